@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The WSGI application: blueprints, error shape, OpenAPI document, middleware."""
+
+import json
+import urllib.parse
+from typing import Any
+
+import flask
+import flask_smorest
+import oslo_middleware
+from keystonemiddleware import auth_token
+from oslo_config import cfg
+from swagger_ui_bundle import swagger_ui_path
+from werkzeug import exceptions as http
+from werkzeug.middleware import dispatcher
+
+from ciming import exceptions
+from ciming.api import auth, clouds, errors, images, jobs, schemas, uploads, versions
+
+BLUEPRINTS = (
+    versions.blueprint,
+    clouds.blueprint,
+    images.blueprint,
+    uploads.blueprint,
+    jobs.blueprint,
+)
+
+DOCUMENT = {
+    "API_TITLE": "CIMinG",
+    "API_VERSION": "v1",
+    "OPENAPI_VERSION": "3.0.3",
+    "OPENAPI_URL_PREFIX": "/v1",
+    "OPENAPI_JSON_PATH": "openapi.json",
+    "OPENAPI_SWAGGER_UI_PATH": "docs",
+    "OPENAPI_SWAGGER_UI_URL": "/v1/docs/assets/",       # served from here, no CDN
+    "API_SPEC_OPTIONS": {
+        "info": {"description": "One image, every cloud, one verified identity."},
+        "components": {
+            "securitySchemes": {
+                "token": {"type": "apiKey", "in": "header", "name": "X-Auth-Token"},
+            }
+        },
+        "security": [{"token": []}],
+    },
+}
+
+
+class Api(flask_smorest.Api):  # type: ignore[misc]  # flask-smorest is untyped
+    """flask-smorest's, with our error schema in the document and our shape in the answers."""
+
+    ERROR_SCHEMA = schemas.Errors
+
+    def _register_error_handlers(self) -> None:
+        errors.register(self._app)
+
+
+def create_flask_app() -> flask.Flask:
+    """The application without its middleware."""
+    app = flask.Flask("ciming", static_folder=None)
+    app.config.update(DOCUMENT, MAX_CONTENT_LENGTH=cfg.CONF.api.max_json_body)
+    app.json.sort_keys = False  # type: ignore[attr-defined]  # the default provider has it
+    app.add_url_rule("/v1/docs/assets/<path:name>", "docs.asset", _docs_asset)
+    api = Api(app)
+    for blueprint in BLUEPRINTS:
+        api.register_blueprint(blueprint)
+    for endpoint in ("api-docs.openapi_json", "api-docs.openapi_swagger_ui"):
+        app.view_functions[endpoint] = auth.public(app.view_functions[endpoint])
+    app.before_request(_require_json)
+    app.after_request(auth.assert_policy_checked)
+    app.after_request(_vary)
+    return app
+
+
+@auth.public
+def _docs_asset(name: str) -> flask.Response:
+    return flask.send_from_directory(str(swagger_ui_path), name)
+
+
+def _require_json() -> None:
+    """A POST of another type would read as an empty body; one that can not be parsed is no 500."""
+    known = flask.request.environ.get("HTTP_X_IDENTITY_STATUS") == "Confirmed"
+    if flask.request.method != "POST" or flask.request.routing_exception or not known:
+        return      # the handler, or Flask, has another answer
+    if not flask.request.is_json:
+        raise http.UnsupportedMediaType("The body must be JSON: Content-Type: application/json.")
+    try:
+        json.loads(flask.request.get_data(cache=True))
+    except RecursionError:
+        raise exceptions.InvalidRequest(
+            "The body is nested too deep.", code="request.invalid_json", field="body"
+        ) from None
+    except ValueError as error:
+        raise exceptions.InvalidRequest(
+            f"The body is not JSON: {error}", code="request.invalid_json", field="body"
+        ) from None
+
+
+def _vary(response: flask.Response) -> flask.Response:
+    response.headers.add("Vary", "OpenStack-API-Version")
+    return response
+
+
+def _with_location_as_path(app: Any) -> Any:
+    """WebOb, below some middleware, makes Location absolute, with the host of an unproxied request."""
+
+    def as_path(name: str, value: str) -> tuple[str, str]:
+        if name.lower() == "location":
+            value = urllib.parse.urlparse(value)._replace(scheme="", netloc="").geturl()
+        return name, value
+
+    def wrapped(environ: Any, start_response: Any) -> Any:
+        def start(status: str, headers: list[tuple[str, str]], *exc_info: Any) -> Any:
+            return start_response(status, [as_path(*header) for header in headers], *exc_info)
+
+        return app(environ, start)
+
+    return wrapped
+
+
+def create_app() -> Any:
+    """The whole WSGI application, for any server."""
+    app: Any = create_flask_app().wsgi_app
+    conf = cfg.CONF
+    for wrap in (       # innermost first: each request passes them from the last to the first
+        lambda inner: auth_token.AuthProtocol(
+            inner, {"oslo_config_config": conf, "delay_auth_decision": True}
+        ),
+        lambda inner: dispatcher.DispatcherMiddleware(
+            inner, {"/healthcheck": oslo_middleware.Healthcheck(None, conf)}
+        ),
+        lambda inner: oslo_middleware.RequestId(inner, conf),
+        _with_location_as_path,
+    ):
+        app = wrap(app)
+    return app

@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The Clouds a caller may use: the zones of their own catalog."""
+
+from typing import Any
+
+import flask_smorest
+from flask.views import MethodView
+
+from ciming import context, exceptions
+from ciming.api import auth, schemas
+
+blueprint = flask_smorest.Blueprint(
+    "clouds", __name__, url_prefix="/v1/clouds", description="Places where images can live"
+)
+
+
+def usable(caller: context.RequestContext) -> list[dict[str, Any]]:
+    """All Clouds that the caller may use."""
+    return [
+        {
+            "id": zone,
+            "name": zone,
+            "provider": "openstack",
+            "region": zone,
+            "visibility": "public",
+            "zone": True,
+        }
+        for zone in caller.zones
+    ]
+
+
+def resolve(caller: context.RequestContext, wanted: list[str] | str) -> list[dict[str, Any]]:
+    """The Clouds of these names or ids, each once; "all" for every one.
+
+    :raises InvalidRequest: the caller may use no Cloud of such a name
+    """
+    clouds = usable(caller)
+    if wanted == "all":
+        wanted = [cloud["name"] for cloud in clouds]
+    known = {key: cloud for cloud in clouds for key in (cloud["id"], cloud["name"])}
+    unknown = [name for name in wanted if name not in known]
+    if unknown or not wanted:
+        names = ", ".join(cloud["name"] for cloud in clouds) or "none"
+        raise exceptions.InvalidRequest(
+            f"Unknown Cloud: {', '.join(unknown)[:300]}. Clouds that you may use: {names}.",
+            code="cloud.unknown",
+            field="clouds",
+        )
+    return list({known[name]["id"]: known[name] for name in wanted}.values())
+
+
+@blueprint.route("")
+class Clouds(MethodView):
+    @auth.needs("cloud:list")
+    @blueprint.response(200, schemas.Clouds)
+    @blueprint.doc(operationId="list_clouds")
+    def get(self) -> dict[str, Any]:
+        """List Clouds"""
+        return {"clouds": usable(auth.caller())}
+
+
+@blueprint.route("/<string:cloud>")
+class Cloud(MethodView):
+    @auth.needs("cloud:show")
+    @blueprint.response(200, schemas.Cloud)
+    @blueprint.doc(operationId="show_cloud")
+    def get(self, cloud: str) -> dict[str, Any]:
+        """Show a Cloud"""
+        for found in usable(auth.caller()):
+            if cloud in (found["id"], found["name"]):
+                return found
+        raise exceptions.NotFound(f"No Cloud {cloud[:255]}.", code="cloud.not_found")

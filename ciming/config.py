@@ -1,0 +1,259 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every option of the service, with its help text."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from keystoneauth1 import loading as ks_loading
+from oslo_config import cfg
+from oslo_db import options as db_options
+from oslo_log import log
+from oslo_middleware import healthcheck
+from oslo_policy import opts as policy_opts
+
+# oslo.messaging reads some of its options from the global object only, so there is one.
+CONF = cfg.CONF
+
+GiB = 2**30
+
+DEFAULT_OPTS: list[cfg.Opt] = [
+    cfg.StrOpt(
+        "state_path",
+        default="/var/lib/ciming",
+        help="Folder for what this host keeps between restarts: locks, and by default the "
+        "SQLite database and the staging area.",
+    ),
+]
+
+API_OPTS: list[cfg.Opt] = [
+    cfg.HostAddressOpt("bind_host", default="0.0.0.0", help="Address ciming-standalone listens on."),  # noqa: S104
+    cfg.PortOpt("bind_port", default=9899, help="Port ciming-standalone listens on."),
+    cfg.IntOpt(
+        "threads",
+        default=32,
+        min=2,
+        help="Requests that ciming-standalone serves at a time; an upload holds one as long as it "
+        "lasts.",
+    ),
+    cfg.IntOpt(
+        "max_uploads",
+        default=24,
+        min=1,
+        help="Uploads that one process takes at a time; below `threads`, so that other calls get through.",
+    ),
+    cfg.FloatOpt(
+        "upload_timeout",
+        default=60.0,
+        min=1,
+        help="Seconds without a byte after which an upload's connection is given up.",
+    ),
+    cfg.StrOpt("pid_file", help="File into which ciming-standalone writes its process id."),
+    cfg.IntOpt(
+        "max_limit", default=1000, min=1, help="Largest page a list call gives, whatever was asked."
+    ),
+    cfg.IntOpt("default_limit", default=100, min=1, help="Page size where the caller names none."),
+    cfg.IntOpt(
+        "max_json_body",
+        default=1024 * 1024,
+        min=1024,
+        help="Largest JSON request body in bytes; image data is not bound by it.",
+    ),
+]
+
+STAGING_OPTS: list[cfg.Opt] = [
+    cfg.StrOpt(
+        "path",
+        default="$state_path/staging",
+        help="Folder for image bytes on their way. Its file system needs room for all images that "
+        "are being uploaded at the same time.",
+    ),
+    cfg.IntOpt(
+        "quota",
+        default=0,
+        min=0,
+        help="Most bytes that all uploads may hold in the staging area together; 0: no limit but "
+        "the disk.",
+    ),
+    cfg.IntOpt(
+        "keep_free",
+        default=GiB // 4,
+        min=0,
+        help="Bytes of the staging file system that CIMinG leaves free.",
+    ),
+    cfg.IntOpt(
+        "max_image_size",
+        default=1024 * GiB,
+        min=1,
+        help="Largest image file in bytes that an upload may hold.",
+    ),
+    cfg.IntOpt(
+        "max_virtual_size",
+        default=16 * 1024 * GiB,
+        min=1,
+        help="Largest virtual disk in bytes that an image may claim.",
+    ),
+    cfg.IntOpt(
+        "retention",
+        default=24 * 3600,
+        min=0,
+        help="Seconds for which the bytes and the spec of a Job that ended partial or in error are "
+        "kept, so that it can be retried.",
+    ),
+    cfg.IntOpt(
+        "upload_expiry",
+        default=24 * 3600,
+        min=1,
+        help="Seconds after which an upload is given up when no further byte comes.",
+    ),
+]
+
+ENGINE_OPTS: list[cfg.Opt] = [
+    cfg.StrOpt(
+        "coordination_url",
+        default="file://$state_path/locks",
+        help="Where engines show that they live, as a tooz URL. This release takes file:// only.",
+    ),
+    cfg.FloatOpt(
+        "poll_interval",
+        default=2.0,
+        min=0.05,
+        help="Seconds between looks for Jobs whose knock was lost or whose engine died.",
+    ),
+    cfg.FloatOpt(
+        "housekeeping_interval",
+        default=30.0,
+        min=0.1,
+        help="Seconds between looks for expired uploads, Jobs past their retention and left-over trusts.",
+    ),
+    cfg.IntOpt("max_jobs", default=32, min=1, help="Jobs that one engine runs at a time."),
+    cfg.IntOpt(
+        "stage_threads", default=2, min=1, help="Jobs whose image is received and inspected at a time."
+    ),
+    cfg.IntOpt(
+        "publish_threads", default=8, min=1, help="Targets that are worked on at a time, over all Jobs."
+    ),
+    cfg.IntOpt(
+        "max_attempts",
+        default=8,
+        min=1,
+        help="Attempts at a step of a Target while the cloud's errors are of the passing kind.",
+    ),
+    cfg.FloatOpt(
+        "retry_delay",
+        default=1.0,
+        min=0,
+        help="Seconds before the second attempt; doubled for each further one, with jitter.",
+    ),
+    cfg.FloatOpt(
+        "max_retry_delay", default=60.0, min=0, help="Longest wait in seconds between two attempts."
+    ),
+]
+
+TRUST_OPTS: list[cfg.Opt] = [
+    cfg.ListOpt(
+        "roles",
+        default=["member"],
+        help="Roles that a caller delegates to the service for one Job. The caller must have them.",
+    ),
+    cfg.IntOpt(
+        "expiry",
+        default=7 * 24 * 3600,
+        min=0,
+        help="Seconds after which a trust ends by itself, whatever became of its Job; 0: never.",
+    ),
+    cfg.StrOpt(
+        "trustee_user_id",
+        help="Id of the engine's service user, to whom trusts are given. Not needed where the API "
+        "can log in as that user itself, as ciming-standalone can.",
+    ),
+]
+
+OPENSTACK_OPTS: list[cfg.Opt] = [
+    cfg.StrOpt(
+        "interface",
+        default="public",
+        choices=["public", "internal", "admin"],
+        help="Endpoint interface through which the zones' Glances are reached.",
+    ),
+    cfg.FloatOpt(
+        "timeout",
+        default=300.0,
+        min=1,
+        help="Seconds without any byte after which a call to Keystone or Glance is given up.",
+    ),
+]
+
+SERVICE_USER_GROUP = "service_user"
+
+GROUPS: dict[str | None, list[cfg.Opt]] = {
+    None: DEFAULT_OPTS,
+    "api": API_OPTS,
+    "staging": STAGING_OPTS,
+    "engine": ENGINE_OPTS,
+    "trust": TRUST_OPTS,
+    "openstack": OPENSTACK_OPTS,
+}
+
+
+def service_user_opts() -> list[cfg.Opt]:
+    """Options by which the engine logs in to Keystone as the trustee."""
+    return [
+        *ks_loading.get_session_conf_options(),
+        *ks_loading.get_auth_common_conf_options(),
+        *ks_loading.get_auth_plugin_conf_options("password"),
+    ]
+
+
+def list_opts() -> list[tuple[str | None, Sequence[cfg.Opt]]]:
+    """All options by group, for the sample generator and the reference."""
+    return [*GROUPS.items(), (SERVICE_USER_GROUP, service_user_opts())]
+
+
+def set_lib_defaults() -> None:
+    """Defaults of libraries' options that differ here."""
+    cfg.set_defaults(db_options.database_opts, connection="sqlite:///$state_path/ciming.sqlite")
+    policy_opts.set_defaults(cfg.CONF, policy_file="policy.yaml")
+
+
+def register(conf: cfg.ConfigOpts = CONF) -> None:
+    """Make all options known; may be called again."""
+    for group, opts in GROUPS.items():
+        conf.register_opts(opts, group=group)
+    ks_loading.register_session_conf_options(conf, SERVICE_USER_GROUP)
+    ks_loading.register_auth_conf_options(conf, SERVICE_USER_GROUP)
+    conf.register_opts(healthcheck.opts.HEALTHCHECK_OPTS, group="healthcheck")
+    set_lib_defaults()
+    conf.register_opts(db_options.database_opts, group="database")
+
+
+def load(args: Sequence[str] | None = None, conf: cfg.ConfigOpts = CONF, **kwargs: Any) -> cfg.ConfigOpts:
+    """Read command line, configuration files and environment, and set up logging.
+
+    :raises SystemExit: with one line, for a file or value that can not be read
+    """
+    from ciming import version
+
+    register(conf)
+    log.register_options(conf)
+    log.set_defaults(
+        default_log_levels=[
+            *log.get_default_log_levels(),
+            "keystoneauth=WARN",        # its debug log shows requests whole
+            "taskflow=WARN",
+            "oslo.service=INFO",
+            "oslo_messaging=INFO",
+            "alembic=WARN",
+            "taskflow.persistence=ERROR",   # what these log is raised as well
+            "oslo_db.sqlalchemy.exc_filters=CRITICAL",
+            "openstack=INFO",
+        ]
+    )
+    conf(args, project="ciming", version=version.version_string(), **kwargs)
+    if conf.log_dir:
+        Path(conf.log_dir).mkdir(parents=True, exist_ok=True)
+    log.setup(conf, "ciming")
+    for group, opts in GROUPS.items():      # a value of no use is found now, not when it is used
+        for opt in opts:
+            getattr(conf[group] if group else conf, opt.dest)
+    return conf

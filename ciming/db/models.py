@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The rows. Times are integer milliseconds since the epoch, sizes are bytes."""
+
+import time
+import uuid
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import orm
+from sqlalchemy.orm import Mapped, mapped_column
+
+
+def new_id() -> str:
+    return str(uuid.uuid4())
+
+
+def now() -> int:
+    """Milliseconds since the epoch."""
+    return time.time_ns() // 1_000_000
+
+
+Id = sa.String(36)
+Keystone = sa.String(64)
+Name = sa.String(255)
+Word = sa.String(32)
+
+
+class Base(orm.DeclarativeBase):
+    type_annotation_map = {
+        int: sa.BigInteger,
+        dict[str, Any]: sa.JSON(none_as_null=True),
+        list[str]: sa.JSON(none_as_null=True),
+    }
+
+
+class Image(Base):
+    """One logical image across clouds."""
+
+    __tablename__ = "images"
+
+    id: Mapped[str] = mapped_column(Id, primary_key=True, default=new_id)
+    project_id: Mapped[str] = mapped_column(Keystone)
+    user_id: Mapped[str] = mapped_column(Keystone)
+    name: Mapped[str] = mapped_column(Name)
+    status: Mapped[str] = mapped_column(Word)       # derived: status.image_status
+    disk_format: Mapped[str | None] = mapped_column(Word)
+    size: Mapped[int | None]
+    virtual_size: Mapped[int | None]
+    digests: Mapped[dict[str, Any]] = mapped_column(default=dict)   # sha256, sha512, guest: hex
+    tags: Mapped[list[str]] = mapped_column(default=list)
+    created_at: Mapped[int] = mapped_column(default=now)
+    updated_at: Mapped[int] = mapped_column(default=now, onupdate=now)
+
+    links: Mapped[list["Link"]] = orm.relationship(order_by="Link.cloud", lazy="selectin")
+
+    __table_args__ = (sa.Index("ix_images_project_created", "project_id", "created_at", "id"),)
+
+
+class Link(Base):
+    """An Image's identity in one Cloud."""
+
+    __tablename__ = "links"
+
+    image_id: Mapped[str] = mapped_column(Id, sa.ForeignKey("images.id"), primary_key=True)
+    cloud_key: Mapped[str] = mapped_column(Name, primary_key=True)
+    cloud: Mapped[str] = mapped_column(Name)
+    provider: Mapped[str] = mapped_column(Word)
+    region: Mapped[str | None] = mapped_column(Name)
+    image_ref: Mapped[str] = mapped_column(sa.String(1024))
+    proof: Mapped[str] = mapped_column(Word)        # bytes, guest, asserted
+    verified_at: Mapped[int]
+
+
+class Job(Base):
+    """What a user asked for. `owner` and `generation` say which engine may write it."""
+
+    __tablename__ = "jobs"
+
+    id: Mapped[str] = mapped_column(Id, primary_key=True, default=new_id)
+    project_id: Mapped[str] = mapped_column(Keystone)
+    user_id: Mapped[str] = mapped_column(Keystone)
+    kind: Mapped[str] = mapped_column(Word)
+    image_id: Mapped[str] = mapped_column(Id, sa.ForeignKey("images.id"), index=True)
+    parent_id: Mapped[str | None] = mapped_column(Id, sa.ForeignKey("jobs.id"), index=True)
+    request_id: Mapped[str | None] = mapped_column(Keystone)
+    spec: Mapped[dict[str, Any] | None]             # immutable; dropped when the Job is purged
+    trust_id: Mapped[str | None] = mapped_column(Keystone)
+    wanted: Mapped[str] = mapped_column(Word, default="run")        # run, cancel
+    stage: Mapped[str] = mapped_column(Word)        # uploading, staging, staged, failed
+    error: Mapped[dict[str, Any] | None]            # of the stage: {code, message}
+    status: Mapped[str] = mapped_column(Word)       # derived: status.job_status
+    owner: Mapped[str | None] = mapped_column(Id)
+    generation: Mapped[int] = mapped_column(default=0)
+    lock_marker: Mapped[str | None] = mapped_column(Id)     # where the owner's lock is to be found
+    marker: Mapped[str] = mapped_column(Id)         # of the staging area that holds its bytes
+    created_at: Mapped[int] = mapped_column(default=now)
+    started_at: Mapped[int | None]
+    finished_at: Mapped[int | None]
+    updated_at: Mapped[int] = mapped_column(default=now, onupdate=now)
+
+    image: Mapped[Image] = orm.relationship(lazy="selectin")
+    upload: Mapped["Upload | None"] = orm.relationship(lazy="selectin", passive_deletes="all")
+    targets: Mapped[list["Target"]] = orm.relationship(order_by="Target.cloud", lazy="selectin")
+
+    @property
+    def progress(self) -> dict[str, int | None]:
+        """Bytes received and sent to the Targets, of those that will be."""
+        received = self.upload.offset if self.upload else self.image.size or 0
+        size = self.upload.size if self.upload else self.image.size
+        return {
+            "bytes_done": received + sum(target.bytes_done for target in self.targets),
+            "bytes_total": None if size is None else size * (1 + len(self.targets)),
+        }
+
+    __table_args__ = (
+        sa.Index("ix_jobs_project_created", "project_id", "created_at", "id"),
+        sa.Index("ix_jobs_open", "finished_at", "stage"),
+    )
+
+
+class Target(Base):
+    """One (Job, Cloud) pair."""
+
+    __tablename__ = "targets"
+
+    id: Mapped[str] = mapped_column(Id, primary_key=True, default=new_id)
+    job_id: Mapped[str] = mapped_column(Id, sa.ForeignKey("jobs.id"), index=True)
+    cloud_key: Mapped[str] = mapped_column(Name)    # stays when a Cloud is renamed
+    cloud: Mapped[str] = mapped_column(Name)
+    provider: Mapped[str] = mapped_column(Word)
+    region: Mapped[str | None] = mapped_column(Name)
+    status: Mapped[str] = mapped_column(Word, default="waiting")
+    step: Mapped[str | None] = mapped_column(Word)
+    bytes_done: Mapped[int] = mapped_column(default=0)
+    bytes_total: Mapped[int | None]
+    attempts: Mapped[int] = mapped_column(default=0)
+    checkpoint: Mapped[dict[str, Any] | None]
+    image_ref: Mapped[str | None] = mapped_column(sa.String(1024))
+    error: Mapped[dict[str, Any] | None]            # {code, message, cloud_request_id}
+
+    __table_args__ = (sa.UniqueConstraint("job_id", "cloud_key", name="uq_targets_job_cloud"),)
+
+
+class Upload(Base):
+    """The bytes of one Job on their way in. Followers trust `offset`, not the file's length."""
+
+    __tablename__ = "uploads"
+
+    job_id: Mapped[str] = mapped_column(Id, sa.ForeignKey("jobs.id"), primary_key=True)
+    size: Mapped[int | None]                        # announced at create
+    reserved: Mapped[int] = mapped_column(default=0)    # room that it has in the staging area
+    offset: Mapped[int] = mapped_column(default=0)      # bytes that are on disk
+    complete: Mapped[bool] = mapped_column(default=False)
+    owner: Mapped[str | None] = mapped_column(Id)
+    generation: Mapped[int] = mapped_column(default=0)
+    leased_until: Mapped[int] = mapped_column(default=0)
+    expires_at: Mapped[int] = mapped_column(index=True)

@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The connection to the database, and its schema."""
+
+import contextlib
+import functools
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import fasteners
+import sqlalchemy as sa
+from alembic import command
+from alembic import config as alembic_config
+from alembic import script as alembic_script
+from alembic.runtime import migration as alembic_migration
+from oslo_config import cfg
+from oslo_db.sqlalchemy import enginefacade
+from sqlalchemy import orm
+from taskflow.persistence.backends import impl_sqlalchemy as taskflow_db
+
+VERSION_TABLE = "ciming_alembic_version"     # TaskFlow's own alembic has the default name
+
+
+@functools.cache
+def engine() -> sa.Engine:
+    """The process's SQLAlchemy engine; call it after the fork, not before."""
+    url = sa.engine.make_url(cfg.CONF.database.connection)
+    if url.drivername.startswith("sqlite") and url.database:
+        Path(url.database).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    made: sa.Engine = enginefacade.transaction_context().writer.get_engine()
+    made.hide_parameters = True     # in errors, and so in logs
+    if made.dialect.name == "sqlite":
+        sa.event.listen(made, "connect", _sqlite_connect)
+        sa.event.listen(made, "before_cursor_execute", _sqlite_begin, retval=True)
+    return made
+
+
+@functools.cache
+def writing_engine() -> sa.Engine:
+    """The same engine for transactions that write: SQLite begins those with BEGIN IMMEDIATE.
+
+    With a plain BEGIN, read-then-write in several threads ends in "database is locked".
+    """
+    return engine().execution_options(writes=True)
+
+
+@functools.cache
+def keep_open() -> Any:
+    """Hold one connection: SQLite writes back and removes its WAL whenever the last one is closed."""
+    return engine().raw_connection() if engine().dialect.name == "sqlite" else None
+
+
+def forget_connections() -> None:
+    """Before a fork: the child makes its own."""
+    engine().dispose()
+    engine.cache_clear()
+    writing_engine.cache_clear()
+
+
+def _sqlite_connect(connection: Any, _record: Any) -> None:
+    for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON", "busy_timeout=15000"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _sqlite_begin(
+    connection: sa.Connection, _cursor: Any, statement: str, parameters: Any, *_: Any
+) -> tuple[str, Any]:
+    """oslo.db emits the BEGIN; make it the right one."""
+    if statement == "BEGIN" and connection.get_execution_options().get("writes"):
+        statement = "BEGIN IMMEDIATE"
+    return statement, parameters
+
+
+@contextlib.contextmanager
+def reader() -> Iterator[orm.Session]:
+    """A transaction that only reads; its rows stay usable after it."""
+    with orm.Session(engine(), expire_on_commit=False) as session, session.begin():
+        yield session
+
+
+@contextlib.contextmanager
+def writer() -> Iterator[orm.Session]:
+    """A transaction that may write; committed at the end, rolled back on any exception."""
+    with orm.Session(writing_engine(), expire_on_commit=False) as session, session.begin():
+        yield session
+
+
+def changed_one(result: sa.Result[Any]) -> bool:
+    """Did an UPDATE change exactly one row?"""
+    return isinstance(result, sa.CursorResult) and result.rowcount == 1
+
+
+def _alembic() -> alembic_config.Config:
+    made = alembic_config.Config()
+    made.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    return made
+
+
+def schema_is_current() -> bool:
+    head = alembic_script.ScriptDirectory.from_config(_alembic()).get_current_head()
+    with engine().connect() as connection:
+        context = alembic_migration.MigrationContext.configure(
+            connection, opts={"version_table": VERSION_TABLE}
+        )
+        return context.get_current_revision() == head
+
+
+def upgrade() -> None:
+    """Bring the schema, TaskFlow's included, to the newest version; one process at a time."""
+    folder = Path(cfg.CONF.state_path)
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with fasteners.InterProcessLock(folder / "schema.lock"):
+        backend = taskflow_db.SQLAlchemyBackend({}, engine=engine())
+        with contextlib.closing(backend.get_connection()) as connection:
+            connection.upgrade()
+        settings = _alembic()
+        with writing_engine().begin() as connection:
+            settings.attributes["connection"] = connection
+            command.upgrade(settings, "head")

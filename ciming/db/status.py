@@ -1,0 +1,33 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where every status comes from: nothing else in CIMinG sets one by hand."""
+
+from collections.abc import Collection
+
+JOB_ENDS = ("success", "partial", "error", "cancelled")
+TARGET_ENDS = ("success", "error", "cancelled")
+
+
+def job_status(
+    *, wanted: str, stage: str, started: bool, finished: bool, targets: Collection[str]
+) -> str:
+    """The status of a Job, from what is wanted, its stage and its Targets' statuses."""
+    if not finished:
+        if stage == "uploading":
+            return "uploading"
+        return "running" if started else "queued"
+    if targets and all(status == "success" for status in targets):
+        return "success"
+    if "success" in targets:
+        return "partial"
+    return "cancelled" if wanted == "cancel" else "error"
+
+
+def image_status(*, jobs: Collection[str], wanted: Collection[str], linked: Collection[str]) -> str:
+    """The status of an Image, from its Jobs' statuses and the Clouds wanted and linked."""
+    if "uploading" in jobs:
+        return "uploading"
+    if not set(jobs) <= set(JOB_ENDS):
+        return "pending"
+    if set(wanted) <= set(linked):
+        return "active"
+    return "partial" if linked else "error"

@@ -1,0 +1,316 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What engines do to rows: claim a Job, and write as long as it is theirs.
+
+Every write begins with a conditional UPDATE of the Job by (owner, generation) in the same
+transaction, so an engine that lost its Job can write nothing.
+"""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+from oslo_db import exception as oslo_db_exception
+from sqlalchemy import orm
+
+from ciming import exceptions
+from ciming.db import api, models, status
+from ciming.db import session as db
+
+AWAY = (
+    oslo_db_exception.DBConnectionError,
+    oslo_db_exception.DBDeadlock,
+    oslo_db_exception.DBNonExistentDatabase,    # also SQLite's "unable to open database file"
+    sa.exc.OperationalError,        # "database is locked", too
+    sa.exc.InterfaceError,
+    sa.exc.TimeoutError,
+)
+INTERNAL = {
+    "code": "internal",
+    "message": "Something in CIMinG went wrong. Please report the Job's id to its operator.",
+    "cloud_request_id": None,
+}
+
+UPLOAD_EXPIRED = {
+    "code": "upload.expired",
+    "message": "The image data never came. Create the image again to start over.",
+    "cloud_request_id": None,
+}
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One engine's hold on one Job."""
+
+    job_id: str
+    owner: str
+    generation: int
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A Job that could be claimed, if its owner (where it has one) is dead."""
+
+    job_id: str
+    owner: str | None
+    generation: int
+
+
+def candidates(marker: str, lock_marker: str) -> Sequence[Candidate]:
+    """Unfinished Jobs whose bytes are here, oldest first: free ones, and those of owners we can judge."""
+    job = models.Job
+    query = (
+        sa.select(job.id, job.owner, job.generation)
+        .where(
+            job.finished_at.is_(None),
+            job.stage != "uploading",
+            job.marker == marker,
+            sa.or_(job.owner.is_(None), job.lock_marker == lock_marker),
+        )
+        .order_by(job.created_at)
+    )
+    with db.reader() as session:
+        return [Candidate(*row) for row in session.execute(query)]
+
+
+def claim(candidate: Candidate, owner: str, lock_marker: str) -> Claim | None:
+    """Take a Job; None when another engine was faster."""
+    generation = candidate.generation + 1
+    with db.writer() as session:
+        taken = session.execute(
+            sa.update(models.Job)
+            .where(
+                models.Job.id == candidate.job_id,
+                models.Job.generation == candidate.generation,
+                models.Job.owner.is_(candidate.owner)
+                if candidate.owner is None
+                else models.Job.owner == candidate.owner,
+                models.Job.finished_at.is_(None),
+            )
+            .values(
+                owner=owner,
+                lock_marker=lock_marker,
+                generation=generation,
+                started_at=sa.func.coalesce(models.Job.started_at, models.now()),
+            )
+        )
+        if not db.changed_one(taken):
+            return None
+        api.refresh(session, session.get_one(models.Job, candidate.job_id))
+    return Claim(candidate.job_id, owner, generation)
+
+
+def fence(connection: sa.Connection | orm.Session, held: Claim) -> None:
+    """The first statement of every write of a running Job.
+
+    :raises ClaimLost: the Job is not ours any more
+    """
+    job = models.Job
+    held_by_us = (job.id == held.job_id, job.owner == held.owner, job.generation == held.generation)
+    touch = sa.update(job).where(*held_by_us).values(updated_at=models.now())
+    if not db.changed_one(connection.execute(touch)):
+        raise exceptions.ClaimLost(f"Job {held.job_id} belongs to another engine now.")
+
+
+@contextlib.contextmanager
+def interrupting() -> Iterator[None]:
+    """A database that can not be used means "unknown": neither "lost" nor "go on".
+
+    The task is run again later. Other errors of the database are ours, and final.
+    """
+    try:
+        yield
+    except AWAY as error:
+        raise exceptions.Interrupted(f"The database can not be used: {error}") from error
+
+
+@contextlib.contextmanager
+def fenced(held: Claim) -> Iterator[tuple[orm.Session, models.Job]]:
+    """A writing transaction that is ours alone; statuses are derived again at its end."""
+    with interrupting(), db.writer() as session:
+        fence(session, held)
+        job = session.get_one(models.Job, held.job_id)
+        yield session, job
+        api.refresh(session, job)
+
+
+def load(held: Claim) -> models.Job:
+    with interrupting(), db.reader() as session:
+        return session.get_one(models.Job, held.job_id)
+
+
+def release(held: Claim) -> None:
+    """Hand the Job back: any engine may claim it at once."""
+    with fenced(held) as (_session, job):
+        job.owner = None
+
+
+def staged(held: Claim, *, disk_format: str, virtual_size: int, digests: dict[str, str]) -> None:
+    """The bytes are here, whole, inspected and hashed."""
+    with fenced(held) as (session, job):
+        job.stage = "staged"
+        image = session.get_one(models.Image, job.image_id)
+        image.disk_format = disk_format
+        image.virtual_size = virtual_size
+        image.digests = {"guest": None, **digests}
+        for target in job.targets:
+            target.bytes_total = image.size
+
+
+def update_stage(held: Claim, *, step: str | None, error: dict[str, Any] | None) -> None:
+    """Write the stage flow's step into all Targets, its error into the Job."""
+    with fenced(held) as (_session, job):
+        job.error = error
+        for target in job.targets:
+            target.step = step or target.step
+
+
+def end_stage(held: Claim) -> None:
+    """The stage flow failed: the Job and all its Targets end with the Job's error."""
+    with fenced(held) as (_session, job):
+        _fail_stage(job, job.error or INTERNAL)
+
+
+def _fail_stage(job: models.Job, error: dict[str, Any]) -> None:
+    job.stage = "failed"
+    job.error = error
+    for target in job.targets:
+        target.status, target.error = "error", error
+
+
+def update_target(held: Claim, target_id: str, **values: Any) -> None:
+    """Write values into a Target; `status="retrying"` counts as another attempt."""
+    with fenced(held) as (session, _job):
+        target = session.get_one(models.Target, target_id)
+        for name, value in values.items():
+            setattr(target, name, value)
+        again = values.get("status") == "retrying"
+        target.attempts = max(target.attempts + again, 1)
+
+
+def end_target(held: Claim, target_id: str) -> None:
+    """The Target's flow failed: the Target ends with its last error."""
+    with fenced(held) as (session, _job):
+        target = session.get_one(models.Target, target_id)
+        target.status, target.error = "error", target.error or INTERNAL
+
+
+def progress(held: Claim, target_id: str, bytes_done: int) -> None:
+    """Write how far a transfer is: no status depends on it."""
+    with interrupting(), db.writer() as session:
+        fence(session, held)
+        target = models.Target
+        session.execute(
+            sa.update(target).where(target.id == target_id).values(bytes_done=bytes_done)
+        )
+
+
+def check(held: Claim) -> None:
+    """:raises ClaimLost: the Job is not ours any more"""
+    with interrupting(), db.writer() as session:
+        fence(session, held)
+
+
+def give_up(held: Claim) -> None:
+    """Something unexpected ended the run: so end all that has not ended."""
+    with fenced(held) as (_session, job):
+        if job.stage == "staging":
+            _fail_stage(job, INTERNAL)
+        for target in job.targets:
+            if target.status not in status.TARGET_ENDS:
+                target.status, target.error = "error", target.error or INTERNAL
+
+
+def add_link(held: Claim, target_id: str, image_ref: str, proof: str) -> None:
+    """The Target's image is there and proven: link it, and end the Target."""
+    with fenced(held) as (session, job):
+        target = session.get_one(models.Target, target_id)
+        session.merge(
+            models.Link(
+                image_id=job.image_id,
+                cloud_key=target.cloud_key,
+                cloud=target.cloud,
+                provider=target.provider,
+                region=target.region,
+                image_ref=image_ref,
+                proof=proof,
+                verified_at=models.now(),
+            )
+        )
+        target.status, target.image_ref, target.error = "success", image_ref, None
+        target.bytes_done = target.bytes_total or 0
+
+
+def trust_deleted(job_id: str, trust_id: str) -> None:
+    with db.writer() as session:
+        session.execute(
+            sa.update(models.Job)
+            .where(models.Job.id == job_id, models.Job.trust_id == trust_id)
+            .values(trust_id=None)
+        )
+
+
+def finish(held: Claim, *, purge: bool) -> str:
+    """End the Job; its status from now on is one of the ends, and is returned.
+
+    :param purge: forget the spec and the upload: there is nothing left to retry
+    """
+    with fenced(held) as (session, job):
+        job.finished_at = models.now()
+        job.owner = None
+        if purge:
+            _purge(session, job)
+    return job.status
+
+
+def _purge(session: orm.Session, job: models.Job) -> None:
+    job.spec = None
+    session.execute(sa.delete(models.Upload).where(models.Upload.job_id == job.id))
+
+
+def past_retention(marker: str, before: int) -> Sequence[str]:
+    """Ids of Jobs that ended before a time and whose spec and bytes were kept."""
+    job = models.Job
+    with db.reader() as session:
+        query = sa.select(job.id).where(job.marker == marker, job.finished_at < before)
+        return session.scalars(query.where(job.spec.is_not(None))).all()
+
+
+def purge(job_id: str) -> None:
+    """Forget the spec and the upload of a Job that has ended, after its bytes are gone."""
+    with db.writer() as session:
+        _purge(session, session.get_one(models.Job, job_id))
+
+
+def ended_with_trust() -> Sequence[tuple[str, str]]:
+    """(Job id, trust id) of Jobs that ended while Keystone could not be asked to delete the trust."""
+    job = models.Job
+    with db.reader() as session:
+        rows = session.execute(
+            sa.select(job.id, job.trust_id).where(
+                job.finished_at.is_not(None), job.trust_id.is_not(None)
+            )
+        )
+        return [(row.id, row.trust_id) for row in rows]
+
+
+def expire_uploads(marker: str) -> Sequence[str]:
+    """Fail the Jobs whose bytes never came; an engine then claims them to clean up."""
+    job, upload = models.Job, models.Upload
+    overdue = (
+        upload.complete.is_(False),
+        upload.expires_at < models.now(),
+        upload.leased_until < models.now(),
+    )
+    expired = []
+    with db.writer() as session:
+        query = sa.select(job).join(upload, upload.job_id == job.id)
+        for row in session.scalars(query.where(job.marker == marker, *overdue)).all():
+            close = sa.update(upload).where(upload.job_id == row.id, *overdue)
+            if not db.changed_one(session.execute(close.values(complete=True))):
+                continue        # it goes on after all
+            _fail_stage(row, UPLOAD_EXPIRED)
+            api.refresh(session, row)
+            expired.append(row.id)
+    return expired

@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reads parts of an image file; whatever a table claims to lie outside of it is a broken image."""
+
+import os
+import sys
+from array import array
+from collections.abc import Iterator
+from typing import BinaryIO, Literal
+
+from ciming.disk_image import rejections
+
+PIECE = 1024 * 1024
+WIDTH_CODES = {4: "I", 8: "Q"}
+
+
+class Reader:
+    """A file and its size in bytes."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.size = os.fstat(file.fileno()).st_size
+
+    def at(self, offset: int, length: int, what: str) -> bytes:
+        """Exactly `length` bytes.
+
+        :param what: the thing that is read, for the message
+        :raises ImageRejected: the file has no such bytes
+        """
+        if offset + length > self.size:
+            raise rejections.broken(f"the {what} lies beyond the end of the file")
+        return os.pread(self._file.fileno(), length, offset)
+
+    def numbers(
+        self, offset: int, count: int, width: int, order: Literal["big", "little"], what: str
+    ) -> Iterator["array[int]"]:
+        """A table of unsigned integers of `width` bytes, in pieces of bounded memory.
+
+        :raises ImageRejected: the table is not wholly in the file
+        """
+        if offset + count * width > self.size:
+            raise rejections.broken(f"the {what} lies beyond the end of the file")
+        end = offset + count * width
+        for start in range(offset, end, PIECE):
+            piece = array(WIDTH_CODES[width], self.at(start, min(PIECE, end - start), what))
+            if order != sys.byteorder:
+                piece.byteswap()
+            yield piece

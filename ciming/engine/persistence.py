@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""TaskFlow's persistence, fenced: what a flow writes is written only while the Job is ours.
+
+The stock backend builds its Table objects anew for each connection, which defeats SQLAlchemy's cache of
+compiled statements; these share one set.
+"""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import sqlalchemy as sa
+from taskflow import exceptions as tf_exceptions
+from taskflow.persistence.backends import impl_sqlalchemy
+from taskflow.persistence.backends.sqlalchemy import tables
+
+from ciming.db import session as db
+from ciming.db import work
+
+_METADATA = sa.MetaData()
+_TABLES = tables.fetch(_METADATA)
+
+
+class _FencedEngine:
+    """What the backend's connection needs of an engine, each transaction opened by the fence."""
+
+    def __init__(self, claim: work.Claim) -> None:
+        self._claim = claim
+        self.url = db.engine().url
+
+    @contextlib.contextmanager
+    def begin(self) -> Iterator[sa.Connection]:
+        with work.interrupting(), db.writing_engine().begin() as connection:
+            work.fence(connection, self._claim)
+            yield connection
+
+    @contextlib.contextmanager
+    def connect(self) -> Iterator[sa.Connection]:
+        with work.interrupting(), db.engine().connect() as connection:
+            yield connection
+
+
+class _Connection(impl_sqlalchemy.Connection):  # type: ignore[misc]  # TaskFlow is untyped
+    def __init__(self, backend: impl_sqlalchemy.SQLAlchemyBackend) -> None:
+        self._backend = backend
+        self._engine = backend.engine
+        self._metadata = _METADATA
+        self._tables = _TABLES
+        self._converter = impl_sqlalchemy._Alchemist(_TABLES)
+
+    def close(self) -> None:
+        """Nothing is held between transactions."""
+
+
+def forget(job_id: str) -> None:
+    """Drop the LogBook of a Job that has ended, if there is one."""
+    backend = impl_sqlalchemy.SQLAlchemyBackend({}, engine=db.writing_engine())
+    with contextlib.suppress(tf_exceptions.NotFound):
+        _Connection(backend).destroy_logbook(job_id)
+
+
+class FencedBackend(impl_sqlalchemy.SQLAlchemyBackend):  # type: ignore[misc]
+    """A backend for the flows of one claimed Job."""
+
+    def __init__(self, claim: work.Claim) -> None:
+        super().__init__({}, engine=_FencedEngine(claim))
+        self._connection = _Connection(self)
+
+    def get_connection(self) -> Any:
+        return self._connection

@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Everything that CIMinG says went wrong.
+
+Each class owns its HTTP status and its dotted API code; an instance may narrow the code.
+The detail is shown to users and stored in rows: it never holds a secret.
+"""
+
+
+class CimingError(Exception):
+    """Base of all errors that a user may see."""
+
+    status = 500
+    code = "internal"
+    title = "Internal error"
+
+    def __init__(self, detail: str, *, code: str | None = None, field: str | None = None) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.field = field
+        if code:
+            self.code = code
+
+
+class InvalidRequest(CimingError):
+    """The request says something that can not be; `field` names the place."""
+
+    status = 400
+    code = "request.invalid"
+    title = "Invalid request"
+
+
+class Forbidden(CimingError):
+    status = 403
+    code = "policy.forbidden"
+    title = "Forbidden"
+
+
+class TrustRefused(CimingError):
+    """Keystone would not let the caller delegate to the service."""
+
+    status = 403
+    code = "trust.refused"
+    title = "Trust refused"
+
+
+class NotFound(CimingError):
+    """Also the answer for another project's object; give the code of the noun: `image.not_found`."""
+
+    status = 404
+    code = "not_found"
+    title = "Not found"
+
+
+class Conflict(CimingError):
+    status = 409
+    code = "conflict"
+    title = "Conflict"
+
+
+class StagingFull(CimingError):
+    """No room in the staging area, by quota or by disk."""
+
+    status = 507
+    code = "staging.full"
+    title = "Staging area full"
+
+
+class Unavailable(CimingError):
+    """A service that CIMinG needs does not answer."""
+
+    status = 503
+    code = "service.unavailable"
+    title = "Service unavailable"
+
+
+class ImageRejected(CimingError):
+    """The bytes are not an image that may go anywhere. Codes: `image.*`."""
+
+    status = 400
+    code = "image.rejected"
+    title = "Image rejected"
+
+
+class ProviderError(CimingError):
+    """A cloud said no, for good: it is not asked again.
+
+    `cloud_request_id` is the cloud's own id of the failed call, where it gave one.
+    """
+
+    status = 502
+    code = "cloud.error"
+    title = "Cloud error"
+
+    def __init__(
+        self,
+        detail: str,
+        *,
+        code: str | None = None,
+        field: str | None = None,
+        cloud_request_id: str | None = None,
+    ) -> None:
+        super().__init__(detail, code=code, field=field)
+        self.cloud_request_id = cloud_request_id
+
+
+class TransientProviderError(ProviderError):
+    """A cloud stumbled: worth another attempt."""
+
+    code = "cloud.unavailable"
+
+
+class Interrupted(BaseException):
+    """Ends a running task without reverting it; the task is executed again at the next claim.
+
+    Not an Exception: TaskFlow would revert the flow, and so delete a successor's work.
+    """
+
+
+class ClaimLost(Interrupted):
+    """The Job belongs to another engine (or to nobody) now: stop, touch nothing."""

@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Thin tasks: each names a step and hands it to the tools.
+
+`tools` and `staged` are injected anew at each load and never persisted; what a task returns is persisted,
+so it is small and holds no secret. A task that was running when its engine died is executed again.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from taskflow import task
+
+from ciming import disk_image, staging
+
+Dict = dict[str, Any]
+
+
+class Receive(task.Task):  # type: ignore[misc]  # TaskFlow is untyped
+    """Read the source once: look at the bytes, and hash them, as they pass."""
+
+    default_provides = "received"
+
+    def execute(self, tools: Any) -> Dict:
+        return tools.attempt("inspect", lambda: self._receive(tools)).to_dict()  # type: ignore[no-any-return]
+
+    @staticmethod
+    def _receive(tools: Any) -> staging.StagedFile:
+        inspector = disk_image.Inspector(tools.declared_format, tools.max_virtual_size)
+        hasher = staging.Hasher("sha512", "sha256")
+        size = 0
+        for block in tools.source.blocks():
+            tools.alive()
+            inspector.feed(block)
+            hasher.update(block)
+            size += len(block)
+        found = inspector.finish()
+        return staging.StagedFile(
+            path=str(tools.source.path),
+            disk_format=found.disk_format,
+            size=size,
+            virtual_size=found.virtual_size,
+            digests=hasher.digests(),
+        )
+
+
+class Inspect(task.Task):  # type: ignore[misc]
+    """Hold the file against what was promised, and look at its structure as a whole."""
+
+    def execute(self, tools: Any, received: Dict) -> None:
+        tools.attempt("inspect", lambda: self._inspect(tools, staging.StagedFile.from_dict(received)))
+
+    @staticmethod
+    def _inspect(tools: Any, staged: staging.StagedFile) -> None:
+        tools.check_promises(staged)
+        disk_image.check_structure(
+            Path(staged.path), disk_image.Inspection(staged.disk_format, staged.virtual_size)
+        )
+        tools.staged(staged)
+
+
+class Check(task.Task):  # type: ignore[misc]
+    """Fail before any byte moves what would fail after."""
+
+    def execute(self, tools: Any, staged: staging.StagedFile) -> None:
+        tools.attempt("check", lambda: tools.provider.check(staged))
+
+
+class Upload(task.Task):  # type: ignore[misc]
+    """Bring the bytes into the cloud; revert removes whatever this Target made there."""
+
+    default_provides = "blob"
+
+    def execute(self, tools: Any, staged: staging.StagedFile) -> str:
+        return str(
+            tools.attempt("upload", lambda: tools.provider.upload(staged, tools.spec, tools.key, tools))
+        )
+
+    def revert(self, tools: Any, **_kwargs: Any) -> None:
+        tools.withdraw()
+
+
+class Register(task.Task):  # type: ignore[misc]
+    """Make the bytes an image that can be used."""
+
+    default_provides = "image_ref"
+
+    def execute(self, tools: Any, blob: str) -> str:
+        return str(
+            tools.attempt("register", lambda: tools.provider.register(blob, tools.spec, tools.key))
+        )
+
+
+class Verify(task.Task):  # type: ignore[misc]
+    """Prove that what arrived is what was sent."""
+
+    default_provides = "proof"
+
+    def execute(self, tools: Any, image_ref: str, staged: staging.StagedFile) -> str:
+        return str(tools.attempt("verify", lambda: tools.provider.verify(image_ref, staged)))
+
+
+class Link(task.Task):  # type: ignore[misc]
+    """Know the image in this cloud as ours from now on."""
+
+    def execute(self, tools: Any, image_ref: str, proof: str) -> None:
+        tools.attempt("link", lambda: tools.link(image_ref, proof))

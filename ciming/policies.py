@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The rules of who may do what, with their docs; authorize() opens every handler."""
+
+import functools
+
+from oslo_config import cfg
+from oslo_policy import policy
+
+from ciming import context, exceptions
+
+READER = "rule:ciming:reader"
+MEMBER = "rule:ciming:member"
+
+BASE_RULES = [
+    policy.RuleDefault(
+        "ciming:reader",
+        "role:admin or (role:reader and project_id:%(project_id)s)",
+        "May look at what the project has.",
+    ),
+    policy.RuleDefault(
+        "ciming:member",
+        "role:admin or (role:member and project_id:%(project_id)s)",
+        "May create and change what the project has.",
+    ),
+]
+
+
+def _rule(name: str, check: str, description: str, *operations: str) -> policy.DocumentedRuleDefault:
+    return policy.DocumentedRuleDefault(
+        f"ciming:{name}",
+        check,
+        description,
+        [{"method": method, "path": path} for method, path in map(str.split, operations)],
+        scope_types=["project"],
+    )
+
+
+RULES = [
+    _rule("cloud:list", READER, "List the Clouds one may use.", "GET /v1/clouds"),
+    _rule("cloud:show", READER, "Show a Cloud.", "GET /v1/clouds/{cloud}"),
+    _rule("image:create", MEMBER, "Create an Image.", "POST /v1/images"),
+    _rule("image:upload", MEMBER, "Send an Image's data.", "PUT /v1/images/{image}/file"),
+    _rule("image:list", READER, "List Images.", "GET /v1/images"),
+    _rule("image:show", READER, "Show an Image.", "GET /v1/images/{image}"),
+    _rule("job:list", READER, "List Jobs.", "GET /v1/jobs"),
+    _rule("job:show", READER, "Show a Job.", "GET /v1/jobs/{job}"),
+    policy.DocumentedRuleDefault(
+        "ciming:all_projects",
+        "role:admin",
+        "See the Images and Jobs of all projects.",
+        [{"method": "GET", "path": f"/v1/{path}"} for path in ("images", "jobs")],
+        scope_types=["project"],
+    ),
+]
+
+
+def list_rules() -> list[policy.RuleDefault]:
+    return [*BASE_RULES, *RULES]
+
+
+@functools.cache
+def get_enforcer() -> policy.Enforcer:
+    enforcer = policy.Enforcer(cfg.CONF)
+    enforcer.register_defaults(list_rules())
+    return enforcer
+
+
+def allowed(rule: str, caller: context.RequestContext) -> bool:
+    target = {"project_id": caller.project_id}
+    return bool(get_enforcer().authorize(rule, target, caller))
+
+
+def authorize(rule: str, caller: context.RequestContext) -> None:
+    """May the caller do this in the project of their token?
+
+    Rows are scoped by project where they are looked up: another project's are not found.
+
+    :raises Forbidden: no, or the token has no project
+    """
+    if not caller.project_id:
+        raise exceptions.Forbidden("This call needs a token that is scoped to a project.")
+    try:
+        if allowed(rule, caller):
+            return
+    except policy.InvalidScope:
+        pass
+    raise exceptions.Forbidden(f"The policy {rule} does not allow this for your roles.")

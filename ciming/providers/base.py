@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The provider's door: all that CIMinG asks of a kind of cloud.
+
+Every method is safe to call twice. `key` is the Target's id: it goes out as a tag, label or property, and
+what bears it (and is owned by us) is adopted instead of made again.
+"""
+
+import abc
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from importlib import metadata
+from typing import Any, ClassVar, Literal, Protocol
+
+from ciming import exceptions, staging
+
+Proof = Literal["bytes", "guest", "asserted"]
+GROUP = "ciming.providers"
+
+
+@dataclass(frozen=True)
+class ImageSpec:
+    """What a person said about the image, and its identity."""
+
+    image_id: str
+    name: str
+    properties: Mapping[str, str] = field(default_factory=dict)
+    min_disk: int = 0           # GiB
+    min_ram: int = 0            # MiB
+    visibility: str | None = None
+    tags: tuple[str, ...] = ()
+
+
+class Transfer(Protocol):
+    """How a provider tells of a transfer's progress, and hears that it must stop."""
+
+    @property
+    def checkpoint(self) -> Mapping[str, Any] | None:
+        """What save_checkpoint() was last given for this Target, also before a crash."""
+
+    def save_checkpoint(self, checkpoint: Mapping[str, Any]) -> None:
+        """Keep what is needed to go on after a crash; nothing that grants access."""
+
+    def progress(self, bytes_done: int) -> None:
+        """So many bytes of the whole have arrived."""
+
+    def alive(self) -> None:
+        """Ask between parts and before each mutation.
+
+        :raises Interrupted: stop at once, undo nothing
+        """
+
+
+class Provider(abc.ABC):
+    """One cloud, reached with one credential.
+
+    Methods raise ProviderError (for good) and TransientProviderError (worth another attempt), with a
+    text that is safe to store and show.
+    """
+
+    formats: ClassVar[tuple[str, ...]]
+    """Disk formats that this kind of cloud takes, best first."""
+
+    @abc.abstractmethod
+    def __init__(self, place: Mapping[str, Any], credential: Any) -> None:
+        """:param place: where the cloud is: region, endpoint, … as the provider's config has it"""
+
+    @abc.abstractmethod
+    def check(self, staged: staging.StagedFile) -> None:
+        """Fail now what would fail after hours of work: reachable, logged in, format taken."""
+
+    @abc.abstractmethod
+    def upload(
+        self, staged: staging.StagedFile, spec: ImageSpec, key: str, transfer: Transfer
+    ) -> str:
+        """Bring the bytes there; the id of what holds them."""
+
+    @abc.abstractmethod
+    def register(self, blob: str, spec: ImageSpec, key: str) -> str:
+        """Make them an image that can be used; its ref."""
+
+    @abc.abstractmethod
+    def verify(self, image_ref: str, staged: staging.StagedFile) -> Proof:
+        """Prove that the image is what was staged.
+
+        :raises ProviderError: it is not
+        """
+
+    @abc.abstractmethod
+    def discard(self, key: str) -> None:
+        """Remove whatever bears the key; absent is fine."""
+
+    @abc.abstractmethod
+    def show(self, image_ref: str) -> Mapping[str, Any] | None:
+        """The cloud's own metadata of an image; None: it is not there."""
+
+    @abc.abstractmethod
+    def list(self, filters: Mapping[str, str]) -> Iterator[Mapping[str, Any]]:
+        """The cloud's own metadata of all images that match."""
+
+    @abc.abstractmethod
+    def delete(self, image_ref: str) -> None:
+        """Delete an image; absent is fine."""
+
+
+def load(name: str) -> type[Provider]:
+    """The class of a provider, by its entry point.
+
+    :raises ProviderError: none of this name is installed
+    """
+    for entry in metadata.entry_points(group=GROUP, name=name):
+        found: type[Provider] = entry.load()
+        return found
+    raise exceptions.ProviderError(
+        f"The provider {name} is not installed.", code="provider.not_installed"
+    )

@@ -1,0 +1,309 @@
+# SPDX-License-Identifier: Apache-2.0
+"""OpenStack: an image in one Glance, uploaded by PUT, proven by Glance's own hash.
+
+Glance's rules that shape this: a deleted UUID can not be used again; a failed upload leaves the record
+`queued`, ready for another; an upload whose Glance died stays `saving` for ever.
+"""
+
+import functools
+import time
+import urllib.parse
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import openstack
+import requests
+from keystoneauth1 import exceptions as ks_exceptions
+from keystoneauth1 import session as ks_session
+from openstack import exceptions as sdk_exceptions
+
+from ciming import exceptions, staging
+from ciming.providers import base
+
+# 410: of two uploads at once, Glance lets one lose so.
+TRANSIENT = frozenset((408, 409, 410, 429, 500, 502, 503, 504))
+SAVING_PATIENCE = 300   # seconds; an upload that was cut is `queued` again after about 4
+OCTETS = "application/octet-stream"
+
+
+class OpenStack(base.Provider):
+    """A Glance, as the user whose session is given. Place: `region`, `interface`."""
+
+    formats = ("qcow2", "raw", "vmdk", "vhd", "vhdx", "vdi", "iso")
+
+    def __init__(self, place: Mapping[str, Any], credential: ks_session.Session) -> None:
+        self._session = credential
+        self._region = str(place["region"])
+        self._interface = str(place.get("interface", "public"))
+
+    def check(self, staged: staging.StagedFile) -> None:
+        schema = self._ask("GET", "/schemas/image", needs="properties")
+        taken = schema["properties"].get("disk_format", {}).get("enum") or self.formats
+        if staged.disk_format not in taken:
+            raise exceptions.ProviderError(
+                f"{self._region} takes no {staged.disk_format} images, only "
+                f"{', '.join(filter(None, taken))}.",
+                code="image.format_not_taken",
+            )
+
+    def upload(
+        self, staged: staging.StagedFile, spec: base.ImageSpec, key: str, transfer: base.Transfer
+    ) -> str:
+        transfer.alive()
+        image = self._settled(self._find(key) or self._create(staged, spec, key), transfer)
+        if image is None:       # its upload hangs for ever: only deleting helps, and burns the UUID
+            self.discard(key)
+            image = self._create(staged, spec, key)
+        if image["status"] != "active":
+            self._call(
+                "PUT",
+                f"/images/{image['id']}/file",
+                data=_Body(staged, transfer),
+                headers={"Content-Type": OCTETS, "x-openstack-image-size": str(staged.size)},
+            )
+        transfer.progress(staged.size)
+        return str(image["id"])
+
+    def register(self, blob: str, spec: base.ImageSpec, key: str) -> str:
+        image = self.show(blob)
+        if image is None or image["status"] != "active":
+            raise exceptions.ProviderError(
+                f"Image {blob} in {self._region} is {image['status'] if image else 'gone'} after its "
+                "upload.",
+                code="image.not_active",
+            )
+        return blob
+
+    def verify(self, image_ref: str, staged: staging.StagedFile) -> base.Proof:
+        image = self.show(image_ref)
+        if image is None:
+            raise exceptions.ProviderError(
+                f"Image {image_ref} is gone from {self._region}.", code="image.not_active"
+            )
+        if image.get("os_hash_value"):
+            algorithm, theirs = image["os_hash_algo"], image["os_hash_value"]
+        else:                   # Glance before Rocky
+            algorithm, theirs = "md5", image.get("checksum")
+        try:
+            ours = staged.digest(algorithm)
+        except ValueError:
+            raise exceptions.ProviderError(
+                f"{self._region} hashes images by {algorithm}, which CIMinG can not compute.",
+                code="image.hash_unknown",
+            ) from None
+        if image.get("size") != staged.size or theirs != ours:
+            raise exceptions.ProviderError(
+                f"{self._region} holds {image.get('size')} bytes with {algorithm} {theirs}, but "
+                f"{staged.size} bytes with {ours} were sent.",
+                code="image.hash_mismatch",
+            )
+        return "bytes"
+
+    def discard(self, key: str) -> None:
+        for image in self._marked(key):
+            self.delete(image["id"])
+
+    def show(self, image_ref: str) -> Mapping[str, Any] | None:
+        found: Mapping[str, Any] | None = self._ask(
+            "GET", f"/images/{image_ref}", also=404, needs="status"
+        )
+        return found
+
+    def list(self, filters: Mapping[str, str]) -> Iterator[Mapping[str, Any]]:
+        query = dict(filters)
+        while True:
+            page = self._ask("GET", "/images", needs="images", params=query)
+            yield from page["images"]
+            if "next" not in page:
+                return
+            query = dict(urllib.parse.parse_qsl(urllib.parse.urlparse(page["next"]).query))
+
+    def delete(self, image_ref: str) -> None:
+        self._call("DELETE", f"/images/{image_ref}", also=404)
+
+    # What we made before
+
+    def _marked(self, key: str) -> Iterator[Mapping[str, Any]]:
+        """Images with our mark that our project owns; a stranger's with the same mark is not ours."""
+        owner = self._project_id()
+        for image in self.list({"ciming_target": key, "owner": owner}):
+            if image["owner"] == owner:
+                yield image
+
+    def _find(self, key: str) -> Mapping[str, Any] | None:
+        return next(self._marked(key), None)
+
+    def _project_id(self) -> str:
+        return str(self._asking("log in to", self._session.get_project_id))
+
+    def _create(
+        self, staged: staging.StagedFile, spec: base.ImageSpec, key: str
+    ) -> Mapping[str, Any]:
+        """A new record with the Image's own UUID; with another where that one is taken or burned.
+
+        Where it is taken by our own mark, another of us was faster: that is ours too.
+        """
+        body: dict[str, Any] = {
+            **spec.properties,
+            "name": spec.name,
+            "disk_format": staged.disk_format,
+            "container_format": "bare",
+            "min_disk": spec.min_disk,
+            "min_ram": spec.min_ram,
+            "tags": list(spec.tags),
+            "ciming_image": spec.image_id,
+            "ciming_target": key,
+        }
+        if spec.visibility:
+            body["visibility"] = spec.visibility
+        with_id = {**body, "id": spec.image_id}
+        return (
+            self._ask("POST", "/images", also=409, needs="id", json=with_id)
+            or self._find(key)
+            or self._ask("POST", "/images", needs="id", json=body)
+        )
+
+    def _settled(
+        self, image: Mapping[str, Any], transfer: base.Transfer
+    ) -> Mapping[str, Any] | None:
+        """The image when its earlier upload, cut by a crash, has ended; None: it does not end."""
+        for _second in range(SAVING_PATIENCE):
+            if image["status"] != "saving":
+                return image
+            time.sleep(1)
+            transfer.alive()
+            found = self.show(image["id"])
+            if found is None:
+                return None
+            image = found
+        return None
+
+    # Calls and their errors
+
+    @functools.cached_property
+    def _images(self) -> Any:
+        """The SDK's image proxy; finding its endpoint logs in, so it is first used inside _asking."""
+        if not self._session.get_endpoint(
+            service_type="image", region_name=self._region, interface=self._interface
+        ):
+            raise exceptions.ProviderError(
+                f"The catalog has no {self._interface} image endpoint in {self._region}.",
+                code="cloud.no_endpoint",
+            )
+        return openstack.connection.Connection(
+            session=self._session, region_name=self._region, image_interface=self._interface
+        ).image
+
+    def _ask(
+        self, method: str, url: str, *, needs: str, also: int | None = None, **kwargs: Any
+    ) -> Any:
+        """The JSON object that a call gives; None where its status is `also`.
+
+        :param needs: what it must have: some proxies answer with a page of their own
+        """
+        answer = self._call(method, url, also, **kwargs)
+        if answer.status_code == also:
+            return None
+        try:
+            found = answer.json()
+        except ValueError:
+            found = None
+        if not isinstance(found, dict) or needs not in found:
+            raise exceptions.TransientProviderError(
+                f"{self._region} answered {method} {url} with something that is not Glance's.",
+                code="cloud.bad_answer",
+            )
+        return found
+
+    def _call(
+        self, method: str, url: str, also: int | None = None, **kwargs: Any
+    ) -> requests.Response:
+        """One call, made once: the Target's attempts are the only retries.
+
+        :param also: a status from 400 up that is an answer, not an error
+        """
+        answer: requests.Response = self._asking(
+            f"{method} {url} in",
+            lambda: self._images.request(
+                url, method, connect_retries=0, status_code_retries=0, raise_exc=False, **kwargs
+            ),
+        )
+        if answer.status_code < 300 or answer.status_code == also:
+            return answer
+        raise self._error(answer)
+
+    def _asking(self, what: str, call: Any) -> Any:
+        try:
+            return call()
+        except ks_exceptions.HttpError as error:        # Keystone's, while logging in
+            kind = (
+                exceptions.TransientProviderError
+                if error.http_status in TRANSIENT
+                else exceptions.ProviderError
+            )
+            raise kind(
+                f"Keystone did not let CIMinG {what} {self._region}: {error.message}",
+                code="cloud.auth_failed",
+                cloud_request_id=error.request_id,
+            ) from None
+        except ks_exceptions.CatalogException as error:
+            raise exceptions.ProviderError(
+                f"The catalog has no usable image endpoint in {self._region}: {error}",
+                code="cloud.no_endpoint",
+            ) from None
+        except (ks_exceptions.ClientException, sdk_exceptions.SDKException) as error:
+            raise exceptions.TransientProviderError(
+                f"Could not {what} {self._region}: {error}", code="cloud.unreachable"
+            ) from None
+
+    def _error(self, answer: requests.Response) -> exceptions.ProviderError:
+        """What Glance said, as an error of ours."""
+        said = "that is not where it should be"     # a redirect that leads nowhere
+        try:
+            sdk_exceptions.raise_from_response(answer)
+        except sdk_exceptions.HttpException as error:
+            said = error.details or error.message
+        status = f"{answer.status_code} {answer.reason}"
+        said = str(said).removeprefix(f"{status}: ")
+        transient = answer.status_code in TRANSIENT
+        kind = exceptions.TransientProviderError if transient else exceptions.ProviderError
+        return kind(
+            f"{self._region}: {status}: {said}",
+            code=_CODES.get(answer.status_code, kind.code),
+            cloud_request_id=answer.headers.get("x-openstack-request-id"),
+        )
+
+
+_CODES = {
+    401: "cloud.auth_failed",
+    403: "cloud.forbidden",
+    404: "cloud.not_found",
+    413: "cloud.quota_exceeded",
+    415: "image.format_not_taken",
+}
+
+
+class _Body:
+    """The staged bytes as a request's body: sized, so not chunked, and from the start at each iteration,
+
+    so that keystoneauth can send it again after it logged in again.
+    """
+
+    def __init__(self, staged: staging.StagedFile, transfer: base.Transfer) -> None:
+        self._staged = staged
+        self._transfer = transfer
+
+    def __len__(self) -> int:
+        return self._staged.size
+
+    def __iter__(self) -> Iterator[bytes]:
+        sent = 0
+        for block in staging.read_blocks(self._staged.path):
+            self._transfer.alive()
+            self._transfer.progress(sent)
+            yield block
+            sent += len(block)
+        if sent != self._staged.size:       # the cloud would wait for the rest
+            raise exceptions.ProviderError(
+                f"The staged file has {sent} bytes instead of {self._staged.size}.", code="staging.damaged"
+            )

@@ -1,0 +1,188 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The staging area: a folder per Job for image bytes on their way.
+
+What a writer produces carries its generation in its name, so that one who comes late spoils nothing.
+"""
+
+import contextlib
+import errno
+import hashlib
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from concurrent import futures
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, Protocol, Self
+
+from ciming import exceptions
+
+BLOCK = 1024 * 1024
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+@dataclass(frozen=True)
+class StagedFile:
+    """Bytes in the staging area that were inspected and hashed. Digests are hex."""
+
+    path: str
+    disk_format: str
+    size: int
+    virtual_size: int
+    digests: dict[str, str]
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        return cls(**values)
+
+    def digest(self, algorithm: str) -> str:
+        """The hex digest of the file; read again only for an algorithm nobody thought of.
+
+        :raises ValueError: hashlib does not know the algorithm
+        """
+        if algorithm not in self.digests:
+            with Path(self.path).open("rb") as file:
+                return hashlib.file_digest(file, algorithm).hexdigest()
+        return self.digests[algorithm]
+
+
+class StagingArea:
+    """One folder, on this host or shared, with a marker that says which one it is."""
+
+    def __init__(self, path: str, *, quota: int, keep_free: int) -> None:
+        self.path = Path(path)
+        self.quota = quota
+        self.keep_free = keep_free
+        self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.marker = marker_of(self.path)
+
+    def folder(self, job_id: str) -> Path:
+        return self.path / job_id
+
+    def room(self, *, held: int, coming: int) -> int:
+        """Bytes that may still come.
+
+        :param held: bytes that all other Jobs hold or were promised
+        :param coming: those of them that are not on disk yet
+        """
+        free = shutil.disk_usage(self.path).free - self.keep_free - coming
+        return max(0, min(free, self.quota - held) if self.quota else free)
+
+    @contextlib.contextmanager
+    def incoming(self, job_id: str, generation: int) -> Iterator[BinaryIO]:
+        """A new file for an upload; removed again when the block raises.
+
+        :raises StagingFull: the disk has no room left
+        """
+        path = self.upload_path(job_id, generation)
+        try:
+            path.parent.mkdir(mode=0o700, exist_ok=True)
+            for earlier in range(1, generation):        # of writers that died
+                self.upload_path(job_id, earlier).unlink(missing_ok=True)
+            with path.open("xb", buffering=0) as file, _removed_on_error(path):
+                yield file
+        except OSError as error:
+            if error.errno in NO_ROOM:
+                raise no_room() from None
+            raise
+
+    def upload_path(self, job_id: str, generation: int) -> Path:
+        return self.folder(job_id) / f"upload.{generation}"
+
+    def remove(self, job_id: str) -> None:
+        """Remove all bytes of a Job; absent is fine."""
+        with contextlib.suppress(FileNotFoundError):
+            shutil.rmtree(self.folder(job_id))
+
+
+@contextlib.contextmanager
+def _removed_on_error(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):      # not empty: another upload's
+            path.parent.rmdir()
+        raise
+
+
+def open_area(options: Any) -> StagingArea:
+    """The staging area that the `[staging]` options name."""
+    return StagingArea(options.path, quota=options.quota, keep_free=options.keep_free)
+
+
+def no_room(needed: int | None = None, room: int = 0) -> exceptions.StagingFull:
+    """The error to raise when there is no room."""
+    what = f"{needed} bytes are needed and {room} are left" if needed else "No space is left"
+    return exceptions.StagingFull(
+        f"{what} in the staging area. Nothing was kept: try again later, or ask the operator."
+    )
+
+
+def marker_of(folder: Path) -> str:
+    """The UUID that a folder was given by whoever came first."""
+    path = folder / ".marker"
+    if not path.exists():
+        fresh = folder / f".marker.{uuid.uuid4()}"
+        fresh.write_text(str(uuid.uuid4()))
+        with contextlib.suppress(FileExistsError):
+            os.link(fresh, path)
+        fresh.unlink()
+    return path.read_text()
+
+
+def write_all(file: BinaryIO, block: bytes) -> None:
+    """Write a whole block to an unbuffered file: on a disk that fills up, write() takes only a part."""
+    rest = memoryview(block)
+    while rest:
+        rest = rest[file.write(rest) :]
+
+
+def read_blocks(path: str | Path) -> Iterator[bytes]:
+    """The bytes of a file, 1 MiB at a time."""
+    with Path(path).open("rb", buffering=0) as file:
+        while block := file.read(BLOCK):
+            yield block
+
+
+class Source(Protocol):
+    """Where a stage flow's bytes come from: an upload, or a Cloud."""
+
+    path: Path
+    """Where in the staging area the bytes are, once all blocks were taken."""
+
+    def blocks(self) -> Iterator[bytes]:
+        """All bytes, in order, as they become available."""
+
+
+class UploadSource:
+    """An upload that is whole: its bytes are in the staging area already."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def blocks(self) -> Iterator[bytes]:
+        return read_blocks(self.path)
+
+
+class Hasher:
+    """Several digests of one stream, side by side: hashlib lets go of the interpreter lock."""
+
+    def __init__(self, *algorithms: str) -> None:
+        self._hashes = {algorithm: hashlib.new(algorithm) for algorithm in algorithms}
+        self._pool = futures.ThreadPoolExecutor(max(1, len(algorithms) - 1), "hash")
+
+    def update(self, block: bytes) -> None:
+        first, *others = self._hashes.values()
+        running = [self._pool.submit(other.update, block) for other in others]
+        first.update(block)
+        futures.wait(running)
+
+    def digests(self) -> dict[str, str]:
+        """Hex digests by algorithm; the end of the stream."""
+        self._pool.shutdown()
+        return {algorithm: hash_.hexdigest() for algorithm, hash_ in self._hashes.items()}

@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Keystone trusts: how a Job outlives its caller's token without a stored credential.
+
+The API makes one with the caller's token; the engine, its trustee, works under it and deletes it.
+"""
+
+import functools
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from keystoneauth1 import adapter, token_endpoint
+from keystoneauth1 import exceptions as ks_exceptions
+from keystoneauth1 import loading as ks_loading
+from keystoneauth1 import session as ks_session
+from oslo_config import cfg
+from oslo_log import log
+
+from ciming import config, context, exceptions
+
+LOG = log.getLogger(__name__)
+
+# A trust login has the trust's project for its scope, so the service user's own is left out.
+NO_SCOPE: dict[str, None] = dict.fromkeys(
+    (
+        "project_id",
+        "project_name",
+        "project_domain_id",
+        "project_domain_name",
+        "domain_id",
+        "domain_name",
+        "system_scope",
+        "default_domain_id",
+        "default_domain_name",
+    )
+)
+
+
+def service_session() -> ks_session.Session:
+    """A session as the service user itself."""
+    return _session()
+
+
+def session(trust_id: str) -> ks_session.Session:
+    """A session as the user who gave the trust, in their project. Logs in when first used."""
+    return _session(**NO_SCOPE, trust_id=trust_id)
+
+
+def _session(**overrides: Any) -> ks_session.Session:
+    conf, group = cfg.CONF, config.SERVICE_USER_GROUP
+    if conf[group].auth_section:
+        ks_loading.register_auth_conf_options(conf, conf[group].auth_section)
+    auth = ks_loading.load_auth_from_conf_options(conf, group, **overrides)
+    if auth is None:
+        raise cfg.RequiredOptError("auth_type", cfg.OptGroup(group))
+    made: ks_session.Session = ks_loading.load_session_from_conf_options(conf, group, auth=auth)
+    made.timeout = conf.openstack.timeout
+    return made
+
+
+@functools.cache
+def auth_url() -> str:
+    """Keystone's versioned URL."""
+    found = service_session().get_endpoint(
+        service_type="identity", interface="public", version="v3"
+    )
+    url = found or cfg.CONF.keystone_authtoken.auth_url
+    return str(url).rstrip("/")
+
+
+@functools.cache
+def trustee_user_id() -> str:
+    return str(cfg.CONF.trust.trustee_user_id or service_session().get_user_id())
+
+
+def create(caller: context.RequestContext) -> str:
+    """Make a trust from the caller to the service user, for the caller's project; its id.
+
+    :raises TrustRefused: Keystone does not let this token delegate
+    :raises Unavailable: Keystone can not be asked
+    """
+    trust: dict[str, Any] = {
+        "trustor_user_id": caller.user_id,
+        "trustee_user_id": None,
+        "project_id": caller.project_id,
+        "impersonation": True,
+        "allow_redelegation": False,
+        "roles": [{"name": role} for role in cfg.CONF.trust.roles],
+    }
+    if cfg.CONF.trust.expiry:
+        expires = datetime.now(UTC) + timedelta(seconds=cfg.CONF.trust.expiry)
+        # To the microsecond: Keystone refuses a second trust with the same people, project and end.
+        trust["expires_at"] = expires.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    try:
+        trust["trustee_user_id"], url = trustee_user_id(), f"{auth_url()}/OS-TRUST/trusts"
+    except ks_exceptions.ClientException as error:
+        LOG.error("The service user can not log in to Keystone: %s", error)
+        raise exceptions.Unavailable(
+            "CIMinG itself can not log in to Keystone now. Try again later, or tell its operator."
+        ) from None
+    try:
+        as_caller = adapter.Adapter(
+            ks_session.Session(
+                token_endpoint.Token(url, caller.auth_token),
+                verify=service_session().verify,
+                timeout=cfg.CONF.openstack.timeout,
+            )
+        )
+        answer = as_caller.post(url, json={"trust": trust})
+    except ks_exceptions.HttpError as error:
+        if error.http_status in (400, 401, 403, 404):
+            said = str(error.message).partition(" (HTTP ")[0].rstrip(".")
+            raise exceptions.TrustRefused(
+                "Keystone refused a trust for this token. A password or single-sign-on token is needed, "
+                f"with these roles in the project: {', '.join(cfg.CONF.trust.roles)}. Keystone says: "
+                f"{said} (request {error.request_id})."
+            ) from None
+        raise exceptions.Unavailable(f"Keystone could not make a trust: {error.message}") from None
+    except ks_exceptions.ClientException as error:
+        raise exceptions.Unavailable(f"Keystone can not be asked for a trust: {error}") from None
+    return str(answer.json()["trust"]["id"])
+
+
+def delete(trust_id: str) -> bool:
+    """Delete a trust, logged in under it; False when Keystone could not do it now."""
+    try:
+        try:
+            adapter.Adapter(session(trust_id)).delete(f"{auth_url()}/OS-TRUST/trusts/{trust_id}")
+        except (ks_exceptions.NotFound, ks_exceptions.Unauthorized, ks_exceptions.Forbidden) as error:
+            service_session().get_token()       # so it is not our own login that is wrong
+            # Gone, expired, or its user lost the role: nobody can use it, and we can do no more.
+            LOG.info("Trust %s is not usable any more: %s", trust_id, error)
+    except ks_exceptions.ClientException as error:
+        LOG.warning("Trust %s could not be deleted now: %s", trust_id, error)
+        return False
+    return True

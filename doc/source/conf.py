@@ -1,0 +1,31 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Sphinx configuration; run sphinx-build from the top of the repository."""
+
+import importlib.metadata
+import logging
+
+extensions = [
+    "openstackdocstheme",
+    "oslo_config.sphinxext",
+    "oslo_policy.sphinxext",
+]
+
+project = "CIMinG"
+copyright = "The CIMinG developers"
+openstackdocs_auto_name = False
+
+# The version is that of the installed package, so that the build needs no tag.
+openstackdocs_auto_version = False
+try:
+    version = release = importlib.metadata.version("ciming")
+except importlib.metadata.PackageNotFoundError:
+    version = release = ""
+
+html_theme = "openstackdocs"
+html_title = "CIMinG"
+pygments_style = "native"
+
+# The theme asks git for the commit. An sdist has none, and that is no fault of the documentation.
+logging.getLogger("sphinx.openstackdocstheme.ext").addFilter(
+    lambda record: "cannot get gitsha" not in record.getMessage()
+)

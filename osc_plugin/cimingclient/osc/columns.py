@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Values that read well in a table and parse well in JSON."""
+
+from typing import Any
+
+from cliff import columns
+
+from cimingclient.osc import text
+
+
+class Size(columns.FormattableColumn[int]):
+    """Bytes."""
+
+    def human_readable(self) -> str:
+        return f"{text.size(self._value)} ({self._value})"
+
+
+class Digests(columns.FormattableColumn[dict[str, str | None]]):
+    """What is known of the bytes and of the disk in them."""
+
+    def human_readable(self) -> str:
+        known = {name: digest for name, digest in self._value.items() if digest}
+        return "\n".join(f"{name}: {digest}" for name, digest in known.items())
+
+
+class Links(columns.FormattableColumn[list[dict[str, Any]]]):
+    """An Image's identity in each cloud."""
+
+    def human_readable(self) -> str:
+        return "\n".join(
+            text.plain(f"{link.get('cloud')}: {link.get('image_ref')} ({link.get('proof')})")
+            for link in self._value
+        )
+
+
+class Progress(columns.FormattableColumn[dict[str, Any]]):
+    """Bytes done, of all."""
+
+    def human_readable(self) -> str:
+        return done(self._value.get("bytes_done"), self._value.get("bytes_total"))
+
+
+class Targets(columns.FormattableColumn[list[dict[str, Any]]]):
+    """How far a Job is in each cloud."""
+
+    def human_readable(self) -> str:
+        return "\n".join(_target(target) for target in self._value)
+
+
+class Error(columns.FormattableColumn[dict[str, Any]]):
+    """A code, a text, and maybe the cloud's own request id."""
+
+    def human_readable(self) -> str:
+        return error(self._value)
+
+
+def error(value: dict[str, Any]) -> str:
+    """An error of a Job or a Target on one line."""
+    request_id = value.get("cloud_request_id")
+    suffix = f" (cloud request id: {request_id})" if request_id else ""
+    return text.plain(f"{value.get('message')} [{value.get('code')}]{suffix}")
+
+
+def done(count: int | None, total: int | None) -> str:
+    """How much of it: `45 % (180.0 MiB of 400.0 MiB)`."""
+    if not total:
+        return text.size(count) if count else ""
+    share = min(100, (count or 0) * 100 // total)
+    return f"{share} % ({text.size(count or 0)} of {text.size(total)})"
+
+
+def _target(target: dict[str, Any]) -> str:
+    parts = [f"{target.get('cloud')}: {target.get('status')}"]
+    if target.get("status") not in ("success", "error", "cancelled") and target.get("step"):
+        parts.append(str(target["step"]))
+    parts.append(done(target.get("bytes_done"), target.get("bytes_total")))
+    if target.get("error"):
+        parts.append(error(target["error"]))
+    return text.plain(", ".join(filter(None, parts)))

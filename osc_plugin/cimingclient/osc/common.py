@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What all commands have in common: the client, clear errors, a voice beside the result."""
+
+import argparse
+import itertools
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Protocol, TypeVar, cast
+
+from openstack import exceptions as sdk_exceptions
+from openstack import resource
+from osc_lib import exceptions
+from osc_lib.command import command
+
+from cimingclient.osc import text
+from cimingclient.sdk import _proxy
+
+ResourceT = TypeVar("ResourceT", bound=resource.Resource)
+
+
+class _Base(command.Command):
+    @property
+    def client(self) -> _proxy.Proxy:
+        # The plugin gave the client manager this attribute; its own type does not tell.
+        manager: Any = self.app.client_manager
+        return cast(_proxy.Proxy, manager.multicloud)
+
+    def say(self, line: str) -> None:
+        """Tell the person; stdout is for the result."""
+        self.app.stderr.write(line + "\n")
+
+    def run(self, parsed_args: argparse.Namespace) -> int:
+        try:
+            return super().run(parsed_args)
+        except sdk_exceptions.HttpException as exc:
+            raise exceptions.CommandError(text.explain(exc)) from exc
+
+
+class ShowOne(_Base, command.ShowOne):
+    """Shows one thing."""
+
+
+class Lister(_Base, command.Lister):
+    """Lists things."""
+
+
+def found(find: Callable[[str, bool], ResourceT | None], name_or_id: str) -> ResourceT:
+    """The one that a name or id means.
+
+    :raises: `NotFoundException` when there is none, `DuplicateResource` when there are several.
+    """
+    item = find(name_or_id, False)
+    assert item is not None
+    return item
+
+
+class List(Protocol):
+    """A list call of the proxy."""
+
+    def __call__(self, **query: Any) -> Iterable[Any]: ...
+
+
+def add_paging(parser: argparse.ArgumentParser, noun: str) -> None:
+    """`--long`, `--limit`, `--marker`, as other lists have them."""
+    parser.add_argument("--long", action="store_true", help="List additional fields")
+    parser.add_argument(
+        "--limit",
+        metavar="<num>",
+        type=positive,
+        help="Maximum number to show (default: all)",
+    )
+    parser.add_argument(
+        "--marker",
+        metavar=f"<{noun}>",
+        help=f"The last {noun} of the previous page: show what comes after it",
+    )
+
+
+def page(call: List, limit: int | None, **query: Any) -> Iterable[Any]:
+    """At most `limit` items, without asking for a page that nobody reads."""
+    given = {key: value for key, value in query.items() if value is not None}
+    if limit is None:
+        return call(**given)
+    return itertools.islice(call(limit=limit, **given), limit)
+
+
+def positive(value: str) -> int:
+    """An argument that is a whole number from 1."""
+    number = int(value)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{value} is not a positive number")
+    return number
+
+
+def row(item: resource.Resource, fields: Sequence[str], formatters: dict[str, Any]) -> list[Any]:
+    """The fields' values, each in its column type; what is not known yet stays None."""
+    values = ((field, getattr(item, field)) for field in fields)
+    return [
+        value if value is None or field not in formatters else formatters[field](value)
+        for field, value in values
+    ]

@@ -1,0 +1,217 @@
+# SPDX-License-Identifier: Apache-2.0
+import argparse
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from cliff import columns as cliff_columns
+from osc_lib.cli import format_columns, parseractions
+
+from cimingclient.osc import columns, common, source, upload, watch
+from cimingclient.sdk import image as _image
+
+FIELDS = (
+    "id",
+    "name",
+    "project_id",
+    "status",
+    "disk_format",
+    "size",
+    "virtual_size",
+    "digests",
+    "links",
+    "tags",
+    "created_at",
+    "updated_at",
+)
+FORMATTERS: dict[str, type[cliff_columns.FormattableColumn[Any]]] = {
+    "size": columns.Size,
+    "virtual_size": columns.Size,
+    "digests": columns.Digests,
+    "links": columns.Links,
+    "tags": format_columns.ListColumn,
+}
+LIST = ("id", "name", "status")
+LIST_LONG = ("disk_format", "size", "virtual_size", "project_id", "tags", "created_at")
+
+
+class ListImage(common.Lister):
+    """List images"""
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        parser = super().get_parser(prog_name)
+        common.add_paging(parser, "image")
+        parser.add_argument("--name", metavar="<name>", help="Only images of this name")
+        parser.add_argument("--status", metavar="<status>", help="Only images in this status")
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> tuple[Sequence[str], Iterable[Sequence[Any]]]:
+        marker = None
+        if parsed_args.marker:
+            marker = common.found(self.client.find_image, parsed_args.marker).id
+        images = common.page(
+            self.client.images,
+            parsed_args.limit,
+            marker=marker,
+            name=parsed_args.name,
+            status=parsed_args.status,
+        )
+        headers: tuple[str, ...] = ("ID", "Name", "Status", "Clouds")
+        fields: tuple[str, ...] = ()
+        if parsed_args.long:
+            headers += ("Disk Format", "Size", "Virtual Size", "Project", "Tags", "Created At")
+            fields = LIST_LONG
+        return headers, (_listed(image, fields) for image in images)
+
+
+class ShowImage(common.ShowOne):
+    """Show one image, and what it is in each cloud"""
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        parser = super().get_parser(prog_name)
+        parser.add_argument("image", metavar="<image>", help="Image to show (name or ID)")
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> tuple[Sequence[str], Iterable[Any]]:
+        image = common.found(self.client.find_image, parsed_args.image)
+        return FIELDS, common.row(image, FIELDS, FORMATTERS)
+
+
+class CreateImage(watch.WatchingShowOne):
+    """Upload an image once, and bring it into several clouds.
+
+    Exit status with --wait: 0 success, 1 error, 3 partial, 4 cancelled, 5 waiting for credentials.
+    """
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        parser = super().get_parser(prog_name)
+        parser.add_argument("name", metavar="<name>", help="Name of the new image")
+        _add_source(parser)
+        _add_clouds(parser)
+        _add_description(parser)
+        _add_visibility(parser)
+        parser.add_argument("--wait", action="store_true", help="Wait until the image is in all its clouds")
+        parser.add_argument("--progress", action="store_true", help="Show how the upload goes")
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> tuple[Sequence[str], Iterable[Any]]:
+        with source.opened(parsed_args.file) as file:
+            image, job = self.client.create_image(**_attributes(parsed_args, file.size))
+            with upload.reported(self, image, job):
+                line = upload.Line(self.app.stderr, parsed_args)
+                self.client.upload_image(image.id, file.stream, progress=line.sending)
+                line.sent()
+        if parsed_args.wait:
+            self.watch(job)
+        image = self.client.get_image(image.id)
+        return (*FIELDS, "job_id"), (*common.row(image, FIELDS, FORMATTERS), job.id)
+
+
+def _add_source(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--file",
+        metavar="<file>",
+        required=True,
+        help="Local file with the image; - reads standard input",
+    )
+    parser.add_argument(
+        "--checksum",
+        metavar="sha256:<hex>",
+        help="What the file must be: other bytes are refused",
+    )
+    parser.add_argument(
+        "--disk-format",
+        metavar="<disk-format>",
+        help="Format of the file; another one is refused (default: what is found)",
+    )
+    parser.add_argument(
+        "--container-format", metavar="<container-format>", help="Container format of the image"
+    )
+
+
+def _add_clouds(parser: argparse.ArgumentParser) -> None:
+    clouds = parser.add_mutually_exclusive_group(required=True)
+    clouds.add_argument(
+        "--cloud",
+        metavar="<cloud>",
+        dest="clouds",
+        action="append",
+        help="Cloud to bring the image into (repeat the option for several)",
+    )
+    clouds.add_argument(
+        "--all-clouds",
+        dest="clouds",
+        action="store_const",
+        const="all",
+        help="Bring the image into all clouds that you may use",
+    )
+
+
+def _add_description(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--property",
+        metavar="<key=value>",
+        dest="properties",
+        action=parseractions.KeyValueAction,
+        help="Property of the image in its clouds (repeat the option for several)",
+    )
+    parser.add_argument(
+        "--min-disk",
+        metavar="<disk-gb>",
+        type=int,
+        action=parseractions.NonNegativeAction,
+        help="Disk that an instance needs at least, in GiB",
+    )
+    parser.add_argument(
+        "--min-ram",
+        metavar="<ram-mb>",
+        type=int,
+        action=parseractions.NonNegativeAction,
+        help="Memory that an instance needs at least, in MiB",
+    )
+    parser.add_argument(
+        "--tag",
+        metavar="<tag>",
+        dest="tags",
+        action="append",
+        help="Tag of the image (repeat the option for several)",
+    )
+
+
+def _add_visibility(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_mutually_exclusive_group()
+    for value, who in (
+        ("private", "your project"),
+        ("shared", "your project and those it is shared with"),
+        ("community", "everyone, but only your project's lists show it"),
+        ("public", "everyone"),
+    ):
+        group.add_argument(
+            f"--{value}",
+            dest="visibility",
+            action="store_const",
+            const=value,
+            help=f"The image can be used by {who}",
+        )
+
+
+def _attributes(parsed_args: argparse.Namespace, size: int | None) -> dict[str, Any]:
+    names = (
+        "name",
+        "clouds",
+        "disk_format",
+        "container_format",
+        "checksum",
+        "properties",
+        "min_disk",
+        "min_ram",
+        "visibility",
+        "tags",
+    )
+    attributes = {name: getattr(parsed_args, name) for name in names} | {"size": size}
+    return {name: value for name, value in attributes.items() if value is not None}
+
+
+def _listed(image: _image.Image, more: Sequence[str]) -> list[Any]:
+    clouds = [link["cloud"] for link in image.links or []]
+    values = common.row(image, LIST, FORMATTERS)
+    return [*values, format_columns.ListColumn(clouds), *common.row(image, more, FORMATTERS)]

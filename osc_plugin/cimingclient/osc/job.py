@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: Apache-2.0
+import argparse
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from cimingclient.osc import columns, common, watch
+from cimingclient.sdk import _proxy
+from cimingclient.sdk import job as _job
+
+FIELDS = (
+    "id",
+    "kind",
+    "status",
+    "image_id",
+    "progress",
+    "targets",
+    "error",
+    "request_id",
+    "project_id",
+    "created_at",
+    "started_at",
+    "finished_at",
+)
+FORMATTERS = {
+    "progress": columns.Progress,
+    "targets": columns.Targets,
+    "error": columns.Error,
+}
+LIST = {
+    "ID": "id",
+    "Kind": "kind",
+    "Status": "status",
+    "Image ID": "image_id",
+    "Progress": "progress",
+    "Created At": "created_at",
+}
+LIST_LONG = LIST | {
+    "Started At": "started_at",
+    "Finished At": "finished_at",
+    "Targets": "targets",
+}
+
+
+class ListJob(common.Lister):
+    """List jobs"""
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        parser = super().get_parser(prog_name)
+        common.add_paging(parser, "job")
+        parser.add_argument("--status", metavar="<status>", help="Only jobs in this status")
+        parser.add_argument("--kind", metavar="<kind>", help="Only jobs of this kind")
+        parser.add_argument("--image", metavar="<image>", help="Only jobs of this image (name or ID)")
+        parser.add_argument("--parent", metavar="<job>", help="Only the children of this job")
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> tuple[Sequence[str], Iterable[Sequence[Any]]]:
+        image_id = parsed_args.image  # Jobs outlive their Image: an id is taken as it is
+        if image_id and not _proxy.is_uuid(image_id):
+            image_id = common.found(self.client.find_image, image_id).id
+        jobs = common.page(
+            self.client.jobs,
+            parsed_args.limit,
+            marker=parsed_args.marker,
+            status=parsed_args.status,
+            kind=parsed_args.kind,
+            image_id=image_id,
+            parent=parsed_args.parent,
+        )
+        shown = LIST_LONG if parsed_args.long else LIST
+        fields = tuple(shown.values())
+        return tuple(shown), (common.row(job, fields, FORMATTERS) for job in jobs)
+
+
+class ShowJob(common.ShowOne):
+    """Show one job"""
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        parser = super().get_parser(prog_name)
+        parser.add_argument("job", metavar="<job>", help="Job to show (ID)")
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> tuple[Sequence[str], Iterable[Any]]:
+        return described(self.client.get_job(parsed_args.job))
+
+
+class WaitJob(watch.WatchingShowOne):
+    """Watch a job until it ends.
+
+    Exit status: 0 success, 1 error, 3 partial, 4 cancelled, 5 waiting for credentials.
+    """
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        parser = super().get_parser(prog_name)
+        parser.add_argument("job", metavar="<job>", help="Job to watch (ID)")
+        parser.add_argument(
+            "--timeout",
+            metavar="<seconds>",
+            type=common.positive,
+            help="Stop watching after this time; the job goes on (default: never)",
+        )
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> tuple[Sequence[str], Iterable[Any]]:
+        job = self.client.get_job(parsed_args.job)
+        return described(self.watch(job, parsed_args.timeout))
+
+
+def described(job: _job.Job) -> tuple[Sequence[str], Iterable[Any]]:
+    """A Job, for a table of two columns."""
+    return FIELDS, common.row(job, FIELDS, FORMATTERS)

@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Sending the bytes: what is shown meanwhile, and what is said when it fails."""
+
+import argparse
+import contextlib
+import dataclasses
+import time
+from collections.abc import Iterator
+from typing import TextIO
+
+from keystoneauth1 import exceptions as ksa_exceptions
+from openstack import exceptions as sdk_exceptions
+from osc_lib import exceptions
+
+from cimingclient.osc import columns, common, progress, text
+from cimingclient.sdk import image as _image
+from cimingclient.sdk import job as _job
+
+#: Seconds between two pictures on a terminal.
+_REFRESH = 0.1
+
+
+class Line:
+    """A line that follows the upload, where somebody asked for one."""
+
+    def __init__(self, stream: TextIO, parsed_args: argparse.Namespace) -> None:
+        wanted = parsed_args.progress or (parsed_args.wait and progress.is_terminal(stream))
+        self._board = progress.board(stream) if wanted else None
+        self._row = progress.Row("upload", "sending")
+        self._shown = 0.0
+
+    def sending(self, sent: int, total: int | None) -> None:
+        """So much is on its way."""
+        self._row = dataclasses.replace(self._row, done=sent, total=total)
+        if time.monotonic() - self._shown >= _REFRESH:
+            self._show()
+
+    def sent(self) -> None:
+        """The service has it all."""
+        self._row = dataclasses.replace(self._row, status="sent")
+        self._show()
+
+    def _show(self) -> None:
+        self._shown = time.monotonic()
+        if self._board:
+            self._board.show([self._row])
+
+
+@contextlib.contextmanager
+def reported(command: common.ShowOne, image: _image.Image, job: _job.Job) -> Iterator[None]:
+    """Say what there is already when the bytes do not get there."""
+    created = f"Image {image.id} (Job {job.id}) was created, but did not get its bytes"
+    try:
+        yield
+    except KeyboardInterrupt:
+        command.say(f"Interrupted. {created}.")
+        raise
+    except (sdk_exceptions.SDKException, ksa_exceptions.ClientException) as exc:
+        now = _asked(command, job) if _is_lost(exc) else None
+        if now and now.status not in ("uploading", "error", "cancelled"):
+            return  # all bytes are there, only the answer got lost
+        reason = columns.error(now.error) if now and now.error else _reason(exc)
+        raise exceptions.CommandError(f"{created}: {reason}") from exc
+
+
+def _is_lost(exc: Exception) -> bool:
+    """Whether this is not the service's answer: the connection broke, or a proxy gave up."""
+    status = getattr(exc, "status_code", None)
+    return isinstance(exc, ksa_exceptions.ClientException) or status in (502, 504)
+
+
+def _asked(command: common.ShowOne, job: _job.Job) -> _job.Job | None:
+    with contextlib.suppress(sdk_exceptions.SDKException, ksa_exceptions.ClientException):
+        return command.client.get_job(job.id)
+    return None
+
+
+def _reason(exc: Exception) -> str:
+    if isinstance(exc, ksa_exceptions.ConnectionError):
+        # It says that it could not connect, whatever went wrong; what it caught tells more.
+        return f"the connection broke off: {text.plain(exc.__context__ or exc)}"
+    return text.explain(exc)

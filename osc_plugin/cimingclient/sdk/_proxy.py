@@ -1,0 +1,186 @@
+# SPDX-License-Identifier: Apache-2.0
+import contextlib
+import os
+import pathlib
+import uuid
+from collections.abc import Callable, Iterator
+from typing import Any, BinaryIO, NamedTuple, TypeVar
+from urllib import parse
+
+from openstack import exceptions, proxy, resource
+
+from cimingclient.sdk import _transport, _waiting
+from cimingclient.sdk import body as _body
+from cimingclient.sdk import cloud as _cloud
+from cimingclient.sdk import image as _image
+from cimingclient.sdk import job as _job
+
+ResourceT = TypeVar("ResourceT", bound=resource.Resource)
+
+
+class Created(NamedTuple):
+    """The answer to a create: the Image, and the Job that brings it into its clouds."""
+
+    image: _image.Image
+    job: _job.Job
+
+
+class Proxy(proxy.Proxy):
+    """Version 1 of the API.
+
+    All methods raise `openstack.exceptions.HttpException` for what the service refuses.
+    """
+
+    api_version = "1"
+
+    _resource_registry = {"cloud": _cloud.Cloud, "image": _image.Image, "job": _job.Job}
+
+    # Clouds
+
+    def clouds(self) -> Iterator[_cloud.Cloud]:
+        """Zones, and registered Clouds that the caller may use."""
+        return self._list(_cloud.Cloud)
+
+    def get_cloud(self, cloud: str | _cloud.Cloud) -> _cloud.Cloud:
+        """One Cloud by its id."""
+        return self._fetch(_cloud.Cloud, cloud)
+
+    def find_cloud(self, name_or_id: str, ignore_missing: bool = True) -> _cloud.Cloud | None:
+        """One Cloud by its name or id.
+
+        :raises: `DuplicateResource` when several bear that name; `NotFoundException` when none
+            does and `ignore_missing` is False.
+        """
+        return _pick(_cloud.Cloud, name_or_id, self.clouds(), ignore_missing)
+
+    # Images
+
+    def images(self, **query: Any) -> Iterator[_image.Image]:
+        """Images, page after page.
+
+        :param query: `name`, `status`; `limit` (the length of a page), `marker`.
+        """
+        return self._list(_image.Image, **query)
+
+    def get_image(self, image: str | _image.Image) -> _image.Image:
+        """One Image by its id."""
+        return self._fetch(_image.Image, image)
+
+    def find_image(self, name_or_id: str, ignore_missing: bool = True) -> _image.Image | None:
+        """One Image by its name or id; errors as for `find_cloud`."""
+        if is_uuid(name_or_id):
+            with contextlib.suppress(exceptions.NotFoundException):
+                return self.get_image(name_or_id)
+        return _pick(_image.Image, name_or_id, self.images(name=name_or_id), ignore_missing)
+
+    def create_image(self, **attrs: Any) -> Created:
+        """Create the record, and the Job that waits for the bytes: `upload_image` comes next.
+
+        :param attrs: `name`; `clouds`: names, or `"all"`; and what may be left out:
+            `disk_format`, `container_format`, `size` (bytes), `checksum` (`sha256:…`),
+            `properties`, `min_disk` (GiB), `min_ram` (MiB), `visibility`, `tags`.
+        """
+        response = self.post("/images", json=attrs)
+        exceptions.raise_from_response(response)
+        answer, conn = response.json(), self._get_connection()
+        return Created(
+            _image.Image.existing(connection=conn, **answer["image"]),
+            _job.Job.existing(connection=conn, **answer["job"]),
+        )
+
+    def upload_image(
+        self,
+        image: str | _image.Image,
+        data: str | os.PathLike[str] | BinaryIO,
+        progress: _body.Progress | None = None,
+    ) -> None:
+        """Send the bytes in one request, in constant memory.
+
+        :param data: a path, or a binary file from its present position on. What cannot be rewound
+            is sent in chunks, and not sent again when the token is refused.
+        :param progress: called with the bytes sent and the bytes there are (None: not known).
+        :raises: `cimingclient.sdk.exceptions.SourceError` when the bytes cannot be read.
+        """
+        if isinstance(data, str | os.PathLike):
+            with pathlib.Path(data).open("rb") as source:
+                return self.upload_image(image, source, progress)
+        _transport.mount(self.session, self.get_endpoint() or "")
+        body = _body.Body(data, progress)
+        response = self.put(
+            f"/images/{_quoted(resource.Resource._get_id(image))}/file",
+            data=body,
+            # Close: a service that refuses before it has read the body hangs up then, and does not
+            # go on reading only to keep the connection.
+            headers={"Content-Type": "application/octet-stream", "Connection": "close"},
+            allow_reauth=body.replayable,
+            # Not again behind the caller's back: gigabytes, and maybe a pipe.
+            connect_retries=0,
+            status_code_retries=0,
+        )
+        return exceptions.raise_from_response(response)
+
+    # Jobs
+
+    def jobs(self, **query: Any) -> Iterator[_job.Job]:
+        """Jobs, page after page.
+
+        :param query: `status`, `kind`, `image_id`, `parent`; `limit` (the length of a page),
+            `marker`.
+        """
+        return self._list(_job.Job, **query)
+
+    def get_job(self, job: str | _job.Job) -> _job.Job:
+        """One Job by its id."""
+        return self._fetch(_job.Job, job)
+
+    def wait_for_job(
+        self,
+        job: str | _job.Job,
+        progress: Callable[[_job.Job], None] | None = None,
+        interval: float = 2.0,
+        timeout: float | None = None,
+    ) -> _job.Job:
+        """Wait until a Job ends, or needs credentials (`waiting-credentials`).
+
+        A service that does not answer for a while is waited for as well.
+
+        :param progress: called with the Job each time the service was asked.
+        :param interval: the longest pause between two questions, in seconds.
+        :param timeout: seconds after which to give up; None: never.
+        :raises: `openstack.exceptions.ResourceTimeout`. The Job goes on.
+        """
+        job_id = resource.Resource._get_id(job)
+        return _waiting.wait(lambda: self.get_job(job_id), progress, interval, timeout)
+
+    def _fetch(self, kind: type[ResourceT], value: str | ResourceT) -> ResourceT:
+        if isinstance(value, str):
+            value = _quoted(value)
+        return self._get(kind, value, skip_cache=True)
+
+
+def _pick(
+    kind: type[ResourceT], name_or_id: str, found: Iterator[ResourceT], ignore_missing: bool
+) -> ResourceT | None:
+    """The one that is meant; an id goes before a name."""
+    matches = [each for each in found if name_or_id in (each.id, each.name)]
+    matches = [each for each in matches if each.id == name_or_id] or matches
+    if len(matches) > 1:
+        ids = ", ".join(each.id for each in matches)
+        raise exceptions.DuplicateResource(
+            f"More than one {kind.__name__} has the name '{name_or_id}', give an id: {ids}"
+        )
+    if not matches and not ignore_missing:
+        raise exceptions.NotFoundException(f"No {kind.__name__} found for {name_or_id}")
+    return matches[0] if matches else None
+
+
+def _quoted(value: str) -> str:
+    return parse.quote(value, safe="")
+
+
+def is_uuid(text: str) -> bool:
+    """Whether it can be an id of the service's own making."""
+    try:
+        return str(uuid.UUID(text)) == text.lower()
+    except ValueError:
+        return False

@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Polling a Job until it stops."""
+
+import time
+from collections.abc import Callable
+
+from keystoneauth1 import exceptions as ksa_exceptions
+from openstack import exceptions
+
+from cimingclient.sdk import job as _job
+
+#: Seconds without an answer after which waiting is given up: longer than a service restarts.
+PATIENCE = 120.0
+
+_SHORTEST = 0.1
+
+
+def wait(
+    fetch: Callable[[], _job.Job],
+    progress: Callable[[_job.Job], None] | None,
+    interval: float,
+    timeout: float | None,
+) -> _job.Job:
+    """Ask until the Job stops; `interval` and `timeout` in seconds.
+
+    The pause grows with the time waited: what ends soon is seen at once, and what takes hours is
+    not asked for ten times a second.
+    """
+    began = answered = time.monotonic()
+    while True:
+        try:
+            job = fetch()
+        except (exceptions.HttpException, ksa_exceptions.ClientException) as exc:
+            if not _passes(exc) or time.monotonic() - answered > PATIENCE:
+                raise
+        else:
+            answered = time.monotonic()
+            if progress:
+                progress(job)
+            if job.status in _job.STOPS:
+                return job
+        waited = time.monotonic() - began
+        if timeout is not None and waited >= timeout:
+            raise exceptions.ResourceTimeout(f"The Job has not ended after {timeout:g} s.")
+        pause = min(interval, max(_SHORTEST, waited / 20))
+        time.sleep(pause if timeout is None else min(pause, timeout - waited))
+
+
+def _passes(exc: Exception) -> bool:
+    """Whether it may go away by itself: a service that restarts, or has too much to do."""
+    if isinstance(exc, exceptions.HttpException):
+        return exc.status_code is not None and (exc.status_code >= 500 or exc.status_code == 429)
+    return isinstance(
+        exc,
+        ksa_exceptions.RetriableConnectionFailure
+        | ksa_exceptions.UnknownConnectionError
+        | ksa_exceptions.HttpServerError,
+    )

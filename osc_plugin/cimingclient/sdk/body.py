@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The body of an upload, read in blocks: memory stays the same whatever the size."""
+
+import io
+import os
+from collections.abc import Callable, Iterator
+from typing import BinaryIO
+
+from cimingclient.sdk import exceptions
+
+BLOCK = 1 << 20
+
+#: Called with the bytes sent, and the bytes there are or None when nobody knows.
+Progress = Callable[[int, int | None], None]
+
+
+class Body:
+    """An iterable that starts over each time, as a request is sent again after a refused token.
+
+    `len` is the number of bytes, or None for a pipe; requests reads it and announces the length,
+    or sends chunks. Not `__len__`: an empty body would be false, and dropped.
+    """
+
+    def __init__(self, source: BinaryIO, progress: Progress | None = None) -> None:
+        self._source = source
+        self._progress = progress
+        self._started = False
+        self._start, self.len = extent(source)
+
+    @property
+    def replayable(self) -> bool:
+        """Whether the bytes can be read a second time."""
+        return self.len is not None
+
+    def __iter__(self) -> Iterator[bytes]:
+        if self._started and not self.replayable:
+            raise exceptions.SourceError("The input cannot be read a second time.")
+        self._started = True
+        try:
+            if self.replayable:
+                self._source.seek(self._start)
+            yield from self._blocks()
+        except OSError as exc:
+            # Of the file or the callback. The HTTP library would take it for the connection's.
+            raise exceptions.SourceError(f"Cannot read the input: {exc}") from exc
+
+    def _blocks(self) -> Iterator[bytes]:
+        sent = 0
+        while block := self._source.read(self._next(sent)):
+            yield block
+            sent += len(block)
+            if self._progress:
+                self._progress(sent, self.len)
+        if self.len is not None and sent < self.len:
+            raise exceptions.SourceError(
+                f"The input ended after {sent} of {self.len} bytes: it became shorter meanwhile."
+            )
+
+    def _next(self, sent: int) -> int:
+        # A file that grows meanwhile is sent as long as it was announced.
+        return BLOCK if self.len is None else min(BLOCK, self.len - sent)
+
+
+def extent(source: BinaryIO) -> tuple[int, int | None]:
+    """Where the bytes begin and how many there are; None for what has no way back."""
+    try:
+        start = source.tell()
+        end = source.seek(0, os.SEEK_END)
+        source.seek(start)
+    except (AttributeError, io.UnsupportedOperation, OSError):
+        return 0, None
+    return start, end - start

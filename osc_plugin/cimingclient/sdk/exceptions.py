@@ -1,0 +1,8 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What can go wrong on this side of the wire; all else is openstacksdk's and keystoneauth's."""
+
+from openstack import exceptions
+
+
+class SourceError(exceptions.SDKException):
+    """The bytes to upload could not be read, or not a second time."""

@@ -1,0 +1,36 @@
+# SPDX-License-Identifier: Apache-2.0
+from openstack import resource
+
+ENDS = frozenset({"success", "partial", "error", "cancelled"})
+#: Where waiting stops: an end, or nothing moves before the user acts.
+STOPS = ENDS | {"waiting-credentials"}
+
+
+class Job(resource.Resource):
+    """What a user asked for, with one Target per cloud."""
+
+    resources_key = "jobs"
+    base_path = "/jobs"
+
+    allow_fetch = True
+    allow_list = True
+
+    _query_mapping = resource.QueryParameters("status", "kind", "image_id", "parent")
+
+    #: `create`, `sync`, `link`, `update`, `delete` or `zone-sync`.
+    kind = resource.Body("kind")
+    #: `uploading`, `queued`, `running`, `waiting-credentials`, or one of the ends.
+    status = resource.Body("status")
+    image_id = resource.Body("image_id")
+    #: `bytes_done` and `bytes_total`.
+    progress = resource.Body("progress", type=dict)
+    #: One dict per cloud: `id, cloud, status, step, bytes_done, bytes_total, attempts,
+    #: image_ref, error{code, message, cloud_request_id}`.
+    targets = resource.Body("targets", type=list)
+    #: Why the work that all Targets share failed: `code` and `message`; None when it did not.
+    error = resource.Body("error", type=dict)
+    request_id = resource.Body("request_id")
+    project_id = resource.Body("project_id")
+    created_at = resource.Body("created_at")
+    started_at = resource.Body("started_at")
+    finished_at = resource.Body("finished_at")

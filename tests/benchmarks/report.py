@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The table."""
+
+import os
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+MIB = 1 << 20
+
+
+class Round(NamedTuple):
+    """Seconds of one round."""
+
+    ours: float
+    floor: float
+    by_hand: float
+    phases: Mapping[str, float]
+
+
+class Memory(NamedTuple):
+    """Bytes before the main job, and at most while it ran."""
+
+    before: int
+    most: int
+
+
+def machine() -> str:
+    """What else there was to do: figures of a busy machine tell little."""
+    return f"{os.cpu_count()} processors, load {os.getloadavg()[0]:.1f}"
+
+
+def times(rounds: Sequence[Round]) -> None:
+    """Print how long each way took, and where our time went."""
+    numbers = "".join(f"{number:8}" for number in range(1, len(rounds) + 1))
+    say(f"\n{'seconds in round':36}{numbers}{'median':>9}")
+    _line("ours: multicloud image create", [one.ours for one in rounds])
+    _line("(a) floor: two curl at once", [one.floor for one in rounds])
+    _line("(b) image create, one by one", [one.by_hand for one in rounds])
+    _line("ours / a               wanted ≤ 2", [one.ours / one.floor for one in rounds])
+    _line("ours / b               wanted < 1", [one.ours / one.by_hand for one in rounds])
+    say("\nours, by phase")
+    for name in rounds[0].phases:
+        _line(name, [one.phases[name] for one in rounds])
+
+
+def memory(found: Mapping[int, Memory]) -> None:
+    """Print what the service took for each size of image in MiB."""
+    say("\nmemory of the service, MiB            before     peak")
+    for size, (before, most) in found.items():
+        say(f"{f'{size} MiB image':34}{before / MIB:10.1f}{most / MIB:9.1f}")
+    peaks = [most for _, most in found.values()]
+    say(f"{'difference            wanted ≤ 32':34}{(peaks[-1] - peaks[0]) / MIB:19.1f}")
+
+
+def say(text: str) -> None:
+    """Print at once: a benchmark takes minutes."""
+    print(text, flush=True)
+
+
+def _line(name: str, values: Sequence[float]) -> None:
+    columns = "".join(f"{value:8.2f}" for value in values)
+    say(f"{name:36}{columns}{statistics.median(values):9.2f}")

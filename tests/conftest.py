@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The real services that contract and functional tests share: started once, stopped at the end."""
+
+import pathlib
+from collections.abc import Iterator
+
+import pytest
+
+from tests.person import Person
+from tests.sandbox import ciming, disk, sandbox
+
+
+@pytest.fixture(scope="session")
+def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[sandbox.Sandbox]:
+    """A Keystone with two zones."""
+    made = sandbox.Sandbox(tmp_path_factory.mktemp("sandbox"))
+    with made:
+        yield made
+
+
+@pytest.fixture(scope="session")
+def service(
+    cloud: sandbox.Sandbox, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ciming.Ciming]:
+    """ciming-standalone, as an operator would run it, but quicker to try again."""
+    options = {
+        ("engine", "retry_delay"): "0.2",
+        ("engine", "max_attempts"): "5",
+        ("staging", "keep_free"): "0",
+        ("staging", "max_virtual_size"): str(64 << 40),     # what the corpus counts on
+    }
+    with ciming.Ciming(cloud, tmp_path_factory.mktemp("ciming"), options) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def member(cloud: sandbox.Sandbox) -> Person:
+    return Person(cloud, "member")
+
+
+@pytest.fixture(scope="session")
+def reader(cloud: sandbox.Sandbox) -> Person:
+    return Person(cloud, "reader")
+
+
+@pytest.fixture(scope="session")
+def stranger(cloud: sandbox.Sandbox) -> Person:
+    return Person(cloud, "stranger")
+
+
+@pytest.fixture(scope="session")
+def admin(cloud: sandbox.Sandbox) -> Person:
+    return Person(cloud, "admin")
+
+
+@pytest.fixture(scope="session")
+def qcow2(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """A small but real disk image."""
+    return disk.make(tmp_path_factory.mktemp("disk") / "disk.qcow2", size=32 << 20, data=4 << 20)

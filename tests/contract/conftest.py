@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The kinds of cloud that the contract holds for."""
+
+import contextlib
+import os
+import pathlib
+from collections.abc import Iterator
+
+import pytest
+
+from ciming import staging
+from ciming.providers import base
+from tests.contract import on_openstack, subjects
+from tests.sandbox import sandbox
+
+SUBJECTS: list[type[subjects.Subject]] = [
+    on_openstack.OpenStack,
+]
+
+
+@pytest.fixture(scope="module", params=SUBJECTS, ids=lambda kind: kind.name)
+def subject(request: pytest.FixtureRequest, cloud: sandbox.Sandbox) -> Iterator[subjects.Subject]:
+    with contextlib.ExitStack() as stack:
+        yield request.param(cloud, stack)
+
+
+@pytest.fixture
+def provider(subject: subjects.Subject) -> base.Provider:
+    return subject.provider()
+
+
+@pytest.fixture(scope="session")
+def data() -> bytes:
+    """A few blocks, and a bit."""
+    return os.urandom(3 * staging.BLOCK + 17)
+
+
+@pytest.fixture
+def staged(tmp_path: pathlib.Path, data: bytes) -> staging.StagedFile:
+    return subjects.stage(tmp_path / "staged", data)
+
+
+@pytest.fixture
+def spec() -> base.ImageSpec:
+    return subjects.new_spec()
+
+
+@pytest.fixture
+def key(subject: subjects.Subject) -> Iterator[str]:
+    """The id of a Target; what it made is gone afterwards."""
+    made = subjects.new_key()
+    yield made
+    subject.provider().discard(made)
+    assert not subject.refs(made)

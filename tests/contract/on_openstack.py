@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+"""OpenStack under the contract: a real Glance of the sandbox, as its member."""
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from keystoneauth1 import session as ks_session
+from keystoneauth1.identity import v3
+
+from ciming.providers import base, openstack
+from tests.contract import subjects
+from tests.person import Person
+from tests.sandbox import sandbox
+
+ZONE, DEAD_ZONE = "zone-a", "zone-dead"
+NOBODY = "http://127.0.0.1:1"
+
+
+def session_of(cloud: sandbox.Sandbox, name: str, **other: str) -> ks_session.Session:
+    """A new login of a person of the sandbox."""
+    auth = v3.Password(**{**cloud.clouds[name]["auth"], **other})
+    return ks_session.Session(auth=auth, timeout=30)
+
+
+@contextlib.contextmanager
+def zone_at(cloud: sandbox.Sandbox, region: str, url: str) -> Iterator[None]:
+    """A zone whose Glance is said to be at a URL."""
+    cloud.admin.set_endpoints("glance", {region: url})
+    try:
+        yield
+    finally:
+        cloud.admin.remove_region(region)
+
+
+class OpenStack(subjects.Subject):
+    name = "openstack"
+    proof = "bytes"
+    foreign_format = "floppy"
+
+    def __init__(self, cloud: sandbox.Sandbox, stack: contextlib.ExitStack) -> None:
+        self._cloud = cloud
+        self._member = Person(cloud, "member")
+        self._admin = Person(cloud, "admin")
+        self._sessions: list[ks_session.Session] = []
+        self._squats: list[str] = []
+        stack.enter_context(zone_at(cloud, DEAD_ZONE, NOBODY))
+        stack.callback(self._leave)
+
+    def provider(self) -> openstack.OpenStack:
+        return self._as("member", ZONE)
+
+    def forbidden(self) -> openstack.OpenStack:
+        return self._as("reader", ZONE)
+
+    def unreachable(self) -> openstack.OpenStack:
+        return self._as("member", DEAD_ZONE)
+
+    def _as(self, name: str, region: str) -> openstack.OpenStack:
+        session = session_of(self._cloud, name)
+        self._sessions.append(session)
+        return openstack.OpenStack({"region": region, "interface": "public"}, session)
+
+    def refs(self, key: str) -> set[str]:
+        marks = {"ciming_target": key, "owner": self._member.project_id}
+        answer = self._member.zone(ZONE).image.get("/images", params=marks)
+        return {image["id"] for image in answer.json()["images"]}
+
+    def read(self, image_ref: str) -> bytes:
+        return bytes(self._member.zone(ZONE).image.get(f"/images/{image_ref}/file").content)
+
+    def ref_of(self, metadata: Mapping[str, Any]) -> str:
+        return str(metadata["id"])
+
+    def squat(self, spec: base.ImageSpec, key: str) -> str:
+        body = {
+            "id": spec.image_id,
+            "name": "squat",
+            "visibility": "public",
+            "disk_format": "raw",
+            "container_format": "bare",
+            "ciming_image": spec.image_id,
+            "ciming_target": key,
+        }
+        self._admin.zone(ZONE).image.post("/images", json=body).raise_for_status()
+        self._squats.append(spec.image_id)
+        return spec.image_id
+
+    def squatted(self, image_ref: str) -> bool:
+        image = self._admin.zone(ZONE).image.get_image(image_ref)
+        return (image.status, image.name) == ("queued", "squat")
+
+    def secrets(self) -> list[str]:
+        tokens = [str(session.get_token()) for session in self._sessions]
+        return [*tokens, *(self._cloud.clouds[name]["auth"]["password"] for name in ("member", "reader"))]
+
+    def _leave(self) -> None:
+        for image_id in self._squats:
+            self._admin.zone(ZONE).image.delete_image(image_id)

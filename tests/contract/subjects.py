@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the contract suite needs of a kind of cloud, beside its provider: a look from outside."""
+
+import abc
+import contextlib
+import hashlib
+import json
+import pathlib
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, TypeVar
+
+from ciming import exceptions, staging
+from ciming.providers import base
+from tests.sandbox import sandbox
+
+Result = TypeVar("Result")
+
+
+class Subject(abc.ABC):
+    """One cloud, with an account that may do all and one that may do nothing."""
+
+    name: ClassVar[str]
+    """The provider's entry point."""
+    proof: ClassVar[base.Proof]
+    foreign_format: ClassVar[str]
+    """A disk format that this cloud does not take."""
+
+    @abc.abstractmethod
+    def __init__(self, cloud: sandbox.Sandbox, stack: contextlib.ExitStack) -> None:
+        """Make ready what is needed; `stack` clears it away."""
+
+    @abc.abstractmethod
+    def provider(self) -> base.Provider:
+        """A new one, logged in anew: as after a crash."""
+
+    @abc.abstractmethod
+    def forbidden(self) -> base.Provider:
+        """One whose credential may look, but make nothing."""
+
+    @abc.abstractmethod
+    def unreachable(self) -> base.Provider:
+        """One whose cloud does not answer."""
+
+    @abc.abstractmethod
+    def refs(self, key: str) -> set[str]:
+        """All that is ours and bears the key, whole or half, seen from outside."""
+
+    @abc.abstractmethod
+    def read(self, image_ref: str) -> bytes:
+        """The bytes that the cloud gives to whoever uses the image."""
+
+    @abc.abstractmethod
+    def ref_of(self, metadata: Mapping[str, Any]) -> str:
+        """The ref in what show() and list() give."""
+
+    @abc.abstractmethod
+    def squat(self, spec: base.ImageSpec, key: str) -> str:
+        """A stranger's image that we can see, under our identity and with our mark; its ref."""
+
+    @abc.abstractmethod
+    def squatted(self, image_ref: str) -> bool:
+        """Is the stranger's image as it was?"""
+
+    @abc.abstractmethod
+    def secrets(self) -> list[str]:
+        """What must be in no text: the credential, and all tokens that providers have by now."""
+
+
+class Transfer:
+    """Notes what it is told; raises at the n-th question whether to go on."""
+
+    def __init__(
+        self,
+        stop_at: int | None = None,
+        reason: type[exceptions.Interrupted] = exceptions.Interrupted,
+        checkpoint: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.checkpoint = checkpoint
+        self.told: list[int] = []
+        self.asked = 0
+        self._stop_at = stop_at
+        self._reason = reason
+
+    def save_checkpoint(self, checkpoint: Mapping[str, Any]) -> None:
+        self.checkpoint = json.loads(json.dumps(checkpoint))       # as a row keeps it
+
+    def progress(self, bytes_done: int) -> None:
+        self.told.append(bytes_done)
+
+    def alive(self) -> None:
+        self.asked += 1
+        if self._stop_at is not None and self.asked >= self._stop_at:
+            raise self._reason("Stop.")
+
+
+def persistently(call: Callable[[], Result], attempts: int = 8) -> Result:
+    """Do it again while its errors are passing ones, as the engine does."""
+    for _ in range(attempts - 1):
+        with contextlib.suppress(exceptions.TransientProviderError):
+            return call()
+        time.sleep(0.5)
+    return call()
+
+
+def stage(file: pathlib.Path, data: bytes, disk_format: str = "raw") -> staging.StagedFile:
+    """Bytes as the stage flow leaves them."""
+    file.write_bytes(data)
+    digests = {name: hashlib.new(name, data).hexdigest() for name in ("sha256", "sha512")}
+    return staging.StagedFile(str(file), disk_format, len(data), len(data), digests)
+
+
+def new_spec(**values: Any) -> base.ImageSpec:
+    return base.ImageSpec(**{"image_id": str(uuid.uuid4()), "name": "contract", **values})
+
+
+def new_key() -> str:
+    return str(uuid.uuid4())

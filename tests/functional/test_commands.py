@@ -1,0 +1,204 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The operator's commands, run as an operator runs them."""
+
+import pathlib
+import re
+import socket
+import sqlite3
+import subprocess
+import sys
+from concurrent import futures
+
+import pytest
+
+from tests.sandbox import ciming, files, processes
+
+PROGRAMS = {
+    "ciming-standalone": (),
+    "ciming-manage": ("db", "sync"),
+    "ciming-status": ("upgrade", "check"),
+}
+LOGIN = {
+    ("service_user", "auth_type"): "password",
+    ("service_user", "auth_url"): "http://127.0.0.1:1",
+    ("service_user", "username"): "ciming",
+    ("service_user", "password"): "swordfish",
+}
+
+
+class Operator:
+    """Has a configuration file and runs commands with it."""
+
+    def __init__(self, folder: pathlib.Path) -> None:
+        self.folder = folder
+        self.config = folder / "ciming.conf"
+        self.database = folder / "state/ciming.sqlite"
+        self.configure({})
+
+    def configure(self, options: ciming.Options, login: ciming.Options = LOGIN) -> None:
+        sections: dict[str, dict[str, object]] = {"DEFAULT": {"state_path": self.folder / "state"}}
+        for (section, option), value in {**login, **options}.items():
+            sections.setdefault(section, {})[option] = value
+        files.write(self.config, files.ini(sections))
+
+    def run(self, program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [
+                str(pathlib.Path(sys.executable).parent / program),
+                *("--config-file", str(self.config)),
+                *(arguments or PROGRAMS[program]),
+            ],
+            env=processes.environment(),
+            cwd=self.folder,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    def run_all(self) -> dict[str, subprocess.CompletedProcess[str]]:
+        """Run every program, all at once."""
+        with futures.ThreadPoolExecutor() as pool:
+            return dict(zip(PROGRAMS, pool.map(self.run, PROGRAMS), strict=True))
+
+    def tables(self) -> set[str]:
+        with sqlite3.connect(self.database) as connection:
+            return {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
+
+
+@pytest.fixture
+def operator(tmp_path: pathlib.Path) -> Operator:
+    return Operator(tmp_path)
+
+
+LOGGED = re.compile(r"\d{4}-\d\d-\d\d .* (WARNING|INFO) ")
+
+
+def one_clear_line(run: subprocess.CompletedProcess[str], *words: str) -> None:
+    """Look at what a command said that could not do it; ciming-status has its table for that."""
+    said = run.stdout + run.stderr
+    assert run.returncode not in (0, None), run
+    assert "Traceback" not in said, said.strip().splitlines()[-1]
+    assert "swordfish" not in said
+    lines = [line for line in said.splitlines() if not LOGGED.match(line) and line[0] != "+"]
+    if lines[0].startswith("|"):
+        assert "Result: Failure" in lines[2] and "Details: " in lines[3]
+        lines = [" ".join(line.strip("| ") for line in lines)]
+    [line] = lines
+    for word in words:
+        assert word in line
+
+
+def test_db_sync(operator: Operator) -> None:
+    for _ in range(2):
+        run = operator.run("ciming-manage", "db", "sync")
+        assert run.returncode == 0, run
+        assert run.stdout == "The database schema is up to date.\n"
+    assert {"images", "jobs", "targets", "links", "uploads", "logbooks"} <= operator.tables()
+
+
+def test_db_sync_by_several_at_once(operator: Operator) -> None:
+    with futures.ThreadPoolExecutor() as pool:
+        runs = [pool.submit(operator.run, "ciming-manage", "db", "sync") for _ in range(3)]
+    assert [run.result().returncode for run in runs] == [0, 0, 0], [run.result() for run in runs]
+
+
+def test_db_purge(operator: Operator) -> None:
+    operator.run("ciming-manage", "db", "sync")
+    for _ in range(2):
+        run = operator.run("ciming-manage", "db", "purge")
+        assert (run.returncode, run.stdout) == (0, "Purged.\n"), run
+
+
+def test_db_purge_without_a_schema(operator: Operator) -> None:
+    one_clear_line(operator.run("ciming-manage", "db", "purge"), "db sync")
+
+
+def test_upgrade_check(operator: Operator) -> None:
+    run = operator.run("ciming-status")
+    assert run.returncode == 2, run
+    assert "ciming-manage db sync" in re.sub(r"[\s|]+", " ", run.stdout)
+    operator.run("ciming-manage", "db", "sync")
+    run = operator.run("ciming-status")
+    assert (run.returncode, "Success" in run.stdout) == (0, True), run
+    assert not run.stderr
+
+
+# What an operator got wrong
+
+
+def test_no_such_config_file(operator: Operator) -> None:
+    operator.config = operator.folder / "absent.conf"
+    for run in operator.run_all().values():
+        one_clear_line(run, "absent.conf")
+
+
+def test_a_config_file_that_is_none(operator: Operator) -> None:
+    operator.config.write_text("state_path: what\n[")
+    for run in operator.run_all().values():
+        one_clear_line(run, "ciming.conf")
+
+
+def test_a_value_that_is_none(operator: Operator) -> None:
+    operator.configure({("engine", "max_jobs"): "many"})
+    one_clear_line(operator.run("ciming-standalone"), "max_jobs", "many")
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+@pytest.mark.parametrize(
+    "url",
+    [
+        "nonsense",
+        "sqlite:////proc/nowhere/x.sqlite",
+        "sqlite:////etc/hostname",
+        "postgresql+nosuchdriver://ciming:swordfish@127.0.0.1:1/ciming",
+    ],
+)
+def test_wrong_database_url(operator: Operator, program: str, url: str) -> None:
+    operator.configure({("database", "connection"): url})
+    one_clear_line(operator.run(program))
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_state_path_that_can_not_be_used(operator: Operator, program: str) -> None:
+    operator.configure({("DEFAULT", "state_path"): "/etc/hostname"})
+    one_clear_line(operator.run(program), "/etc/hostname")
+
+
+def test_standalone_without_a_service_user(operator: Operator) -> None:
+    operator.configure({}, login={})
+    one_clear_line(operator.run("ciming-standalone"), "auth_type")
+
+
+def test_unknown_words_are_explained(operator: Operator) -> None:
+    for arguments in (("db",), ("db", "drop"), ("fly",)):
+        run = operator.run("ciming-manage", *arguments)
+        assert run.returncode == 2 and "usage: ciming-manage" in run.stderr, run
+
+
+def test_a_taken_port(operator: Operator) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        operator.configure(
+            {("api", "bind_host"): "127.0.0.1", ("api", "bind_port"): str(port)}
+        )
+        run = operator.run("ciming-standalone")
+    assert run.returncode != 0
+    assert str(port) in run.stderr and "Traceback" not in run.stderr
+    assert "swordfish" not in run.stderr
+
+
+@pytest.mark.parametrize("program", ["ciming-standalone", "ciming-manage"])
+def test_version_and_help(operator: Operator, program: str) -> None:
+    assert re.match(r"\d+\.\d+", operator.run(program, "--version").stdout)
+    assert operator.run(program, "--help").stdout.startswith(f"usage: {program}")
+
+
+def test_no_process_imports_eventlet() -> None:
+    """Chosen by a library behind our back, it would turn threads into something else."""
+    code = (
+        "import sys, ciming.cmd.standalone, ciming.api.app, ciming.engine.service;"
+        "assert sys.modules['eventlet'] is None;"
+        "assert not [name for name in sys.modules if name.startswith('eventlet.')]"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,0 +1,221 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The demonstration behind tools/demo.sh: one image, two zones, one identity."""
+
+import argparse
+import contextlib
+import hashlib
+import os
+import pathlib
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+
+import yaml
+
+from tests.sandbox import ciming, disk, files, processes, services
+from tests.sandbox import sandbox as sandboxes
+
+FOLDER = sandboxes.ROOT / ".demo"
+BIN = pathlib.Path(sys.executable).parent
+IMAGE = "demo.qcow2"
+
+ENV = """\
+# Point a shell at the demonstration:  . {file}
+for name in $(env | sed -n 's/^\\(OS_[A-Z0-9_]*\\)=.*/\\1/p'); do unset "$name"; done; unset name
+export PATH={bin}:"$PATH"
+export NO_PROXY="{host}${{NO_PROXY:+,$NO_PROXY}}" no_proxy="{host}${{no_proxy:+,$no_proxy}}"
+export OS_CLIENT_CONFIG_FILE={clouds}
+export OS_CLOUD=member
+export CIMING_DATABASE_URL={database}
+export CIMING_STAGING_DIR={staging}
+export CIMING_LOG_DIR={log}
+export CIMING_PIDFILE={pid}
+export DEMO_CLOUDS={zones}
+"""
+
+USAGE = """\
+
+It stays up. To use it:
+
+  . {env}
+  cd {folder}
+  openstack multicloud cloud list
+  openstack multicloud image create mine --file {image} --cloud zone-a --cloud zone-b --wait
+  openstack --os-region-name zone-b image list
+  openstack --os-cloud reader multicloud image list    # also: admin, stranger
+
+To stop it: tools/demo.sh --down
+"""
+
+
+class DemoError(Exception):
+    """The demonstration did not show what it should."""
+
+
+class Demo:
+    """The services of one demonstration, and what is done with them."""
+
+    def __init__(self, folder: pathlib.Path, second: bool) -> None:
+        self.folder = folder
+        self.sandbox = sandboxes.Sandbox(folder / "openstack", second=second)
+        self.service = ciming.Ciming(self.sandbox, folder / "ciming")
+
+    def start(self) -> None:
+        """Start what does not run."""
+        if not all(healthy for _, _, healthy in self.sandbox.status()):
+            second = ", and a second cloud" if self.sandbox.state.second else ""
+            say(f"Starting Keystone, Barbican, a Glance in each of zone-a and zone-b{second}")
+        self.sandbox.up()
+        if not self.service.running:
+            say("Starting CIMinG")
+        self.service.start()
+
+    def stop(self) -> None:
+        """Stop what runs."""
+        self.service.stop()
+        self.sandbox.down()
+
+    def show(self) -> None:
+        """Do the main job as an ordinary member, and look at what it left in each zone."""
+        say("Making a disk image: qcow2, with a partition table and a file system")
+        image = disk.make(self.folder / IMAGE)
+        zones = " ".join(f"--cloud {zone}" for zone in services.ZONES)
+        self._run(f"openstack multicloud image create demo --file {IMAGE} {zones} --wait")
+        uuid = self._ask("openstack multicloud image show demo -f value -c id").strip()
+        with image.open("rb") as data:
+            expected = hashlib.file_digest(data, "sha512").hexdigest()
+        for zone in services.ZONES:
+            self._compare(zone, uuid, expected)
+        self._run("openstack multicloud image show demo")
+        say(f"The same image, under the same UUID {uuid}, in {' and '.join(services.ZONES)}")
+
+    def write_env(self) -> pathlib.Path:
+        """Write the file that points a shell at these services."""
+        file = FOLDER / "env"
+        values = {
+            "file": file,
+            "bin": BIN,
+            "host": processes.HOST,
+            "clouds": self.sandbox.clouds_file,
+            "database": self.service.database_url,
+            "staging": self.service.staging_dir,
+            "log": self.service.log_dir,
+            "pid": self.service.pid_file,
+            "zones": " ".join(services.ZONES),
+        }
+        quoted = {name: shlex.quote(str(value)) for name, value in values.items()}
+        files.write(file, ENV.format(**quoted))
+        return file
+
+    def _compare(self, zone: str, uuid: str, expected: str) -> None:
+        """Ask a zone's Glance by plain openstackclient for the image."""
+        columns = "-c id -c status -c properties -f yaml"
+        command = f"openstack --os-region-name {zone} image show {uuid} {columns}"
+        print(f"\n$ {command}", flush=True)
+        said = self._ask(command)
+        print(said.rstrip(), flush=True)
+        answer = yaml.safe_load(said)
+        found = answer["id"], answer["status"], answer["properties"]["os_hash_value"]
+        if found != (uuid, "active", expected):
+            raise DemoError(f"{zone} does not have the image that was sent (sha512 {expected})")
+
+    def _run(self, command: str) -> None:
+        print(f"\n$ {command}", flush=True)
+        subprocess.run(shlex.split(command), cwd=self.folder, env=self._environment(), check=True)
+
+    def _ask(self, command: str) -> str:
+        return subprocess.run(
+            shlex.split(command),
+            cwd=self.folder,
+            env=self._environment(),
+            check=True,
+            text=True,
+            stdout=subprocess.PIPE,
+        ).stdout
+
+    def _environment(self) -> dict[str, str]:
+        return processes.environment(
+            PATH=f"{BIN}:{os.environ['PATH']}",
+            OS_CLIENT_CONFIG_FILE=str(self.sandbox.clouds_file),
+            OS_CLOUD="member",
+        )
+
+
+def say(text: str) -> None:
+    """Tell what happens next."""
+    print(f"\n# {text}", flush=True)
+
+
+def once() -> None:
+    """Start all of it, show the main job, stop all of it."""
+    began = time.monotonic()
+    folder = FOLDER / "once"
+    Demo(folder, second=False).stop()  # what a killed run left
+    shutil.rmtree(folder, ignore_errors=True)
+    demo = Demo(folder, second=False)
+    try:
+        with explained(demo):
+            demo.start()
+            demo.show()
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # one Ctrl-C is enough: let this end
+        say("Stopping everything")
+        demo.stop()
+    say(f"Done in {time.monotonic() - began:.0f} s")
+
+
+def keep() -> None:
+    """Start what does not run and leave it up; show the main job unless that was done before."""
+    demo = Demo(FOLDER / "keep", second=True)
+    shown = demo.folder / "shown"
+    with explained(demo):
+        demo.start()
+        env = demo.write_env()
+        if not shown.exists():
+            demo.show()
+            shown.touch()
+    print(USAGE.format(env=env, folder=demo.folder, image=IMAGE), end="")
+
+
+def down() -> None:
+    """Stop all of it."""
+    say("Stopping everything")
+    for folder in ("keep", "once"):
+        Demo(FOLDER / folder, second=folder == "keep").stop()
+
+
+@contextlib.contextmanager
+def explained(demo: Demo) -> Iterator[None]:
+    """Say what failed, with the end of the logs that tell why, and leave with status 1."""
+    try:
+        yield
+    except (ciming.CimingError, sandboxes.SandboxError) as error:  # they have the logs with them
+        reason = str(error)
+    except (DemoError, subprocess.CalledProcessError) as error:
+        reason = f"{error}\n{demo.service.last_words()}"
+    else:
+        return
+    print(f"\ndemo.sh: {reason}", file=sys.stderr, flush=True)
+    sys.exit(1)
+
+
+def main() -> None:
+    """Do what the command line says."""
+    parser = argparse.ArgumentParser(prog="tools/demo.sh", description=__doc__)
+    choice = parser.add_mutually_exclusive_group()
+    choice.add_argument("--keep", action="store_true", help="leave it up, to be used")
+    choice.add_argument("--down", action="store_true", help="stop what --keep left up")
+    arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        (keep if arguments.keep else down if arguments.down else once)()
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

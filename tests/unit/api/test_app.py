@@ -1,0 +1,186 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The application without its middleware, and the document it describes itself with."""
+
+import re
+from typing import Any
+
+import flask
+import openapi_spec_validator
+import pytest
+from flask.testing import FlaskClient
+from oslo_config import cfg
+
+from ciming.api import app, auth
+
+PUBLIC = {"list_versions", "show_version"}
+CALLER = {
+    "HTTP_X_IDENTITY_STATUS": "Confirmed",
+    "HTTP_X_USER_ID": "alice",
+    "HTTP_X_PROJECT_ID": "studio",
+    "HTTP_X_ROLES": "member,reader",
+}
+Document = dict[str, Any]
+
+
+@pytest.fixture
+def api(conf: cfg.ConfigOpts) -> flask.Flask:
+    return app.create_flask_app()
+
+
+@pytest.fixture
+def client(api: flask.Flask) -> FlaskClient:
+    return api.test_client()
+
+
+@pytest.fixture
+def document(client: FlaskClient) -> Document:
+    answer = client.get("/v1/openapi.json")
+    assert answer.status_code == 200
+    found: Document = answer.get_json()
+    return found
+
+
+def operations(document: Document) -> list[tuple[str, str, Document]]:
+    return [
+        (method.upper(), path, operation)
+        for path, methods in document["paths"].items()
+        for method, operation in methods.items()
+        if method != "parameters"
+    ]
+
+
+# A policy check for every handler
+
+
+def forgetful() -> dict[str, str]:
+    return {"secret": "swordfish"}
+
+
+@pytest.mark.parametrize("identity", [CALLER, {}])
+def test_a_handler_that_forgot_its_policy_check_fails(
+    api: flask.Flask, client: FlaskClient, identity: dict[str, str]
+) -> None:
+    api.add_url_rule("/v1/forgetful", "forgetful", forgetful)
+    answer = client.get("/v1/forgetful", environ_overrides=identity)
+    assert answer.status_code == 500
+    assert "swordfish" not in answer.text
+    assert answer.get_json()["errors"][0]["status"] == 500
+
+
+def test_a_handler_that_did_not_forget_it_answers(api: flask.Flask, client: FlaskClient) -> None:
+    api.add_url_rule("/v1/careful", "careful", auth.needs("image:list")(forgetful))
+    assert client.get("/v1/careful", environ_overrides=CALLER).get_json() == {"secret": "swordfish"}
+    assert client.get("/v1/careful").status_code == 401
+    nobody = {**CALLER, "HTTP_X_ROLES": ""}
+    assert client.get("/v1/careful", environ_overrides=nobody).status_code == 403
+
+
+def test_an_unexpected_error_tells_nothing(api: flask.Flask, client: FlaskClient) -> None:
+    def broken() -> str:
+        raise RuntimeError("swordfish")
+
+    api.add_url_rule("/v1/broken", "broken", auth.public(broken))
+    answer = client.get("/v1/broken", environ_overrides={"openstack.request_id": "req-1"})
+    assert answer.status_code == 500
+    assert "swordfish" not in answer.text
+    [error] = answer.get_json()["errors"]
+    assert (error["code"], error["request_id"]) == ("internal", "req-1")
+    assert "req-1" in error["detail"]
+
+
+def test_without_a_token_nothing_is_looked_at(client: FlaskClient, document: Document) -> None:
+    """Neither path, query nor body: 401 comes first."""
+    for method, path, operation in operations(document):
+        url = re.sub(r"\{\w+\}", "nonsense", path)
+        for body in ({}, {"surprise": 1}):
+            answer = client.open(f"{url}?surprise=1", method=method, json=body)
+            expected = 200 if operation["operationId"] in PUBLIC else 401
+            assert answer.status_code == expected, (method, path)
+
+
+def test_options_need_no_token(client: FlaskClient, document: Document) -> None:
+    for path, methods in document["paths"].items():
+        answer = client.options(re.sub(r"\{\w+\}", "nonsense", path))
+        assert answer.status_code == 200, path
+        assert {method.upper() for method in methods} - {"PARAMETERS"} <= set(answer.allow)
+
+
+@pytest.mark.parametrize("url", ["//v1/images", "/v1//images", "/v1/images/"])
+def test_a_sloppy_url_is_no_fault_of_the_service(client: FlaskClient, url: str) -> None:
+    assert client.get(url, environ_overrides=CALLER).status_code < 500
+
+
+@pytest.mark.parametrize(
+    ("method", "url", "status", "code"),
+    [
+        ("GET", "/v2/nothing", 404, "url.not_found"),
+        ("DELETE", "/v1/images", 405, "method.not_allowed"),
+        ("GET", "/v1/images", 401, "auth.required"),
+        ("GET", "/v1/docs/assets/../../../etc/passwd", 404, "url.not_found"),
+    ],
+)
+def test_every_error_has_one_shape(
+    client: FlaskClient, method: str, url: str, status: int, code: str
+) -> None:
+    answer = client.open(url, method=method, environ_overrides={"openstack.request_id": "req-1"})
+    assert answer.status_code == status
+    body = answer.get_json()
+    [error] = body["errors"]
+    assert (error["status"], error["code"], error["request_id"]) == (status, code, "req-1")
+    assert error["title"] and error["detail"] in body["message"]
+    assert "OpenStack-API-Version" in answer.headers["Vary"]
+    if status == 405:
+        assert {"GET", "POST"} <= set(answer.allow)
+
+
+# The document
+
+
+def test_document_is_valid_openapi(document: Document) -> None:
+    openapi_spec_validator.validate(document)
+
+
+def test_operations_have_ids_of_their_own(document: Document) -> None:
+    ids: list[str] = [operation.get("operationId", "") for _method, _path, operation in operations(document)]
+    assert len(set(ids)) == len(ids)
+    assert all(re.fullmatch(r"[a-z]+(_[a-z]+)+", each) for each in ids), ids
+
+
+def test_the_document_has_every_route(api: flask.Flask, document: Document) -> None:
+    """smorest leaves plain Flask routes out: only those that are no API may be plain."""
+    described = {(method, path) for method, path, _operation in operations(document)}
+    for rule in api.url_map.iter_rules():
+        path = re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule.rule)
+        for method in rule.methods or ():
+            if method not in ("HEAD", "OPTIONS") and not rule.endpoint.startswith(("api-docs.", "docs.")):
+                assert (method, path) in described
+
+
+def test_the_document_says_what_errors_look_like(document: Document) -> None:
+    schemas = document["components"]["schemas"]
+    assert set(schemas["Error"]["properties"]) >= {
+        *("request_id", "code", "status", "title", "detail", "field"),
+    }
+    assert set(schemas["Errors"]["properties"]) == {"message", "errors"}
+    for method, path, operation in operations(document):
+        response = operation["responses"]["default"]
+        while "$ref" in response:
+            response = document["components"]["responses"][response["$ref"].rpartition("/")[2]]
+        reference = response["content"]["application/json"]["schema"]["$ref"]
+        assert reference == "#/components/schemas/Errors", (method, path)
+
+
+def test_the_document_says_who_needs_a_token(document: Document) -> None:
+    assert document["security"] == [{"token": []}]
+    assert document["components"]["securitySchemes"]["token"]["name"] == "X-Auth-Token"
+    for _method, _path, operation in operations(document):
+        public = operation.get("security") == []
+        assert public == (operation["operationId"] in PUBLIC)
+
+
+def test_every_operation_is_described(document: Document) -> None:
+    for _method, path, operation in operations(document):
+        assert operation["summary"] and operation["tags"], path
+        assert any(code.startswith("2") for code in operation["responses"]), path
+    content = document["paths"]["/v1/images/{image}/file"]["put"]["requestBody"]["content"]
+    assert list(content) == ["application/octet-stream"]

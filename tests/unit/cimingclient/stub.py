@@ -1,0 +1,294 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An HTTP server with the answers of Keystone's token call and of the service.
+
+It stands for the wire, so that tests can say what comes over it: refused tokens, early refusals,
+pages. It decides nothing; the functional tests run the client against the real services.
+"""
+
+import dataclasses
+import hashlib
+import http
+import json
+import re
+import socketserver
+import ssl
+import threading
+import uuid
+from collections.abc import Iterator
+from typing import Any
+from urllib import parse
+from wsgiref import simple_server
+
+Json = dict[str, Any]
+_FAR = "2999-01-01T00:00:00.000000Z"
+
+
+@dataclasses.dataclass
+class Refusal:
+    """An error answer; `read`: the request's body is read before it."""
+
+    status: int
+    detail: str
+    code: str = "request.invalid"
+    field: str | None = None
+    read: bool = True
+
+
+#: Instead of an answer, the connection is cut.
+HANG_UP = Refusal(0, "")
+
+
+@dataclasses.dataclass
+class Received:
+    """One body that came with a PUT."""
+
+    size: int
+    sha256: str
+    length: str
+    token: str
+
+
+class _Server(socketserver.ThreadingMixIn, simple_server.WSGIServer):
+    daemon_threads = True
+
+
+class _Handler(simple_server.WSGIRequestHandler):
+    def log_message(self, *args: Any) -> None:
+        """Say nothing."""
+
+
+class Stub:
+    """Serves on a free port as long as it is entered."""
+
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
+        self.clouds: list[Json] = [cloud("zone-a"), cloud("zone-b")]
+        self.images: list[Json] = []
+        #: What `GET /v1/jobs/{id}` answers, one after another; the last one stays.
+        self.jobs: dict[str, list[Json]] = {}
+        #: What a create answers, and its Job's states from then on.
+        self.outcome: list[Json] = []
+        #: Refusals to come, by the call they are for.
+        self.refusals: dict[str, list[Refusal]] = {}
+        #: The same, for bytes of whatever image.
+        self.refuse_files: list[Refusal] = []
+        self.page_length = 2
+        self.calls: list[str] = []
+        self.created: list[Json] = []
+        self.received: list[Received] = []
+        self.tokens = 0
+        self.service_type = "multicloud"
+        self._server = simple_server.make_server("127.0.0.1", 0, self, _Server, _Handler)
+        if tls:
+            self._server.socket = tls.wrap_socket(self._server.socket, server_side=True)
+        scheme = "https" if tls else "http"
+        self.url = f"{scheme}://127.0.0.1:{self._server.server_port}"
+
+    def __enter__(self) -> "Stub":
+        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
+        return self
+
+    def __exit__(self, *args: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+    def refuse(self, call: str, *refusals: Refusal) -> None:
+        self.refusals.setdefault(call, []).extend(refusals)
+
+    def __call__(self, environ: Json, start_response: Any) -> list[bytes]:
+        call = f"{environ['REQUEST_METHOD']} {environ['PATH_INFO']}"
+        if not environ["PATH_INFO"].startswith("/identity"):
+            self.calls.append(call)
+        status, headers, body = self._answer(call, environ)
+        text = json.dumps(body).encode() if body is not None else b""
+        headers = {"Content-Type": "application/json", "Content-Length": str(len(text))} | headers
+        headers["X-Openstack-Request-Id"] = "req-stub"
+        start_response(f"{status} {http.HTTPStatus(status).phrase}", list(headers.items()))
+        return [text]
+
+    def _answer(self, call: str, environ: Json) -> tuple[int, dict[str, str], Json | None]:
+        is_file = re.fullmatch("PUT /v1/images/.*/file", call)
+        if refusals := (self.refuse_files if is_file else None) or self.refusals.get(call):
+            refusal = refusals.pop(0)
+            if refusal is HANG_UP:
+                raise ConnectionAbortedError
+            if refusal.read:
+                self._receive(environ)
+            return refusal.status, {}, _error(refusal)
+        if call.startswith(("GET /identity", "POST /identity")):
+            return self._identity(call)
+        if call == "GET /":
+            return 200, {}, {"versions": [_version("v1.0", "CURRENT", f"{self.url}/v1/")]}
+        if call == "POST /v1/images":
+            return self._create(json.loads(_body(environ)))
+        if is_file:
+            self._receive(environ)
+            return 204, {}, None
+        return self._read(call, dict(parse.parse_qsl(environ["QUERY_STRING"])))
+
+    def _read(self, call: str, query: dict[str, str]) -> tuple[int, dict[str, str], Json | None]:
+        noun, _, item = call.removeprefix("GET /v1/").partition("/")
+        if noun == "clouds":
+            return _one(self.clouds, item) if item else (200, {}, {"clouds": self.clouds})
+        if noun == "jobs" and item in self.jobs:
+            states = self.jobs[item]
+            return 200, {}, states.pop(0) if len(states) > 1 else states[0]
+        items = self.images if noun == "images" else [job[0] for job in self.jobs.values()]
+        return _one(items, item) if item else (200, {}, self._page(noun, items, query))
+
+    def _page(self, noun: str, items: list[Json], query: dict[str, str]) -> Json:
+        limit = min(int(query.pop("limit", self.page_length)), self.page_length)
+        marker = query.pop("marker", None)
+        found = [each for each in items if all(each[key] == query[key] for key in query)]
+        if marker:
+            found = found[[each["id"] for each in found].index(marker) + 1 :]
+        page: Json = {noun: found[:limit], "links": []}
+        if found[limit:]:
+            rest = parse.urlencode(query | {"limit": limit, "marker": found[limit - 1]["id"]})
+            page["links"] = [{"rel": "next", "href": f"{self.url}/v1/{noun}?{rest}"}]
+        return page
+
+    def _create(self, attributes: Json) -> tuple[int, dict[str, str], Json]:
+        self.created.append(attributes)
+        made = image(attributes["name"], status="uploading")
+        self.images.append(made)
+        states = self.outcome or [job("success")]
+        states = [{**state, "image_id": made["id"]} for state in states]
+        self.jobs[states[0]["id"]] = states
+        begin = states[0] | {"status": "uploading"}
+        return 202, {"Location": f"/v1/jobs/{begin['id']}"}, {"image": made, "job": begin}
+
+    def _receive(self, environ: Json) -> None:
+        digest, size = hashlib.sha256(), 0
+        for block in _blocks(environ):
+            digest.update(block)
+            size += len(block)
+        length, token = environ["CONTENT_LENGTH"], environ.get("HTTP_X_AUTH_TOKEN", "")
+        self.received.append(Received(size, digest.hexdigest(), length, token))
+
+    def _identity(self, call: str) -> tuple[int, dict[str, str], Json]:
+        if call.startswith("GET"):
+            return 200, {}, {"version": _version("v3.14", "stable", f"{self.url}/identity/v3/")}
+        self.tokens += 1
+        named = {"id": "p", "name": "demo", "domain": {"id": "default", "name": "Default"}}
+        endpoint = {"id": "e", "interface": "public", "region": "zone-a", "region_id": "zone-a"}
+        service = {"id": "s", "type": self.service_type, "name": "ciming"}
+        token = {
+            "methods": ["password"],
+            "expires_at": _FAR,
+            "issued_at": "2020-01-01T00:00:00.000000Z",
+            "user": named,
+            "project": named,
+            "roles": [{"id": "r", "name": "member"}],
+            "catalog": [service | {"endpoints": [endpoint | {"url": self.url}]}],
+        }
+        return 201, {"X-Subject-Token": f"token-{self.tokens}"}, {"token": token}
+
+
+def cloud(name: str, **more: Any) -> Json:
+    kind = {"provider": "openstack", "region": name, "visibility": "public", "zone": True}
+    return {"id": name, "name": name, **kind, **more}
+
+
+def image(name: str, **more: Any) -> Json:
+    return {
+        "id": str(uuid.uuid4()),
+        "name": name,
+        "project_id": "p",
+        "status": "active",
+        "disk_format": "qcow2",
+        "size": 5 << 20,
+        "virtual_size": 1 << 30,
+        "digests": {"sha256": "ab", "sha512": None, "guest": None},
+        "links": [link("zone-a")],
+        "tags": ["blue"],
+        "created_at": "2026-01-01T00:00:00Z",
+        "updated_at": "2026-01-01T00:00:00Z",
+        "some_day": "fields that a client does not know do no harm",
+    } | more
+
+
+def link(where: str) -> Json:
+    return {
+        "cloud": where,
+        "provider": "openstack",
+        "region": where,
+        "image_ref": "1234",
+        "proof": "bytes",
+        "verified_at": "2026-01-01T00:00:00Z",
+    }
+
+
+def job(status: str, *targets: Json, identity: str = "", **more: Any) -> Json:
+    return {
+        "id": identity or str(uuid.uuid4()),
+        "kind": "create",
+        "status": status,
+        "image_id": "",
+        "progress": {"bytes_done": 25, "bytes_total": 100},
+        "targets": list(targets),
+        "error": None,
+        "request_id": "req-1",
+        "project_id": "p",
+        "created_at": "2026-01-01T00:00:00Z",
+        "started_at": None,
+        "finished_at": None,
+    } | more
+
+
+def target(where: str, status: str, step: str = "upload", done: int = 0, **more: Any) -> Json:
+    return {
+        "id": str(uuid.uuid4()),
+        "cloud": where,
+        "status": status,
+        "step": step,
+        "bytes_done": done,
+        "bytes_total": 100,
+        "attempts": 1,
+        "image_ref": None,
+        "error": None,
+    } | more
+
+
+def _one(items: list[Json], item: str) -> tuple[int, dict[str, str], Json]:
+    for each in items:
+        if each["id"] == item:
+            return 200, {}, each
+    return 404, {}, _error(Refusal(404, f"No such thing: {item}", "not_found"))
+
+
+def _error(refusal: Refusal) -> Json:
+    error = {
+        "request_id": "req-stub",
+        "code": refusal.code,
+        "status": refusal.status,
+        "title": "Refused",
+        "detail": refusal.detail,
+    }
+    if refusal.field:
+        error["field"] = refusal.field
+    return {"message": refusal.detail, "errors": [error]}
+
+
+def _version(name: str, status: str, url: str) -> Json:
+    return {"id": name, "status": status, "links": [{"rel": "self", "href": url}]}
+
+
+def _body(environ: Json) -> bytes:
+    return b"".join(_blocks(environ))
+
+
+def _blocks(environ: Json) -> Iterator[bytes]:
+    stream = environ["wsgi.input"]
+    if environ.get("HTTP_TRANSFER_ENCODING") == "chunked":
+        while length := int(stream.readline(), 16):
+            yield stream.read(length)
+            stream.readline()
+        stream.readline()
+        return
+    left = int(environ["CONTENT_LENGTH"] or 0)
+    while left:
+        block = stream.read(min(left, 1 << 20))
+        if not block:
+            return
+        left -= len(block)
+        yield block

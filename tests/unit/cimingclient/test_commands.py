@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Lists and shows: what they print, for people and for programs."""
+
+import pytest
+from openstack import exceptions as sdk_exceptions
+from osc_lib import exceptions
+
+from cimingclient.osc import cloud, image, job
+from tests.unit.cimingclient import conftest
+from tests.unit.cimingclient import stub as _stub
+
+
+def test_clouds(stub: _stub.Stub, run: conftest.Runner) -> None:
+    zone = {"ID": "zone-a", "Name": "zone-a", "Provider": "openstack", "Region": "zone-a"}
+    assert run(cloud.ListCloud, "-f", "json").json[0] == zone
+    assert run(cloud.ListCloud, "-f", "json", "--long").json[0] == zone | {
+        "Visibility": "public",
+        "Zone": True,
+    }
+    assert run(cloud.ShowCloud, "-f", "value", "-c", "zone", "zone-b").stdout == "True\n"
+    with pytest.raises(exceptions.CommandError, match="No Cloud found for zone-c"):
+        run(cloud.ShowCloud, "zone-c")
+
+
+def test_image_list(stub: _stub.Stub, run: conftest.Runner) -> None:
+    stub.images = [_stub.image("one"), _stub.image("two", links=[], tags=[]), _stub.image("three")]
+    listed = run(image.ListImage, "-f", "json").json
+    assert [each["Name"] for each in listed] == ["one", "two", "three"]
+    assert [each["Clouds"] for each in listed] == [["zone-a"], [], ["zone-a"]]
+    first = run(image.ListImage, "-f", "json", "--long").json[0]
+    assert (first["Size"], first["Tags"], first["Disk Format"]) == (5 << 20, ["blue"], "qcow2")
+    assert "5.0 MiB (5242880)" in run(image.ListImage, "--long").stdout
+
+
+def test_a_limit_asks_for_no_more_than_it_shows(stub: _stub.Stub, run: conftest.Runner) -> None:
+    stub.images = [_stub.image(str(number)) for number in range(6)]
+    listed = run(image.ListImage, "-f", "value", "-c", "Name", "--limit", "3").stdout
+    assert listed.split() == ["0", "1", "2"]
+    assert stub.calls.count("GET /v1/images") == 2
+    after = run(image.ListImage, "-f", "value", "-c", "Name", "--limit", "2", "--marker", "2")
+    assert after.stdout.split() == ["3", "4"]
+
+
+def test_image_show(stub: _stub.Stub, run: conftest.Runner) -> None:
+    stub.images = [_stub.image("demo", size=None, links=[_stub.link("zone-a")])]
+    shown = run(image.ShowImage, "demo", "-f", "json").json
+    assert shown["links"] == [_stub.link("zone-a")]
+    assert shown["digests"] == {"sha256": "ab", "sha512": None, "guest": None}
+    assert shown["size"] is None
+    assert "zone-a: 1234 (bytes)" in run(image.ShowImage, stub.images[0]["id"]).stdout
+
+
+def test_an_ambiguous_name_is_an_error(stub: _stub.Stub, run: conftest.Runner) -> None:
+    stub.images = [_stub.image("same"), _stub.image("same")]
+    with pytest.raises(sdk_exceptions.DuplicateResource, match="More than one Image"):
+        run(image.ShowImage, "same")
+
+
+def test_job_list(stub: _stub.Stub, run: conftest.Runner) -> None:
+    stub.images = [_stub.image("demo")]
+    image_id = stub.images[0]["id"]
+    stub.jobs = {
+        "a": [_stub.job("success", identity="a", image_id=image_id)],
+        "b": [_stub.job("running", _stub.target("zone-a", "running", done=25), identity="b")],
+    }
+    assert [each["ID"] for each in run(job.ListJob, "-f", "json").json] == ["a", "b"]
+    by_image = run(job.ListJob, "-f", "json", "--image", "demo").json
+    assert [each["ID"] for each in by_image] == ["a"]
+    stub.images = []
+    by_id = run(job.ListJob, "-f", "json", "--image", image_id).json
+    assert [each["ID"] for each in by_id] == ["a"]
+    running = run(job.ListJob, "-f", "json", "--status", "running", "--long").json
+    assert running[0]["Targets"][0]["cloud"] == "zone-a"
+    assert running[0]["Progress"] == {"bytes_done": 25, "bytes_total": 100}
+    assert "25 % (25 B of 100 B)" in run(job.ListJob, "--status", "running").stdout
+
+
+def test_job_show(stub: _stub.Stub, run: conftest.Runner) -> None:
+    failed = _stub.target(
+        "zone-b",
+        "error",
+        done=100,
+        error={"code": "cloud.forbidden", "message": "No\nway", "cloud_request_id": "req-9"},
+    )
+    stub.jobs["j"] = [_stub.job("partial", _stub.target("zone-a", "success"), failed, identity="j")]
+    assert run(job.ShowJob, "j", "-f", "json").json["targets"][1]["error"]["message"] == "No\nway"
+    table = run(job.ShowJob, "j").stdout
+    assert "zone-a: success" in table
+    words = "zone-b: error, 100 % (100 B of 100 B), No way [cloud.forbidden]"
+    assert f"{words} (cloud request id: req-9)" in table
+
+
+def test_an_error_names_field_status_and_request(stub: _stub.Stub, run: conftest.Runner) -> None:
+    stub.refuse("GET /v1/images", _stub.Refusal(400, "no such item", field="marker"))
+    with pytest.raises(exceptions.CommandError) as caught:
+        run(image.ListImage)
+    assert str(caught.value) == "marker: no such item (HTTP 400) (Request-ID: req-stub)"

@@ -1,0 +1,210 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`image create` and `job wait`: the bytes, the lines meanwhile, the exit status."""
+
+import hashlib
+import os
+import pathlib
+
+import pytest
+from osc_lib import exceptions
+
+from cimingclient.osc import image, job
+from tests.unit.cimingclient import conftest
+from tests.unit.cimingclient import stub as _stub
+
+DATA = os.urandom(3 << 20)
+FORBIDDEN = {
+    "code": "cloud.forbidden",
+    "message": "Policy says \x1b[31mno",
+    "cloud_request_id": "req-9",
+}
+
+
+@pytest.fixture
+def disk(tmp_path: pathlib.Path) -> str:
+    path = tmp_path / "disk"
+    path.write_bytes(DATA)
+    return str(path)
+
+
+def test_create_prints_the_image_and_its_job(stub: _stub.Stub, run: conftest.Runner, disk: str) -> None:
+    shown = run(image.CreateImage, "demo", "--file", disk, "--cloud", "zone-a", "-f", "json")
+    assert shown.status == 0 and shown.stderr == ""
+    assert shown.json["id"] == stub.images[0]["id"]
+    assert [shown.json["job_id"]] == list(stub.jobs)
+    assert stub.received[0].sha256 == hashlib.sha256(DATA).hexdigest()
+    assert stub.created == [{"name": "demo", "clouds": ["zone-a"], "size": len(DATA)}]
+
+
+def test_create_says_all_that_was_said_to_it(stub: _stub.Stub, run: conftest.Runner, disk: str) -> None:
+    told = "--all-clouds --disk-format raw --container-format bare --checksum sha256:00"
+    told += " --property a=b --property c=d=e --min-disk 1 --min-ram 0 --shared --tag x --tag y"
+    run(image.CreateImage, "demo", "--file", disk, *told.split())
+    assert stub.created == [
+        {
+            "name": "demo",
+            "clouds": "all",
+            "disk_format": "raw",
+            "container_format": "bare",
+            "checksum": "sha256:00",
+            "properties": {"a": "b", "c": "d=e"},
+            "min_disk": 1,
+            "min_ram": 0,
+            "visibility": "shared",
+            "tags": ["x", "y"],
+            "size": len(DATA),
+        }
+    ]
+
+
+@pytest.mark.parametrize(
+    ("status", "expected"),
+    [("success", 0), ("error", 1), ("partial", 3), ("cancelled", 4), ("waiting-credentials", 5)],
+)
+def test_the_exit_status_tells_how_the_job_ended(
+    stub: _stub.Stub, run: conftest.Runner, disk: str, status: str, expected: int
+) -> None:
+    stub.outcome = [_stub.job(state, identity="j") for state in ("running", status)]
+    argv = ("demo", "--file", disk, "--all-clouds", "--wait", "-f", "value", "-c", "job_id")
+    created = run(image.CreateImage, *argv)
+    assert (created.status, created.stdout) == (expected, "j\n")
+    waited = run(job.WaitJob, "j", "-f", "value", "-c", "status")
+    assert (waited.status, waited.stdout) == (expected, f"{status}\n")
+
+
+def test_every_failed_target_is_told(stub: _stub.Stub, run: conftest.Runner, disk: str) -> None:
+    stub.outcome = [
+        _stub.job(
+            "partial",
+            _stub.target("zone-a", "success", done=100),
+            _stub.target("zone-b", "error", error=FORBIDDEN),
+            identity="j",
+        )
+    ]
+    shown = run(image.CreateImage, "demo", "--file", disk, "--all-clouds", "--wait", "-f", "json")
+    told = "zone-b failed: Policy says ?[31mno [cloud.forbidden] (cloud request id: req-9)"
+    assert shown.stderr.splitlines()[-1] == told
+    assert shown.json["name"] == "demo"
+
+
+def test_an_error_that_all_targets_share_is_told_once(stub: _stub.Stub, run: conftest.Runner) -> None:
+    error = {"code": "image.rejected", "message": "It has a backing file"}
+    targets = [_stub.target(zone, "error", error=error) for zone in ("zone-a", "zone-b")]
+    stub.jobs["j"] = [_stub.job("error", *targets, identity="j", error=error)]
+    told = run(job.WaitJob, "j").stderr.splitlines()[2:]
+    assert told == ["zone-a, zone-b failed: It has a backing file [image.rejected]"]
+
+
+def test_a_failed_job_is_told(stub: _stub.Stub, run: conftest.Runner) -> None:
+    error = {"code": "image.rejected", "message": "It has a backing file"}
+    stub.jobs["j"] = [_stub.job("error", identity="j", error=error)]
+    waited = run(job.WaitJob, "j")
+    assert waited.status == 1
+    assert "Job j failed: It has a backing file [image.rejected]" in waited.stderr
+
+
+def test_lines_come_when_something_changes(stub: _stub.Stub, run: conftest.Runner) -> None:
+    busy = {"code": "cloud.unavailable", "message": "503"}
+    steps = [
+        ("running", _stub.target("zone-a", "waiting", "receive")),
+        ("running", _stub.target("zone-a", "running", done=1)),
+        ("running", _stub.target("zone-a", "running", done=9)),
+        ("running", _stub.target("zone-a", "running", done=10)),
+        ("running", _stub.target("zone-a", "retrying", done=10, attempts=2, error=busy)),
+        ("running", _stub.target("zone-a", "running", "verify", done=100, attempts=2)),
+        ("success", _stub.target("zone-a", "success", "link", done=100, attempts=2)),
+    ]
+    stub.jobs["j"] = [_stub.job(steps[0][0], steps[0][1], identity="j")]  # for the first look
+    stub.jobs["j"] += [_stub.job(status, target, identity="j") for status, target in steps]
+    waited = run(job.WaitJob, "j")
+    assert [" ".join(line.split()) for line in waited.stderr.splitlines()] == [
+        "zone-a waiting receive 0 % 0 B of 100 B",
+        "zone-a running upload 1 % 1 B of 100 B",
+        "zone-a running upload 10 % 10 B of 100 B",
+        "zone-a retrying upload 10 % 10 B of 100 B attempt 2: 503",
+        "zone-a running verify 100 % 100 B of 100 B attempt 2",
+        "zone-a success 100 % 100 B of 100 B attempt 2",
+    ]
+
+
+def test_progress_follows_the_upload(stub: _stub.Stub, run: conftest.Runner, disk: str) -> None:
+    shown = run(image.CreateImage, "demo", "--file", disk, "--all-clouds", "--progress")
+    last = " ".join(shown.stderr.splitlines()[-1].split())
+    assert last == "upload sent 100 % 3.0 MiB of 3.0 MiB"
+
+
+def test_standard_input_may_be_a_file_or_a_pipe(
+    stub: _stub.Stub, run: conftest.Runner, disk: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reading, writing = os.pipe()
+    with os.fdopen(writing, "wb") as stream:
+        stream.write(b"from a pipe")
+    with pathlib.Path(disk).open() as file, os.fdopen(reading) as pipe:
+        for opened in (file, pipe):
+            monkeypatch.setattr("sys.stdin", opened)
+            run(image.CreateImage, "demo", "--file", "-", "--all-clouds")
+    assert [got.size for got in stub.received] == [len(DATA), len("from a pipe")]
+    assert [attributes.get("size") for attributes in stub.created] == [len(DATA), None]
+
+
+def test_a_file_that_cannot_be_sent_is_told_before_any_call(
+    stub: _stub.Stub, run: conftest.Runner, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "empty").touch()
+    with pathlib.Path(os.devnull).open() as nothing:
+        monkeypatch.setattr("sys.stdin", nothing)
+        _refused(stub, run, tmp_path)
+
+
+def _refused(stub: _stub.Stub, run: conftest.Runner, tmp_path: pathlib.Path) -> None:
+    for name, told in {
+        str(tmp_path / "absent"): "No such file or directory",
+        str(tmp_path): "Is a directory",
+        str(tmp_path / "empty"): "is empty",
+        "-": "Standard input is empty",
+    }.items():
+        with pytest.raises(exceptions.CommandError, match=told):
+            run(image.CreateImage, "demo", "--file", name, "--all-clouds")
+    assert stub.calls == ["GET /"]  # the discovery
+
+
+@pytest.mark.parametrize("read", [True, False], ids=["after the body", "at once"])
+def test_a_refused_upload_tells_what_there_is(
+    stub: _stub.Stub, run: conftest.Runner, tmp_path: pathlib.Path, read: bool
+) -> None:
+    path = tmp_path / "large"
+    with path.open("wb") as file:
+        file.truncate(32 << 20)
+    stub.outcome = [_stub.job("uploading", identity="j")]
+    full = _stub.Refusal(507, "No room in the staging area", "staging.full", read=read)
+    stub.refuse_files.append(full)
+    with pytest.raises(exceptions.CommandError) as caught:
+        run(image.CreateImage, "demo", "--file", str(path), "--all-clouds", "--wait")
+    made = f"Image {stub.images[0]['id']} (Job j) was created, but did not get its bytes"
+    told = "No room in the staging area (HTTP 507) (Request-ID: req-stub)"
+    assert str(caught.value) == f"{made}: {told}"
+
+
+def test_where_the_answer_is_lost_the_job_tells(stub: _stub.Stub, run: conftest.Runner, disk: str) -> None:
+    error = {"code": "staging.full", "message": "No room in the staging area"}
+    stub.outcome = [_stub.job("error", identity="j", error=error)]
+    stub.refuse_files.append(_stub.HANG_UP)
+    with pytest.raises(exceptions.CommandError, match=r"No room .* \[staging.full\]"):
+        run(image.CreateImage, "demo", "--file", disk, "--all-clouds")
+
+
+def test_where_only_the_answer_is_lost_the_work_goes_on(
+    stub: _stub.Stub, run: conftest.Runner, disk: str
+) -> None:
+    stub.outcome = [_stub.job(status, identity="j") for status in ("queued", "running", "success")]
+    stub.refuse_files.append(_stub.HANG_UP)
+    assert run(image.CreateImage, "demo", "--file", disk, "--all-clouds", "--wait").status == 0
+
+
+def test_a_job_that_cannot_be_watched_any_more_goes_on(stub: _stub.Stub, run: conftest.Runner) -> None:
+    stub.jobs["j"] = [_stub.job("running", identity="j")]
+    with pytest.raises(exceptions.CommandError) as caught:
+        run(job.WaitJob, "j", "--timeout", "1")
+    assert str(caught.value).splitlines()[1] == (
+        "Job j goes on. To watch it again: openstack multicloud job wait j"
+    )

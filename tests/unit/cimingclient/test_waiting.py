@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: Apache-2.0
+import pytest
+from openstack import exceptions
+
+from cimingclient.sdk import _proxy, _waiting
+from tests.unit.cimingclient import stub as _stub
+
+BUSY = _stub.Refusal(503, "Back in a moment", "service.unavailable")
+
+
+@pytest.mark.parametrize("status", ["success", "partial", "error", "cancelled", "waiting-credentials"])
+def test_waiting_stops_where_nothing_moves_any_more(
+    stub: _stub.Stub, client: _proxy.Proxy, status: str
+) -> None:
+    states = ["uploading", "queued", "running", status]
+    stub.jobs["j"] = [_stub.job(state, identity="j") for state in states]
+    seen: list[str] = []
+    job = client.wait_for_job("j", progress=lambda job: seen.append(job.status))
+    assert job.status == status
+    assert seen == states
+
+
+def test_a_service_that_restarts_is_waited_for(stub: _stub.Stub, client: _proxy.Proxy) -> None:
+    stub.jobs["j"] = [_stub.job("success", identity="j")]
+    stub.refuse("GET /v1/jobs/j", BUSY, _stub.Refusal(500, "?"), _stub.Refusal(429, "Slowly"))
+    assert client.wait_for_job("j").status == "success"
+
+
+def test_not_for_ever(stub: _stub.Stub, client: _proxy.Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_waiting, "PATIENCE", 0.0)
+    stub.refuse("GET /v1/jobs/j", BUSY)
+    with pytest.raises(exceptions.HttpException, match="Back in a moment"):
+        client.wait_for_job("j")
+
+
+def test_what_will_not_change_is_not_waited_for(stub: _stub.Stub, client: _proxy.Proxy) -> None:
+    with pytest.raises(exceptions.NotFoundException):
+        client.wait_for_job("gone")
+    assert stub.calls.count("GET /v1/jobs/gone") == 1
+
+
+def test_a_timeout_gives_up_watching(stub: _stub.Stub, client: _proxy.Proxy) -> None:
+    stub.jobs["j"] = [_stub.job("running", identity="j")]
+    with pytest.raises(exceptions.ResourceTimeout):
+        client.wait_for_job("j", timeout=0.15)

@@ -1,0 +1,201 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Leases on uploads, on a real database file."""
+
+import threading
+import time
+from collections.abc import Callable
+from concurrent import futures
+from typing import Any
+
+import pytest
+
+from ciming import exceptions
+from ciming.db import api, models, uploads
+from tests.unit import rows
+
+pytestmark = pytest.mark.usefixtures("database")
+
+
+def later() -> int:
+    return models.now() + 60_000
+
+
+def endless(_held: int, _coming: int) -> int:
+    return 1 << 40
+
+
+def begin(
+    job: models.Job, size: int | None = None, owner: str = "api-1", room: uploads.Room = endless
+) -> uploads.Lease:
+    return uploads.begin(job.image_id, owner, size, later(), room)
+
+
+def commit(lease: uploads.Lease, offset: int, room: uploads.Room = endless) -> int:
+    return uploads.commit(lease, offset, later(), room)
+
+
+def refused(call: Callable[[], Any], code: str) -> None:
+    with pytest.raises(exceptions.CimingError) as caught:
+        call()
+    assert caught.value.code == code
+
+
+def test_from_begin_to_complete() -> None:
+    job = rows.make_job(stage="uploading", size=None)
+    lease = begin(job, 10)
+    assert lease == uploads.Lease(job.id, 1, 10, 1 << 40)
+    commit(lease, 4)
+    row = api.get_job(job.id, None)
+    assert row.upload is not None
+    assert (row.upload.offset, row.upload.owner, row.status) == (4, "api-1", "uploading")
+    uploads.complete(lease, 10)
+    row = api.get_job(job.id, None)
+    assert row.upload is not None
+    assert (row.stage, row.status, row.image.size, row.image.status) == ("staging", "queued", 10, "pending")
+    assert (row.upload.complete, row.upload.reserved, row.upload.offset) == (True, 10, 10)
+    assert row.progress == {"bytes_done": 10, "bytes_total": 30}       # for two Targets
+    refused(lambda: begin(job), "image.has_data")
+
+
+def test_of_many_who_begin_one_gets_the_lease() -> None:
+    job = rows.make_job(stage="uploading")
+    gate = threading.Barrier(20)
+
+    def attempt(number: int) -> uploads.Lease | str:
+        gate.wait()
+        try:
+            return begin(job, owner=f"api-{number}")
+        except exceptions.Conflict as error:
+            return error.code
+
+    with futures.ThreadPoolExecutor(20) as pool:
+        results = list(pool.map(attempt, range(20)))
+    assert results.count("upload.in_progress") == 19
+    assert uploads.Lease(job.id, 1, rows.SIZE, 1 << 40) in results
+
+
+@pytest.mark.parametrize("ended", ["expired", "abandoned"])
+def test_a_lease_that_ended_writes_nothing(ended: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(uploads, "LEASE_MS", 20)
+    job = rows.make_job(stage="uploading")
+    late = begin(job)
+    commit(late, 100)
+    if ended == "expired":
+        time.sleep(0.03)
+    else:
+        uploads.abandon(late)
+    successor = begin(job, owner="api-2")
+    assert successor.generation == 2
+    before = rows.everything()
+    refused(lambda: commit(late, 200), "upload.lost")
+    refused(lambda: uploads.complete(late, rows.SIZE), "upload.lost")
+    uploads.abandon(late)
+    assert rows.everything() == before
+    uploads.complete(successor, rows.SIZE)
+
+
+def test_a_commit_keeps_the_lease() -> None:
+    lease = begin(rows.make_job(stage="uploading"))
+
+    def leased_until() -> int:
+        row = api.get_job(lease.job_id, None).upload
+        assert row is not None
+        return row.leased_until
+
+    first = leased_until()
+    assert models.now() < first <= models.now() + uploads.LEASE_MS
+    time.sleep(0.002)
+    commit(lease, 1)
+    assert leased_until() > first
+
+
+def test_an_abandoned_upload_starts_over() -> None:
+    job = rows.make_job(stage="uploading")
+    lease = begin(job)
+    commit(lease, 100)
+    uploads.abandon(lease)
+    row = api.get_job(job.id, None).upload
+    assert row is not None
+    assert (row.offset, row.owner, row.complete) == (0, None, False)
+
+
+def test_a_complete_upload_is_not_abandoned() -> None:
+    job = rows.make_job(stage="uploading")
+    lease = begin(job)
+    uploads.complete(lease, rows.SIZE)
+    before = rows.everything()
+    uploads.abandon(lease)
+    refused(lambda: uploads.complete(lease, rows.SIZE), "upload.lost")
+    assert rows.everything() == before
+
+
+@pytest.mark.parametrize(
+    ("announced", "sent", "known"), [(7, 7, 7), (7, None, 7), (None, 7, 7), (None, None, None)]
+)
+def test_size(announced: int | None, sent: int | None, known: int | None) -> None:
+    assert begin(rows.make_job(stage="uploading", size=announced), sent).size == known
+
+
+def test_a_size_that_contradicts_leaves_the_lease_free() -> None:
+    job = rows.make_job(stage="uploading", size=7)
+    refused(lambda: begin(job, 8), "upload.size_mismatch")
+    assert begin(job, 7).generation == 1
+
+
+class Area:
+    """A staging area of so many bytes; notes what it was told is held, and what is to come."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.told: list[tuple[int, int]] = []
+
+    def room(self, held: int, coming: int) -> int:
+        self.told.append((held, coming))
+        return max(0, self.size - held)
+
+
+def test_what_others_hold_or_will_bring_is_no_room() -> None:
+    area = Area(1200)
+    rows.make_job(size=1000)
+    known, unknown = (rows.make_job(stage="uploading", size=size) for size in (100, None))
+    lease = begin(known, room=area.room)
+    assert (area.told[-1], lease.room) == ((1000, 0), 200)
+    lease = begin(unknown, room=area.room)
+    assert (area.told[-1], lease.room) == ((1100, 100), 100)
+    assert commit(lease, 60, area.room) == 100
+    assert area.told[-1] == (1160, 100)
+    refused(lambda: begin(rows.make_job(stage="uploading", size=None), 50, room=area.room), "staging.full")
+
+
+def test_who_brings_nothing_holds_nothing() -> None:
+    area = Area(1000)
+    rows.make_job(stage="uploading", size=100)
+    for lease in (begin(rows.make_job(stage="uploading", size=size), 300) for size in (300, None)):
+        commit(lease, 50)
+        uploads.abandon(lease)
+    begin(rows.make_job(stage="uploading", size=None), room=area.room)
+    assert area.told == [(0, 0)]
+
+
+def test_a_refusal_leaves_the_lease_free() -> None:
+    job = rows.make_job(stage="uploading", size=None)
+    before = rows.everything()
+    refused(lambda: begin(job, 50, room=lambda _held, _coming: 49), "staging.full")
+    assert rows.everything() == before
+    assert begin(job, 49, room=lambda _held, _coming: 49).room == 49
+
+
+def test_two_that_have_room_for_one() -> None:
+    """Room is reserved in the transaction that takes the lease."""
+    area, gate = Area(100), threading.Barrier(2)
+    jobs = [rows.make_job(stage="uploading", size=None) for _ in range(2)]
+
+    def attempt(job: models.Job) -> str:
+        gate.wait()
+        try:
+            return str(begin(job, 60, room=area.room).generation)
+        except exceptions.StagingFull as error:
+            return error.code
+
+    with futures.ThreadPoolExecutor(2) as pool:
+        assert sorted(pool.map(attempt, jobs)) == ["1", "staging.full"]

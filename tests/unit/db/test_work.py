@@ -1,0 +1,339 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Claims and fences, on a real database file."""
+
+import inspect
+import pathlib
+import threading
+import time
+from collections.abc import Callable
+from concurrent import futures
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from ciming import exceptions
+from ciming.db import api, models, session, work
+from tests.unit import rows
+
+pytestmark = pytest.mark.usefixtures("database")
+
+DIGESTS = {"sha256": "2", "sha512": "5"}
+Write = Callable[[work.Claim, models.Job], Any]
+WRITES: dict[str, Write] = {
+    "release": lambda held, _job: work.release(held),
+    "staged": lambda held, _job: work.staged(
+        held, disk_format="raw", virtual_size=512, digests=DIGESTS
+    ),
+    "update_stage": lambda held, _job: work.update_stage(held, step="inspect", error={"code": "x"}),
+    "end_stage": lambda held, _job: work.end_stage(held),
+    "update_target": lambda held, job: work.update_target(held, job.targets[0].id, bytes_done=7),
+    "progress": lambda held, job: work.progress(held, job.targets[0].id, 7),
+    "check": lambda held, _job: work.check(held),
+    "give_up": lambda held, _job: work.give_up(held),
+    "end_target": lambda held, job: work.end_target(held, job.targets[0].id),
+    "add_link": lambda held, job: work.add_link(held, job.targets[0].id, "ref", "bytes"),
+    "finish": lambda held, _job: work.finish(held, purge=True),
+}
+
+
+def at_once(count: int, call: Callable[[int], Any]) -> list[Any]:
+    """What `count` threads got that called at the same moment; an exception is a result too."""
+    gate = threading.Barrier(count)
+
+    def run(number: int) -> Any:
+        gate.wait()
+        try:
+            return call(number)
+        except (Exception, exceptions.Interrupted) as error:
+            return error
+
+    with futures.ThreadPoolExecutor(count) as pool:
+        return list(pool.map(run, range(count)))
+
+
+# Claims
+
+
+def test_of_many_claimers_one_wins() -> None:
+    job = rows.make_job()
+    [candidate] = work.candidates(rows.AREA, rows.LOCKS)
+    won = at_once(20, lambda number: work.claim(candidate, f"engine-{number}", rows.LOCKS))
+    [claim] = [each for each in won if each is not None]
+    assert isinstance(claim, work.Claim), claim
+    row = api.get_job(job.id, None)
+    assert (row.owner, row.generation) == (claim.owner, claim.generation) == (claim.owner, 1)
+    assert row.status == "running"
+
+
+def test_of_many_who_take_it_from_a_dead_engine_one_wins() -> None:
+    job = rows.make_job()
+    dead = rows.take(job.id)
+    [candidate] = work.candidates(rows.AREA, rows.LOCKS)
+    assert candidate == work.Candidate(job.id, dead.owner, dead.generation)
+    won = at_once(20, lambda number: work.claim(candidate, f"heir-{number}", rows.LOCKS))
+    assert len([each for each in won if each is not None]) == 1
+
+
+def test_what_was_seen_before_another_claim_is_no_candidate() -> None:
+    """Even if the owner is the same again: an engine that takes up its own left-over Job."""
+    job = rows.make_job()
+    rows.take(job.id)
+    [seen] = work.candidates(rows.AREA, rows.LOCKS)
+    rows.take(job.id)
+    assert work.claim(seen, "late", rows.LOCKS) is None
+    assert api.get_job(job.id, None).owner == rows.ENGINE
+
+
+def test_candidates() -> None:
+    """Oldest first; not those that wait for bytes, are done, or are for others to judge."""
+    free, ours, theirs, done = (rows.make_job(created_at=number) for number in range(4))
+    rows.make_job(stage="uploading")
+    rows.make_job(marker="another area")
+    held = rows.take(ours.id)
+    rows.take(theirs.id, "engine-9", "other locks")
+    work.finish(rows.take(done.id), purge=False)
+    assert [each.job_id for each in work.candidates(rows.AREA, rows.LOCKS)] == [free.id, ours.id]
+    work.release(held)
+    assert work.Candidate(ours.id, None, 1) in work.candidates(rows.AREA, "third locks")
+
+
+def test_an_ended_job_is_not_claimed() -> None:
+    job = rows.make_job()
+    [candidate] = work.candidates(rows.AREA, rows.LOCKS)
+    work.finish(rows.take(job.id), purge=False)
+    row = api.get_job(job.id, None)
+    for known in (candidate, work.Candidate(job.id, None, row.generation)):
+        assert work.claim(known, "late", rows.LOCKS) is None
+    assert api.get_job(job.id, None).generation == row.generation
+
+
+def test_started_once() -> None:
+    job = rows.make_job()
+    rows.take(job.id)
+    started = api.get_job(job.id, None).started_at
+    time.sleep(0.002)
+    assert rows.take(job.id, "engine-2").generation == 2
+    assert api.get_job(job.id, None).started_at == started
+
+
+# Fences
+
+
+def test_every_write_is_tried_here() -> None:
+    functions = inspect.getmembers(work, inspect.isfunction)
+    taking = {name for name, each in functions if "held" in inspect.signature(each).parameters}
+    assert taking == WRITES.keys() | {"fence", "fenced", "load"}
+
+
+@pytest.mark.parametrize("write", WRITES.values(), ids=WRITES.keys())
+@pytest.mark.parametrize("how", ["another engine", "same engine again", "handed back", "ended"])
+def test_who_lost_the_job_writes_nothing(write: Write, how: str) -> None:
+    job = rows.make_job()
+    held = rows.take(job.id)
+    if how == "another engine":
+        rows.take(job.id, "engine-2")
+    elif how == "same engine again":
+        rows.take(job.id, held.owner)
+    elif how == "handed back":
+        work.release(held)
+    else:
+        work.finish(held, purge=False)
+    before = rows.everything()
+    with pytest.raises(exceptions.ClaimLost):
+        write(held, job)
+    assert rows.everything() == before
+
+
+@pytest.mark.parametrize("write", WRITES.values(), ids=WRITES.keys())
+def test_who_holds_the_job_writes(write: Write) -> None:
+    job = rows.make_job()
+    held = rows.take(job.id)
+    before = rows.everything()
+    time.sleep(0.002)               # updated_at counts milliseconds
+    write(held, job)
+    assert rows.everything() != before
+
+
+def test_a_write_that_raises_leaves_nothing() -> None:
+    held = rows.take(rows.make_job().id)
+    before = rows.everything()
+    with pytest.raises(RuntimeError), work.fenced(held) as (_session, row):
+        row.stage = "failed"
+        raise RuntimeError
+    assert rows.everything() == before
+
+
+@pytest.mark.parametrize("write", [*WRITES.values(), lambda held, _job: work.load(held)])
+def test_an_unusable_database_means_unknown(write: Write, tmp_path: pathlib.Path) -> None:
+    """Neither "lost" nor "go on"."""
+    job = rows.make_job()
+    held = rows.take(job.id)
+    file = tmp_path / "ciming.sqlite"
+    file.rename(tmp_path / "mislaid")
+    file.mkdir()
+    with pytest.raises(exceptions.Interrupted) as caught:
+        write(held, job)
+    assert not isinstance(caught.value, exceptions.ClaimLost)
+
+
+def test_a_row_that_the_database_does_not_take_is_our_own_fault() -> None:
+    """To try again would help nobody."""
+    job = rows.make_job()
+    held = rows.take(job.id)
+    before = rows.everything()
+    with pytest.raises(Exception, match="NOT NULL"):
+        work.update_target(held, job.targets[0].id, status=None)
+    assert rows.everything() == before
+
+
+# What the writes say
+
+
+def test_a_job_from_start_to_end() -> None:
+    job = rows.make_job()
+    held = rows.take(job.id)
+    work.update_stage(held, step="inspect", error=None)
+    work.staged(held, disk_format="qcow2", virtual_size=9, digests=DIGESTS)
+    image = api.get_image(job.image_id, None)
+    assert (image.status, image.disk_format, image.virtual_size) == ("pending", "qcow2", 9)
+    assert image.digests == {**DIGESTS, "guest": None}
+    first, second = job.targets
+    work.add_link(held, first.id, "ref-1", "bytes")
+    assert api.get_job(job.id, None).status == "running"
+    work.add_link(held, second.id, "ref-2", "bytes")
+    work.add_link(held, second.id, "ref-2", "bytes")        # executed again after a crash
+    assert work.finish(held, purge=True) == "success"
+    row, image = api.get_job(job.id, None), api.get_image(job.image_id, None)
+    assert (row.status, row.owner, row.spec, row.upload) == ("success", None, None, None)
+    assert row.progress == {"bytes_done": 3 * rows.SIZE, "bytes_total": 3 * rows.SIZE}
+    assert image.status == "active"
+    assert [(link.cloud, link.image_ref) for link in image.links] == [
+        ("zone-a", "ref-1"),
+        ("zone-b", "ref-2"),
+    ]
+
+
+def test_partial() -> None:
+    job = rows.make_job()
+    held = rows.take(job.id)
+    work.staged(held, disk_format="raw", virtual_size=9, digests=DIGESTS)
+    first, second = job.targets
+    work.add_link(held, first.id, "ref-1", "bytes")
+    work.update_target(held, second.id, error={"code": "cloud.forbidden"})
+    work.end_target(held, second.id)
+    assert work.finish(held, purge=False) == "partial"
+    row = api.get_job(job.id, None)
+    assert row.targets[1].error == {"code": "cloud.forbidden"}
+    assert row.spec and row.upload
+    assert api.get_image(job.image_id, None).status == "partial"
+
+
+@pytest.mark.parametrize("error", [None, {"code": "image.rejected", "message": "…"}])
+def test_the_stage_fails(error: dict[str, Any] | None) -> None:
+    job = rows.make_job()
+    held = rows.take(job.id)
+    work.update_stage(held, step="inspect", error=error)
+    work.end_stage(held)
+    assert work.finish(held, purge=True) == "error"
+    row = api.get_job(job.id, None)
+    assert row.error == (error or work.INTERNAL)
+    assert {target.status for target in row.targets} == {"error"}
+    assert all(target.error == row.error for target in row.targets)
+
+
+@pytest.mark.parametrize("stage", ["staging", "staged"])
+def test_give_up_ends_what_has_not_ended(stage: str) -> None:
+    job = rows.make_job()
+    held = rows.take(job.id)
+    first, second = job.targets
+    if stage == "staged":
+        work.staged(held, disk_format="raw", virtual_size=9, digests=DIGESTS)
+        work.add_link(held, first.id, "ref-1", "bytes")
+        work.update_target(held, second.id, error={"code": "cloud.error"})
+    work.give_up(held)
+    row = api.get_job(job.id, None)
+    if stage == "staged":
+        assert [target.status for target in row.targets] == ["success", "error"]
+        assert row.targets[1].error == {"code": "cloud.error"}
+        assert (row.error, work.finish(held, purge=False)) == (None, "partial")
+    else:
+        assert (row.stage, row.error) == ("failed", work.INTERNAL)
+        assert work.finish(held, purge=False) == "error"
+
+
+def test_attempts() -> None:
+    job = rows.make_job()
+    held, target_id = rows.take(job.id), job.targets[0].id
+    for status, attempts in (("running", 1), ("retrying", 2), ("running", 2), ("retrying", 3)):
+        work.update_target(held, target_id, status=status)
+        assert api.get_job(job.id, None).targets[0].attempts == attempts
+
+
+# Housekeeping
+
+
+def test_purge_forgets_what_ended_long_ago() -> None:
+    jobs = [rows.make_job() for _ in range(3)]
+    for job in jobs[:2]:
+        work.finish(rows.take(job.id), purge=False)
+    elsewhere = rows.make_job(marker="another area")
+    work.finish(rows.take(elsewhere.id), purge=False)
+    assert not work.past_retention(rows.AREA, models.now() - 60_000)
+    assert set(work.past_retention(rows.AREA, models.now() + 1)) == {job.id for job in jobs[:2]}
+    for job in jobs[:2]:
+        work.purge(job.id)
+    assert not work.past_retention(rows.AREA, models.now() + 1)
+    for job in jobs[:2]:
+        row = api.get_job(job.id, None)
+        assert (row.spec, row.upload, row.status) == (None, None, "error")
+    assert api.get_job(jobs[2].id, None).spec
+    assert api.get_job(elsewhere.id, None).spec
+
+
+def test_an_upload_that_never_came_expires() -> None:
+    job = rows.make_job(stage="uploading")
+    assert not work.expire_uploads(rows.AREA)
+    with session.writer() as writing:
+        writing.execute(sa.update(models.Upload).values(expires_at=models.now() - 1))
+    assert not work.expire_uploads("another area")
+    assert work.expire_uploads(rows.AREA) == [job.id]
+    assert not work.expire_uploads(rows.AREA)
+    row = api.get_job(job.id, None)
+    assert row.error is not None
+    assert (row.stage, row.status, row.error["code"]) == ("failed", "queued", "upload.expired")
+    assert [each.job_id for each in work.candidates(rows.AREA, rows.LOCKS)] == [job.id]
+
+
+def test_trusts_that_outlived_their_job() -> None:
+    running, ended = rows.make_job(), rows.make_job()
+    work.finish(rows.take(ended.id), purge=True)
+    assert work.ended_with_trust() == [(ended.id, "trust-1")]
+    work.trust_deleted(ended.id, "another trust")
+    assert work.ended_with_trust() == [(ended.id, "trust-1")]
+    work.trust_deleted(ended.id, "trust-1")
+    assert work.ended_with_trust() == []
+    assert api.get_job(running.id, None).trust_id == "trust-1"
+
+
+def test_threads_that_read_then_write_never_find_it_locked() -> None:
+    """A plain BEGIN fails here at once: a reader that turns writer is refused, whatever the timeout."""
+    jobs = [rows.make_job() for _ in range(6)]
+    claims = [rows.take(job.id) for job in jobs]
+    until = time.monotonic() + 2
+
+    def hammer(number: int) -> int:
+        rounds = 0
+        while time.monotonic() < until:
+            rounds += 1
+            with session.writer() as writing:
+                target = writing.get_one(models.Target, jobs[number].targets[0].id)
+                target.bytes_done += 1
+            work.update_target(claims[number], target.id, step="upload")
+            work.load(claims[number])
+        return rounds
+
+    rounds = at_once(6, hammer)
+    assert all(isinstance(each, int) and each > 3 for each in rounds), rounds
+    done = [api.get_job(job.id, None).targets[0].bytes_done for job in jobs]
+    assert done == rounds

@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Rows for tests, written as the API writes them, and a picture of all rows to compare with."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import sqlalchemy as sa
+
+from ciming.db import api, models, session, work
+
+ENGINE, LOCKS, AREA = "engine-1", "locks-1", "area-1"
+SIZE = 3 * 1024 * 1024
+
+
+def make_job(
+    *,
+    stage: str = "staging",
+    zones: Sequence[str] = ("zone-a", "zone-b"),
+    size: int | None = SIZE,
+    marker: str = AREA,
+    **values: Any,
+) -> models.Job:
+    """A committed Job of a new Image, with a Target per zone; its upload is whole unless it waits for one."""
+    image = models.Image(id=models.new_id(), project_id="studio", user_id="alice", name="demo", size=size)
+    job = models.Job(
+        id=models.new_id(),
+        project_id="studio",
+        user_id="alice",
+        kind="create",
+        stage=stage,
+        spec={"name": "demo"},
+        trust_id="trust-1",
+        marker=marker,
+        targets=[
+            models.Target(cloud_key=zone, cloud=zone, provider="openstack", region=zone) for zone in zones
+        ],
+        **values,
+    )
+    waits = stage == "uploading"
+    upload = models.Upload(
+        job_id=job.id,
+        size=size,
+        reserved=0 if waits else size,
+        offset=0 if waits else size,
+        complete=not waits,
+        expires_at=models.now() + 60_000,
+    )
+    api.create(image, job, upload, lambda _session: None)
+    return api.get_job(job.id, None)
+
+
+def take(job_id: str, owner: str = ENGINE, lock_marker: str = LOCKS) -> work.Claim:
+    """Claim a Job, whoever has it."""
+    row = api.get_job(job_id, None)
+    claim = work.claim(work.Candidate(job_id, row.owner, row.generation), owner, lock_marker)
+    assert claim is not None
+    return claim
+
+
+def everything() -> dict[str, list[Any]]:
+    """All rows of all tables."""
+    metadata = sa.MetaData()
+    with session.engine().connect() as connection:
+        metadata.reflect(connection)
+        return {
+            table.name: sorted(map(tuple, connection.execute(table.select())), key=repr)
+            for table in metadata.sorted_tables
+        }

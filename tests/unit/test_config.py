@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: Apache-2.0
+import pathlib
+import re
+import subprocess
+import sys
+
+import pytest
+from oslo_config import cfg
+
+from ciming import config
+
+ROOT = pathlib.Path(__file__).parents[2]
+GENERATOR = ROOT / "etc/ciming/config-generator.conf"
+SECRET = re.compile(r"password|secret|token|private|passcode")
+
+OPTIONS = [
+    pytest.param(option, id=f"{group or 'DEFAULT'}-{option.name}")
+    for group, options in config.list_opts()
+    for option in options
+]
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_every_option_has_help(option: cfg.Opt) -> None:
+    assert option.help
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_secrets_are_not_logged(option: cfg.Opt) -> None:
+    if isinstance(option, cfg.StrOpt) and SECRET.search(option.name):
+        assert option.secret
+
+
+@pytest.mark.parametrize("group", config.GROUPS)
+def test_our_help_is_a_sentence_and_our_defaults_are_good(group: str | None) -> None:
+    for option in config.GROUPS[group]:
+        assert option.help and option.help.endswith("."), option.name
+        if option.default is not None and "$" not in str(option.default):
+            option.type(str(option.default) if not isinstance(option.default, list) else "member")
+
+
+def test_numbers_have_bounds() -> None:
+    """A negative interval or size would be found late, and far from here."""
+    for options in config.GROUPS.values():
+        for option in options:
+            if isinstance(option, cfg.IntOpt | cfg.FloatOpt):
+                assert getattr(option.type, "min", None) is not None, option.name
+
+
+def test_register_twice(conf: cfg.ConfigOpts) -> None:
+    config.register(conf)
+    assert conf.engine.max_jobs > 0
+
+
+def test_where_things_are_follows_state_path(conf: cfg.ConfigOpts, tmp_path: pathlib.Path) -> None:
+    assert conf.database.connection == f"sqlite:///{tmp_path}/ciming.sqlite"
+    assert conf.staging.path == f"{tmp_path}/staging"
+    assert conf.engine.coordination_url == f"file://{tmp_path}/locks"
+
+
+def test_environment(monkeypatch: pytest.MonkeyPatch, conf: cfg.ConfigOpts) -> None:
+    monkeypatch.setenv("OS_ENGINE__MAX_JOBS", "7")
+    monkeypatch.setenv("OS_DATABASE__CONNECTION", "sqlite:///elsewhere")
+    assert (conf.engine.max_jobs, conf.database.connection) == (7, "sqlite:///elsewhere")
+
+
+def test_sample(tmp_path: pathlib.Path) -> None:
+    """The generator runs as tox runs it, and its sample is a configuration."""
+    sample = tmp_path / "ciming.conf.sample"
+    program = pathlib.Path(sys.executable).parent / "oslo-config-generator"
+    command = [str(program), "--config-file", str(GENERATOR), "--output-file", str(sample)]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    text = "\n" + sample.read_text()
+    for group, options in config.list_opts():
+        section = text.partition(f"\n[{group or 'DEFAULT'}]\n")[2].partition("\n[")[0]
+        for option in options:
+            assert re.search(rf"^#{option.dest} = ", section, re.MULTILINE), (group, option.name)
+    for group in ("keystone_authtoken", "database", "oslo_policy", "healthcheck"):
+        assert f"\n[{group}]\n" in text
+    assert "#connection = sqlite:///$state_path/ciming.sqlite" in text
+    assert str(pathlib.Path.home()) not in text
+    made = cfg.ConfigOpts()
+    made([], default_config_files=[str(sample)], default_config_dirs=[])

@@ -1,0 +1,187 @@
+# SPDX-License-Identifier: Apache-2.0
+import errno
+import hashlib
+import io
+import os
+import pathlib
+import shutil
+import threading
+import uuid
+from concurrent import futures
+from typing import Any, BinaryIO, cast
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ciming import exceptions, staging
+
+
+def area(path: pathlib.Path, quota: int = 0, keep_free: int = 0) -> staging.StagingArea:
+    return staging.StagingArea(str(path / "staging"), quota=quota, keep_free=keep_free)
+
+
+# The folder
+
+
+def test_only_the_owner_may_read(tmp_path: pathlib.Path) -> None:
+    made = area(tmp_path)
+    assert made.path.stat().st_mode & 0o077 == 0
+    with made.incoming("job", 1):
+        assert made.folder("job").stat().st_mode & 0o077 == 0
+
+
+def test_marker_stays(tmp_path: pathlib.Path) -> None:
+    first = area(tmp_path)
+    assert uuid.UUID(first.marker)
+    assert area(tmp_path).marker == first.marker
+    assert area(tmp_path / "elsewhere").marker != first.marker
+
+
+def test_all_who_come_first_find_one_marker(tmp_path: pathlib.Path) -> None:
+    gate = threading.Barrier(16)
+
+    def look(_number: int) -> str:
+        gate.wait()
+        return staging.marker_of(tmp_path)
+
+    with futures.ThreadPoolExecutor(16) as pool:
+        assert len(set(pool.map(look, range(16)))) == 1
+    assert [path.name for path in tmp_path.iterdir()] == [".marker"]
+
+
+def test_room(tmp_path: pathlib.Path) -> None:
+    free = shutil.disk_usage(tmp_path).free
+    slack = 64 << 20                    # others write to this disk too
+    assert abs(area(tmp_path).room(held=5, coming=0) - free) < slack
+    kept = area(tmp_path, keep_free=1 << 20)
+    assert abs(kept.room(held=0, coming=1 << 20) - (free - (2 << 20))) < slack
+    assert area(tmp_path, quota=100).room(held=30, coming=10) == 70
+    assert area(tmp_path, quota=100).room(held=130, coming=0) == 0
+    assert area(tmp_path, quota=100, keep_free=free * 2).room(held=0, coming=0) == 0
+
+
+# Files on their way in
+
+
+def test_incoming(tmp_path: pathlib.Path) -> None:
+    made = area(tmp_path)
+    with made.incoming("job", 3) as file:
+        file.write(b"bytes")
+    assert made.upload_path("job", 3).read_bytes() == b"bytes"
+    made.remove("job")
+    assert not made.folder("job").exists()
+    made.remove("job")
+
+
+@pytest.mark.parametrize("error", [ValueError(), KeyboardInterrupt(), OSError(errno.EIO, "broken")])
+def test_incoming_leaves_no_part(tmp_path: pathlib.Path, error: BaseException) -> None:
+    made = area(tmp_path)
+    with pytest.raises(type(error)), made.incoming("job", 1) as file:
+        file.write(b"bytes")
+        raise error
+    assert not made.folder("job").exists()
+
+
+def test_incoming_on_a_full_disk(tmp_path: pathlib.Path) -> None:
+    made = area(tmp_path)
+    with pytest.raises(exceptions.StagingFull) as caught, made.incoming("job", 1) as file:
+        file.write(b"bytes")
+        with pathlib.Path("/dev/full").open("wb", buffering=0) as full:
+            full.write(b"more")
+    assert caught.value.__suppress_context__
+    assert not made.folder("job").exists()
+
+
+class Grudging(io.RawIOBase):
+    """Takes at most 1000 bytes at a time, as a disk that fills up takes a part."""
+
+    def __init__(self) -> None:
+        self.taken = b""
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any, /) -> int:
+        part = bytes(data)[:1000]
+        self.taken += part
+        return len(part)
+
+
+def test_write_all() -> None:
+    data = os.urandom(4567)
+    file = Grudging()
+    staging.write_all(cast(BinaryIO, file), data)
+    assert file.taken == data
+
+
+def test_a_late_writer_spoils_nothing(tmp_path: pathlib.Path) -> None:
+    made = area(tmp_path)
+    with pytest.raises(RuntimeError), made.incoming("job", 1) as late:
+        with made.incoming("job", 2) as successor:
+            late.write(b"old")
+            successor.write(b"new")
+        raise RuntimeError
+    assert [path.name for path in made.folder("job").iterdir()] == ["upload.2"]
+    assert made.upload_path("job", 2).read_bytes() == b"new"
+
+
+def test_a_late_beginner_spoils_nothing(tmp_path: pathlib.Path) -> None:
+    """It has the lease of generation 1, slept, and begins when generation 2 is half done."""
+    made = area(tmp_path)
+    with made.incoming("job", 2) as successor:
+        successor.write(b"ne")
+        with pytest.raises(RuntimeError), made.incoming("job", 1) as late:
+            late.write(b"old")
+            raise RuntimeError
+        successor.write(b"w")
+    assert made.upload_path("job", 2).read_bytes() == b"new"
+
+
+def test_what_a_dead_writer_left_is_removed(tmp_path: pathlib.Path) -> None:
+    made = area(tmp_path)
+    with made.incoming("job", 1) as file:
+        file.write(b"half")
+    with made.incoming("job", 2) as file:
+        file.write(b"whole")
+    assert [path.name for path in made.folder("job").iterdir()] == ["upload.2"]
+
+
+def test_no_room_says_how_much() -> None:
+    assert "7 bytes are needed and 5 are left" in staging.no_room(7, 5).detail
+    assert staging.no_room().status == 507
+
+
+# Bytes and digests
+
+
+@pytest.mark.parametrize("size", [0, 1, staging.BLOCK - 1, staging.BLOCK, 2 * staging.BLOCK + 1])
+def test_blocks(tmp_path: pathlib.Path, size: int) -> None:
+    data = os.urandom(size)
+    file = tmp_path / "file"
+    file.write_bytes(data)
+    blocks = list(staging.UploadSource(file).blocks())
+    assert b"".join(blocks) == data
+    assert all(len(block) == staging.BLOCK for block in blocks[:-1])
+
+
+@given(st.lists(st.binary(max_size=300), max_size=5))
+def test_hasher(blocks: list[bytes]) -> None:
+    hasher = staging.Hasher("sha512", "sha256", "md5")
+    for block in blocks:
+        hasher.update(block)
+    whole = b"".join(blocks)
+    assert hasher.digests() == {
+        name: hashlib.new(name, whole).hexdigest() for name in ("sha512", "sha256", "md5")
+    }
+
+
+def test_staged_file(tmp_path: pathlib.Path) -> None:
+    file = tmp_path / "file"
+    file.write_bytes(b"bytes")
+    staged = staging.StagedFile(str(file), "raw", 5, 512, {"sha256": "known"})
+    assert staging.StagedFile.from_dict(staged.to_dict()) == staged
+    assert staged.digest("sha256") == "known"
+    assert staged.digest("sha1") == hashlib.sha1(b"bytes").hexdigest()
+    with pytest.raises(ValueError, match="whirlpool9"):
+        staged.digest("whirlpool9")
