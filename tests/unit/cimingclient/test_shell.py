@@ -27,6 +27,8 @@ def start(stub: _stub.Stub, tmp_path: pathlib.Path) -> Start:
     config.write_text(json.dumps({"clouds": {"stub": {"auth": conftest.credentials(stub)}}}))
     env = {key: value for key, value in os.environ.items() if not key.startswith("OS_")}
     env |= {"OS_CLIENT_CONFIG_FILE": str(config), "OS_CLOUD": "stub"}
+    # Started in a script's background, we ignore Ctrl-C, and so would the command.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def call(*argv: str, stderr: int = subprocess.PIPE) -> subprocess.Popen[str]:
         command = [sys.executable, "-m", "openstackclient.shell", "multicloud", *argv]
