@@ -57,6 +57,44 @@ class Conflict(CimingError):
     title = "Conflict"
 
 
+class Gone(CimingError):
+    """It was there, and has ended for good."""
+
+    status = 410
+    code = "gone"
+    title = "Gone"
+
+
+class PreconditionFailed(CimingError):
+    status = 412
+    code = "upload.tus_version"
+    title = "Precondition failed"
+
+
+class TooLarge(CimingError):
+    """More bytes than may come."""
+
+    status = 413
+    code = "image.too_large"
+    title = "Too large"
+
+
+class Locked(CimingError):
+    """Somebody else is writing it now."""
+
+    status = 423
+    code = "locked"
+    title = "Locked"
+
+
+class ChecksumMismatch(CimingError):
+    """A part of an upload is not what its sender has; the status is that of tus."""
+
+    status = 460
+    code = "upload.checksum_mismatch"
+    title = "Checksum mismatch"
+
+
 class StagingFull(CimingError):
     """No room in the staging area, by quota or by disk."""
 

@@ -39,7 +39,12 @@ RULES = [
     _rule("cloud:list", READER, "List the Clouds one may use.", "GET /v1/clouds"),
     _rule("cloud:show", READER, "Show a Cloud.", "GET /v1/clouds/{cloud}"),
     _rule("image:create", MEMBER, "Create an Image.", "POST /v1/images"),
-    _rule("image:upload", MEMBER, "Send an Image's data.", "PUT /v1/images/{image}/file"),
+    _rule(
+        "image:upload",
+        MEMBER,
+        "Send an Image's data, at once or in parts.",
+        *(f"{method} /v1/images/{{image}}/file" for method in ("PUT", "HEAD", "PATCH", "DELETE")),
+    ),
     _rule("image:list", READER, "List Images.", "GET /v1/images"),
     _rule("image:show", READER, "Show an Image.", "GET /v1/images/{image}"),
     _rule("job:list", READER, "List Jobs.", "GET /v1/jobs"),

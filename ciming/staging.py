@@ -6,6 +6,7 @@ What a writer produces carries its generation in its name, so that one who comes
 
 import contextlib
 import errno
+import fcntl
 import hashlib
 import os
 import shutil
@@ -73,22 +74,34 @@ class StagingArea:
         return max(0, min(free, self.quota - held) if self.quota else free)
 
     @contextlib.contextmanager
-    def incoming(self, job_id: str, generation: int) -> Iterator[BinaryIO]:
-        """A new file for an upload; removed again when the block raises.
+    def incoming(self, job_id: str, generation: int, offset: int = 0) -> Iterator[BinaryIO]:
+        """The file of an upload, to be written from `offset` on; the bytes before it came earlier.
 
         :raises StagingFull: the disk has no room left
+        :raises Conflict: a later generation has taken the file over
         """
         path = self.upload_path(job_id, generation)
         try:
             path.parent.mkdir(mode=0o700, exist_ok=True)
-            for earlier in range(1, generation):        # of writers that died
-                self.upload_path(job_id, earlier).unlink(missing_ok=True)
-            with path.open("xb", buffering=0) as file, _removed_on_error(path):
+            with _taken_over(self._earlier(job_id, generation), path, offset) as file:
+                for earlier in self._earlier(job_id, generation):      # of writers that died
+                    earlier.unlink(missing_ok=True)
                 yield file
         except OSError as error:
             if error.errno in NO_ROOM:
                 raise no_room() from None
             raise
+
+    def _earlier(self, job_id: str, generation: int) -> list[Path]:
+        """What writers before this generation left, the newest first."""
+        paths = (self.upload_path(job_id, number) for number in range(generation - 1, 0, -1))
+        return [path for path in paths if path.exists()]
+
+    def discard(self, job_id: str, generation: int) -> None:
+        """Remove an upload's file of this generation; absent is fine."""
+        self.upload_path(job_id, generation).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):      # not empty: another upload's; or not there
+            self.folder(job_id).rmdir()
 
     def upload_path(self, job_id: str, generation: int) -> Path:
         return self.folder(job_id) / f"upload.{generation}"
@@ -100,14 +113,36 @@ class StagingArea:
 
 
 @contextlib.contextmanager
-def _removed_on_error(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except BaseException:
-        path.unlink(missing_ok=True)
-        with contextlib.suppress(OSError):      # not empty: another upload's
-            path.parent.rmdir()
-        raise
+def _taken_over(earlier: list[Path], path: Path, offset: int) -> Iterator[BinaryIO]:
+    """A file at `path` with the first `offset` bytes of the newest of `earlier` that has them.
+
+    Its writer holds a lock on it. Where that is free, nobody alive writes there, and the file changes its
+    name; where it is not (its writer sleeps, on a lease that is over), the bytes are copied, so that what
+    the late writer still does goes into a file of its own.
+    """
+    if not offset:
+        with path.open("xb", buffering=0) as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield file
+        return
+    for candidate in earlier:
+        with contextlib.suppress(FileNotFoundError), candidate.open("r+b", buffering=0) as file:
+            if os.fstat(file.fileno()).st_size < offset:
+                continue        # a copy that its maker did not finish
+            mine: BinaryIO = file
+            with contextlib.ExitStack() as stack:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    candidate.rename(path)
+                except OSError:     # held; or locks are not to be had here
+                    mine = stack.enter_context(path.open("xb", buffering=0))
+                    fcntl.flock(mine, fcntl.LOCK_EX)
+                    _copy(file, mine, offset)
+                mine.truncate(offset)
+                mine.seek(offset)
+                yield mine
+            return
+    raise exceptions.Conflict("Another upload has taken over.", code="upload.lost")
 
 
 def open_area(options: Any) -> StagingArea:
@@ -133,6 +168,16 @@ def marker_of(folder: Path) -> str:
             os.link(fresh, path)
         fresh.unlink()
     return path.read_text()
+
+
+def _copy(source: BinaryIO, target: BinaryIO, size: int) -> None:
+    """Copy the first bytes of a file, inside the kernel and where it can by reference."""
+    done = 0
+    while done < size:
+        copied = os.copy_file_range(source.fileno(), target.fileno(), size - done, done, done)
+        if not copied:
+            raise OSError(errno.EIO, "the staged file became shorter")
+        done += copied
 
 
 def write_all(file: BinaryIO, block: bytes) -> None:

@@ -3,6 +3,7 @@
 
 import functools
 import pathlib
+import signal
 import subprocess
 import sys
 import time
@@ -117,8 +118,10 @@ class Person:
 
     # by the command line
 
-    def openstack(self, *arguments: str, ok: tuple[int, ...] = (0,)) -> subprocess.CompletedProcess[str]:
-        """Run an `openstack` command as this person."""
+    def start(self, *arguments: str, text: bool = True, **kwargs: Any) -> subprocess.Popen[Any]:
+        """Start an `openstack` command as this person."""
+        # Started in a script's background, we ignore Ctrl-C, and so would the command.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         program = pathlib.Path(sys.executable).parent / "openstack"
         environment = {
             **processes.environment(),
@@ -126,14 +129,19 @@ class Person:
             "OS_CLOUD": self.name,
             "COLUMNS": "200",
         }
-        run = subprocess.run(
+        return subprocess.Popen(
             [str(program), *arguments],
             env=environment,
             cwd="/",
-            capture_output=True,
-            text=True,
-            timeout=180,
-            check=False,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=text,
+            **kwargs,
         )
-        assert run.returncode in ok, f"{run.returncode}\n{run.stdout}\n{run.stderr}"
-        return run
+
+    def openstack(self, *arguments: str, ok: tuple[int, ...] = (0,)) -> subprocess.CompletedProcess[str]:
+        """Run an `openstack` command as this person."""
+        with self.start(*arguments) as running:
+            out, said = running.communicate(timeout=180)
+        assert running.returncode in ok, f"{running.returncode}\n{out}\n{said}"
+        return subprocess.CompletedProcess(arguments, running.returncode, out, said)

@@ -1,61 +1,197 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Image data on its way in: streamed to the staging area as it comes, in constant memory."""
+"""Image data: by PUT in one request, or resumable by tus 1.0.0 (https://tus.io/protocols/resumable-upload)."""
 
 import contextlib
 import functools
-import os
 import threading
-import time
 import uuid
 from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
 
 import flask
 import flask_smorest
 from flask.views import MethodView
 from oslo_config import cfg
-from oslo_log import log
 from werkzeug import exceptions as http
+from werkzeug import http as werkzeug_http
 
-from ciming import exceptions, rpc, staging
-from ciming.api import auth, schemas, staging_area
+from ciming import exceptions, rpc
+from ciming.api import auth, receiving, schemas, staging_area
 from ciming.db import api as db
-from ciming.db import uploads
-
-LOG = log.getLogger(__name__)
+from ciming.db import models, uploads
 
 blueprint = flask_smorest.Blueprint(
     "uploads", __name__, url_prefix="/v1/images", description="Image data"
 )
 
-BLOCKS = (64 * 1024, 1024 * 1024)   # smallest and largest; a read waits until its block is full
-COMMIT_BYTES = 64 * 1024 * 1024     # how often the row says how far we are,
-COMMIT_SECONDS = 2.0                # and that the lease is still ours
-DRAIN_SECONDS = 2.0                 # for what is still to come after a refusal
-QUICK_SECONDS = 0.2
 OWNER = str(uuid.uuid4())           # this process
+TUS = "1.0.0"
+TUS_METHODS = ("HEAD", "PATCH", "DELETE")
+TUS_EXTENSIONS = ("checksum", "expiration", "termination")
+OCTETS = "application/octet-stream"
+PART = "application/offset+octet-stream"
+LARGEST = 2**63 - 1
 
-DATA = {
-    "required": True,
-    "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
-}
+
+def _body(content_type: str) -> dict[str, Any]:
+    schema = {"type": "string", "format": "binary"}
+    return {"required": True, "content": {content_type: {"schema": schema}}}
 
 
 @blueprint.route("/<string:image>/file")
 class File(MethodView):
     @auth.needs("image:upload")
     @blueprint.response(204)
-    @blueprint.doc(operationId="upload_image", requestBody=DATA)
+    @blueprint.doc(operationId="upload_image", requestBody=_body(OCTETS))
     def put(self, image: str) -> None:
-        """Send an Image's data in one request"""
-        try:
-            with _one_of_few():
-                lease = _begin(image)
-                with _abandoned_on_error(lease):
-                    _receive(lease)
-        except Exception:
-            _drain()
-            raise
+        """Send an Image's data in one request
+
+        Whole or not at all. It starts from byte 0, whatever came before in parts.
+        """
+        with _drained_on_error(), _one_of_few():
+            row = _own(image)
+            _require_type(OCTETS)
+            size = flask.request.content_length
+            if size == 0:
+                raise exceptions.InvalidRequest("The body is empty.", code="image.empty", field="body")
+            staging_area.check_size(size or 0)
+            lease = uploads.begin(row.id, OWNER, size, staging_area.expiry(), staging_area.room)
+            receiving.whole(lease)
         rpc.knock(lease.job_id)
+
+    @auth.public
+    @blueprint.response(204)
+    @blueprint.doc(operationId="show_upload_options", security=[])
+    def options(self, image: str) -> flask.Response:
+        """Tell what of tus is offered"""
+        response = flask.current_app.make_default_options_response()
+        response.status_code = 204
+        response.headers.update(
+            {
+                "Tus-Version": TUS,
+                "Tus-Extension": ",".join(TUS_EXTENSIONS),
+                "Tus-Max-Size": str(cfg.CONF.staging.max_image_size),
+                "Tus-Checksum-Algorithm": ",".join(receiving.CHECKSUMS),
+            }
+        )
+        return response
+
+    @auth.needs("image:upload")
+    @blueprint.response(200)
+    @blueprint.doc(operationId="show_upload")
+    def head(self, image: str) -> flask.Response:
+        """Tell how far an upload is
+
+        `Upload-Offset` bytes of `Upload-Length` are here: go on from there.
+        """
+        _require_tus()
+        return _answer(200, uploads.state(_own(image)))
+
+    @auth.needs("image:upload")
+    @blueprint.response(204)
+    @blueprint.doc(operationId="continue_upload", requestBody=_body(PART))
+    def patch(self, image: str) -> flask.Response:
+        """Send the next part of an Image's data
+
+        With the last byte the Job goes on. A part that is cut short is kept as far as it came; one with
+        an `Upload-Checksum` only if all of it came and is right.
+        """
+        with _drained_on_error(), _one_of_few():
+            _require_tus()
+            row = _own(image)
+            _require_type(PART)
+            offset, length = _number("Upload-Offset"), _number("Upload-Length", optional=True)
+            if offset is None:
+                raise _not_a_number("Upload-Offset")
+            header = flask.request.headers.get("Upload-Checksum")
+            checksum = receiving.Checksum.parse(header) if header is not None else None
+            if length is not None and length > cfg.CONF.staging.max_image_size:
+                raise _too_large("Upload-Length")
+            lease = uploads.begin(
+                row.id, OWNER, length, staging_area.expiry(), staging_area.room, offset=offset
+            )
+            reached = receiving.part(lease, checksum)
+        if reached == lease.size:
+            rpc.knock(lease.job_id)
+        return _answer(204, uploads.State(reached, lease.size, staging_area.expiry()))
+
+    @auth.needs("image:upload")
+    @blueprint.response(204)
+    @blueprint.doc(operationId="terminate_upload")
+    def delete(self, image: str) -> None:
+        """Give an unfinished upload up
+
+        Its Job ends as `cancelled`, and what came is removed.
+        """
+        with _drained_on_error():
+            _require_tus()
+            row = _own(image)
+            if flask.request.content_length or flask.request.headers.get("Transfer-Encoding"):
+                raise exceptions.InvalidRequest("A DELETE has no body.", field="body")
+            job_id = uploads.terminate(row.id)
+        rpc.knock(job_id)
+
+
+@blueprint.after_request
+def _speak_tus(response: flask.Response) -> flask.Response:
+    """Every answer to a tus client names the protocol; a refused version, those there are."""
+    if flask.request.method in (*TUS_METHODS, "OPTIONS"):
+        response.headers["Tus-Resumable"] = TUS
+        response.headers["Cache-Control"] = "no-store"
+    if response.status_code == 412:
+        response.headers["Tus-Version"] = TUS
+    return response
+
+
+def _answer(status: int, state: uploads.State) -> flask.Response:
+    response = flask.Response(status=status)
+    response.headers["Upload-Offset"] = str(state.offset)
+    if state.size is None:
+        response.headers["Upload-Defer-Length"] = "1"
+    else:
+        response.headers["Upload-Length"] = str(state.size)
+    if state.expires_at and state.offset != state.size:
+        expires = datetime.fromtimestamp(state.expires_at / 1000, UTC)
+        response.headers["Upload-Expires"] = werkzeug_http.http_date(expires)
+    return response
+
+
+def _own(image: str) -> models.Image:
+    """Of one's own project only: an administrator, too, sees more than they may write."""
+    return db.get_image(schemas.row_id("image", image), auth.caller().project_id)
+
+
+def _require_tus() -> None:
+    said = flask.request.headers.get("Tus-Resumable")
+    if said != TUS:
+        raise exceptions.PreconditionFailed(f"Tus-Resumable must be {TUS}.", field="Tus-Resumable")
+
+
+def _require_type(wanted: str) -> None:
+    if flask.request.mimetype != wanted:
+        raise http.UnsupportedMediaType(f"Image data comes here as {wanted}.")
+
+
+def _number(header: str, *, optional: bool = False) -> int | None:
+    said = flask.request.headers.get(header)
+    if said is None and optional:
+        return None
+    if said is None or not (said.isascii() and said.isdigit()) or len(said) > 19 or int(said) > LARGEST:
+        raise _not_a_number(header)
+    return int(said)
+
+
+def _not_a_number(header: str) -> exceptions.InvalidRequest:
+    return exceptions.InvalidRequest(
+        f"{header} must be a number of bytes.", code="upload.invalid_header", field=header
+    )
+
+
+def _too_large(field: str) -> exceptions.TooLarge:
+    return exceptions.TooLarge(
+        f"An image may have at most {cfg.CONF.staging.max_image_size} bytes.", field=field
+    )
 
 
 @functools.cache
@@ -76,95 +212,10 @@ def _one_of_few() -> Iterator[None]:
         _slots().release()
 
 
-def _begin(image: str) -> uploads.Lease:
-    if flask.request.mimetype != "application/octet-stream":
-        raise http.UnsupportedMediaType("Image data comes as application/octet-stream.")
-    # Of one's own project only: an administrator, too, sees more than they may write.
-    row = db.get_image(schemas.row_id("image", image), auth.caller().project_id)
-    size = flask.request.content_length
-    if size == 0:
-        raise exceptions.InvalidRequest("The body is empty.", code="image.empty", field="body")
-    staging_area.check_size(size or 0)
-    return uploads.begin(row.id, OWNER, size, staging_area.expiry(), staging_area.room)
-
-
-def _receive(lease: uploads.Lease) -> None:
-    """Write the body to the staging area, whole or not at all.
-
-    :raises InvalidRequest: it is not as long as was announced, empty, or larger than any may be
-    :raises StagingFull: there is no room for it
-    """
-    received, committed, since, room = 0, 0, time.monotonic(), lease.room
-    with staging_area.get().incoming(lease.job_id, lease.generation) as file:
-        for block in _body(cfg.CONF.api.upload_timeout):
-            received += len(block)
-            if lease.size is not None and received > lease.size:
-                raise _wrong_length(lease.size, "more came")
-            staging_area.check_size(received)
-            if received > room:
-                raise staging.no_room(received, room)
-            staging.write_all(file, block)
-            if received - committed >= COMMIT_BYTES or time.monotonic() - since >= COMMIT_SECONDS:
-                os.fdatasync(file.fileno())
-                room = uploads.commit(lease, received, staging_area.expiry(), staging_area.room)
-                committed, since = received, time.monotonic()
-        if lease.size is not None and received < lease.size:
-            raise _wrong_length(lease.size, f"only {received} came")
-        if received == 0:
-            raise exceptions.InvalidRequest("The body is empty.", code="image.empty", field="body")
-        os.fdatasync(file.fileno())
-        uploads.complete(lease, received)
-
-
-def _wrong_length(announced: int, came: str) -> exceptions.InvalidRequest:
-    return exceptions.InvalidRequest(
-        f"{announced} bytes were announced, but {came}. Nothing was kept: send the data again.",
-        code="upload.size_mismatch",
-        field="body",
-    )
-
-
-def _body(timeout: float) -> Iterator[bytes]:
-    """The body as it comes. That it ends early raises nothing where its length was announced.
-
-    :param timeout: seconds without a byte after which the client counts as gone
-    """
-    environ = flask.request.environ
-    if "gunicorn.socket" in environ:
-        environ["gunicorn.socket"].settimeout(timeout)
-    size, largest = BLOCKS
-    while True:
-        began = time.monotonic()
-        try:
-            block = environ["wsgi.input"].read(size)
-        except OSError as error:        # a chunked body that is cut ends so too
-            LOG.info("The client went away: %s", error)
-            raise exceptions.InvalidRequest(
-                "The body was cut short. Nothing was kept: send the data again.",
-                code="upload.incomplete",
-                field="body",
-            ) from None
-        if not block:
-            return
-        # Large blocks are cheaper, but a slow client's lease must be renewed in time.
-        quick = time.monotonic() - began < QUICK_SECONDS
-        size = min(size * 2, largest) if quick else BLOCKS[0]
-        yield block
-
-
 @contextlib.contextmanager
-def _abandoned_on_error(lease: uploads.Lease) -> Iterator[None]:
+def _drained_on_error() -> Iterator[None]:
     try:
         yield
-    except BaseException:
-        uploads.abandon(lease)
+    except Exception:
+        receiving.drain()
         raise
-
-
-def _drain() -> None:
-    """Read on for a moment: most clients look for an answer only when all is sent."""
-    until = time.monotonic() + DRAIN_SECONDS
-    with contextlib.suppress(exceptions.InvalidRequest):
-        for _block in _body(DRAIN_SECONDS):
-            if time.monotonic() > until:
-                return

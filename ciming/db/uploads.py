@@ -16,6 +16,17 @@ from ciming.db import session as db
 
 LEASE_MS = 10_000
 
+EXPIRED = {
+    "code": "upload.expired",
+    "message": "The image data never came, or not all of it. Create the image again to start over.",
+    "cloud_request_id": None,
+}
+TERMINATED = {
+    "code": "upload.terminated",
+    "message": "The upload was given up by its user. Create the image again to start over.",
+    "cloud_request_id": None,
+}
+ENDED = (EXPIRED["code"], TERMINATED["code"])
 
 Room = Callable[[int, int], int]
 """Bytes that may still come, where so many are held or promised, and so many of those are to come."""
@@ -23,12 +34,16 @@ Room = Callable[[int, int], int]
 
 @dataclass(frozen=True)
 class Lease:
-    """The right to write the bytes of one Job: `size` of them where that is known, `room` at most."""
+    """The right to write the bytes of one Job from `start` on.
+
+    They are `size` in all where that is known, and `room` at most.
+    """
 
     job_id: str
     generation: int
     size: int | None
     room: int
+    start: int = 0
 
 
 def reserve(session: orm.Session, needed: int, room: Room, *, job_id: str, offset: int = 0) -> int:
@@ -45,64 +60,117 @@ def reserve(session: orm.Session, needed: int, room: Room, *, job_id: str, offse
     return left
 
 
-def begin(image_id: str, owner: str, size: int | None, expires_at: int, room: Room) -> Lease:
-    """Take the lease for a new upload from byte 0.
+def begin(
+    image_id: str, owner: str, size: int | None, expires_at: int, room: Room, *, offset: int | None = None
+) -> Lease:
+    """Take the lease: for a new upload from byte 0, or to go on from `offset`.
 
-    :param size: bytes announced with the request, if any
-    :raises Conflict: the image has its bytes, or somebody else is sending them
-    :raises InvalidRequest: `size` contradicts what was announced at create
+    :param size: bytes of the whole as this request announces them, if it does
+    :raises Conflict: the image has its bytes, somebody else is sending them, or `offset` is not where
+        they end
+    :raises Locked: the same of one who wants to go on while somebody else is sending
+    :raises Gone: the upload has expired, or was given up
+    :raises InvalidRequest: `size` contradicts what was announced at create, or nothing was
     :raises StagingFull: there is no room for it
     """
     with db.writer() as session:
-        upload = session.scalars(
-            sa.select(models.Upload)
-            .join(models.Job, models.Job.id == models.Upload.job_id)
-            .where(models.Job.image_id == image_id)
-        ).one_or_none()
-        _check_free(image_id, upload, size)
-        assert upload is not None
-        size = upload.size if size is None else size
-        lease = Lease(
-            upload.job_id,
-            upload.generation + 1,
-            size,
-            reserve(session, size or 1, room, job_id=upload.job_id),
-        )
+        job, upload = _find(session, image_id)
+        _check_open(image_id, job, upload)
+        assert job is not None and upload is not None
+        if upload.owner is not None and upload.leased_until > models.now():
+            raise _held(image_id, resuming=offset is not None)
+        size = _check_size(upload, size)
+        if offset is not None:
+            _check_offset(upload, offset, size)
+        start = offset or 0
+        room_left = reserve(session, (size or 1) - start, room, job_id=job.id, offset=start)
+        lease = Lease(job.id, upload.generation + 1, size, start + room_left, start)
         taken = session.execute(
             _if_held(lease, upload.generation).values(
                 owner=owner,
                 generation=lease.generation,
+                size=size if offset is not None else upload.size,
                 reserved=size or 0,
-                offset=0,
+                offset=start,
                 leased_until=models.now() + LEASE_MS,
                 expires_at=expires_at,
             )
         )
         if not db.changed_one(taken):
-            raise _in_progress(image_id)
+            raise _held(image_id, resuming=offset is not None)
         return lease
 
 
-def _check_free(image_id: str, upload: models.Upload | None, size: int | None) -> None:
+def _find(session: orm.Session, image_id: str) -> tuple[models.Job | None, models.Upload | None]:
+    """The Job that brings an Image's bytes in, and its upload as long as that is there."""
+    creates = (models.Job.image_id == image_id, models.Job.kind == "create")
+    job = session.scalars(sa.select(models.Job).where(*creates)).one_or_none()
+    return job, job.upload if job else None
+
+
+def _check_open(image_id: str, job: models.Job | None, upload: models.Upload | None) -> None:
+    if job is not None and job.error and job.error["code"] in ENDED:
+        raise exceptions.Gone(job.error["message"], code=job.error["code"])
     if upload is None or upload.complete:
         raise exceptions.Conflict(
             f"Image {image_id} takes no data: it has its data already, or its Job has ended.",
             code="image.has_data",
         )
-    if upload.owner is not None and upload.leased_until > models.now():
-        raise _in_progress(image_id)
+
+
+def _check_size(upload: models.Upload, size: int | None) -> int | None:
     if size is not None and upload.size not in (None, size):
         raise exceptions.InvalidRequest(
-            f"The body has {size} bytes, but {upload.size} were announced at create.",
+            f"The data has {size} bytes, but {upload.size} were announced before.",
             code="upload.size_mismatch",
             field="size",
         )
+    return upload.size if size is None else size
 
 
-def _in_progress(image_id: str) -> exceptions.Conflict:
-    return exceptions.Conflict(
-        f"Another upload to image {image_id} is under way.", code="upload.in_progress"
+def _check_offset(upload: models.Upload, offset: int, size: int | None) -> None:
+    if size is None:
+        raise exceptions.InvalidRequest(
+            "An upload in parts needs to know the size: give it at create, or as Upload-Length.",
+            code="upload.size_unknown",
+            field="Upload-Length",
+        )
+    if offset != upload.offset:
+        raise exceptions.Conflict(
+            f"The data that is here ends at byte {upload.offset}: go on from there.",
+            code="upload.wrong_offset",
+            field="Upload-Offset",
+        )
+
+
+def _held(image_id: str, *, resuming: bool) -> exceptions.CimingError:
+    kind, code = (
+        (exceptions.Locked, "upload.locked") if resuming else (exceptions.Conflict, "upload.in_progress")
     )
+    return kind(f"Another upload to image {image_id} is under way.", code=code)
+
+
+@dataclass(frozen=True)
+class State:
+    """How far an upload is: bytes of the whole (None: not known yet), and when it is given up."""
+
+    offset: int
+    size: int | None
+    expires_at: int | None
+
+
+def state(image: models.Image) -> State:
+    """How far the upload of an Image is; one that is whole stays so.
+
+    :raises Gone: it has expired, or was given up
+    """
+    with db.reader() as session:
+        job, upload = _find(session, image.id)
+        if upload is not None and not upload.complete:
+            return State(upload.offset, upload.size, upload.expires_at)
+        if image.size is None or (job is not None and job.error and job.error["code"] in ENDED):
+            _check_open(image.id, job, upload)
+        return State(image.size or 0, image.size, None)
 
 
 def commit(lease: Lease, offset: int, expires_at: int, room: Room) -> int:
@@ -136,10 +204,35 @@ def complete(lease: Lease, size: int) -> None:
         api.refresh(session, job)
 
 
-def abandon(lease: Lease) -> None:
-    """Give the lease back; the upload starts again at byte 0. Does nothing when it was lost."""
+def release(lease: Lease, offset: int) -> None:
+    """Give the lease back; the upload goes on later from `offset`. Does nothing when it was lost."""
     with db.writer() as session:
-        session.execute(_if_held(lease).values(offset=0, reserved=0, owner=None, leased_until=0))
+        session.execute(
+            _if_held(lease).values(offset=offset, reserved=offset, owner=None, leased_until=0)
+        )
+
+
+def terminate(image_id: str) -> str:
+    """Give an upload up for good; the id of its Job, which an engine then cleans up.
+
+    :raises Locked: somebody is sending
+    :raises Conflict: it is whole
+    :raises Gone: it has ended before
+    """
+    with db.writer() as session:
+        job, upload = _find(session, image_id)
+        _check_open(image_id, job, upload)
+        assert job is not None and upload is not None
+        free = sa.or_(models.Upload.owner.is_(None), models.Upload.leased_until <= models.now())
+        lease = Lease(job.id, upload.generation, None, 0, 0)
+        close = _if_held(lease).where(free).values(complete=True, owner=None)
+        if not db.changed_one(session.execute(close)):
+            raise _held(image_id, resuming=True)
+        job.wanted, job.stage, job.error = "cancel", "failed", TERMINATED
+        for target in job.targets:
+            target.status = "cancelled"
+        api.refresh(session, job)
+        return job.id
 
 
 def _if_held(lease: Lease, generation: int | None = None) -> sa.Update:

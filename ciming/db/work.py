@@ -15,7 +15,7 @@ from oslo_db import exception as oslo_db_exception
 from sqlalchemy import orm
 
 from ciming import exceptions
-from ciming.db import api, models, status
+from ciming.db import api, models, status, uploads
 from ciming.db import session as db
 
 AWAY = (
@@ -29,12 +29,6 @@ AWAY = (
 INTERNAL = {
     "code": "internal",
     "message": "Something in CIMinG went wrong. Please report the Job's id to its operator.",
-    "cloud_request_id": None,
-}
-
-UPLOAD_EXPIRED = {
-    "code": "upload.expired",
-    "message": "The image data never came. Create the image again to start over.",
     "cloud_request_id": None,
 }
 
@@ -310,7 +304,7 @@ def expire_uploads(marker: str) -> Sequence[str]:
             close = sa.update(upload).where(upload.job_id == row.id, *overdue)
             if not db.changed_one(session.execute(close.values(complete=True))):
                 continue        # it goes on after all
-            _fail_stage(row, UPLOAD_EXPIRED)
+            _fail_stage(row, uploads.EXPIRED)
             api.refresh(session, row)
             expired.append(row.id)
     return expired

@@ -4,11 +4,13 @@
 import hashlib
 import json
 import pathlib
+import time
 
 import pytest
 
 from tests import corpus
 from tests.functional import faulty
+from tests.functional.test_bad_input import the_error
 from tests.person import Person
 from tests.sandbox import ciming, sandbox
 
@@ -111,9 +113,34 @@ def test_token_ends_before_the_transfer(
         slow.throttle = len(data) / 12        # bytes a second
         slow.register(cloud, "zone-slow")
         member = Person(cloud, "member")
+        expired = {"X-Auth-Token": member.token()}
         made = member.create(clouds=["zone-a", "zone-slow"], size=len(data))
         member.put(made["image"]["id"], faulty.slowly(data, seconds=10))
+        file = f"images/{made['image']['id']}/file"
+        for method, path in (("GET", "jobs"), ("POST", "images"), ("PUT", file)):
+            answer = member.call(method, f"/v1/{path}", json={}, headers=expired)
+            the_error(answer, 401, "auth.required")
         job = member.wait(made["job"]["id"], seconds=90)
         assert job["status"] == "success", job
         assert slow.longest > 8, "the transfer did not outlive the token"
+        _goes_on_with_another_token(member, data)
         assert not member.trusts()
+
+
+def _goes_on_with_another_token(member: Person, data: bytes) -> None:
+    """A token that ends between two parts of an upload."""
+    made = member.create(size=len(data))
+    part = {
+        "Tus-Resumable": "1.0.0",
+        "Content-Type": "application/offset+octet-stream",
+        "X-Auth-Token": member.token(),
+    }
+    path = f"/v1/images/{made['image']['id']}/file"
+    first = member.call("PATCH", path, headers={**part, "Upload-Offset": "0"}, data=data[:100])
+    assert first.status_code == 204
+    time.sleep(9)
+    rest = {**part, "Upload-Offset": "100"}
+    the_error(member.call("PATCH", path, headers=rest, data=data[100:]), 401, "auth.required")
+    rest["X-Auth-Token"] = member.token()
+    assert member.call("PATCH", path, headers=rest, data=data[100:]).status_code == 204
+    assert member.wait(made["job"]["id"])["status"] == "success"

@@ -28,6 +28,8 @@ CLIENTS = {
     "show_cloud": Client("get_cloud", "multicloud cloud show"),
     "create_image": Client("create_image", "multicloud image create"),
     "upload_image": Client("upload_image", "multicloud image create --file"),
+    "show_upload": Client("upload_offset", "multicloud image upload"),
+    "continue_upload": Client("resume_upload", "multicloud image upload --file"),
     "list_images": Client("images", "multicloud image list"),
     "show_image": Client("get_image", "multicloud image show"),
     "list_jobs": Client("jobs", "multicloud job list"),
@@ -38,6 +40,8 @@ CLIENTS = {
 EXEMPT = {
     "list_versions": "the SDK's discovery asks for it by itself",
     "show_version": "the SDK's discovery asks for it by itself",
+    "show_upload_options": "for tus clients that do not know what the service can do",
+    "terminate_upload": "a method, terminate_upload; the command is to be job cancel",
 }
 """Operations without a method and command of their own, and why."""
 

@@ -13,7 +13,7 @@ from ciming import context, exceptions, policies
 from ciming.api import app
 
 ROOT = pathlib.Path(__file__).parents[2]
-PUBLIC = {("GET", "/"), ("GET", "/v1")}
+PUBLIC = {("GET", "/"), ("GET", "/v1"), ("OPTIONS", "/v1/images/{image}/file")}
 READS = {"cloud:list", "cloud:show", "image:list", "image:show", "job:list", "job:show"}
 WRITES = {"image:create", "image:upload"}
 ADMINS = {"all_projects"}

@@ -1,5 +1,4 @@
 # SPDX-License-Identifier: Apache-2.0
-import errno
 import hashlib
 import io
 import os
@@ -74,12 +73,14 @@ def test_incoming(tmp_path: pathlib.Path) -> None:
     made.remove("job")
 
 
-@pytest.mark.parametrize("error", [ValueError(), KeyboardInterrupt(), OSError(errno.EIO, "broken")])
-def test_incoming_leaves_no_part(tmp_path: pathlib.Path, error: BaseException) -> None:
+def test_discard(tmp_path: pathlib.Path) -> None:
     made = area(tmp_path)
-    with pytest.raises(type(error)), made.incoming("job", 1) as file:
+    with made.incoming("job", 1) as file:
         file.write(b"bytes")
-        raise error
+    made.discard("job", 2)
+    assert made.upload_path("job", 1).exists()
+    made.discard("job", 1)
+    made.discard("job", 1)
     assert not made.folder("job").exists()
 
 
@@ -90,7 +91,6 @@ def test_incoming_on_a_full_disk(tmp_path: pathlib.Path) -> None:
         with pathlib.Path("/dev/full").open("wb", buffering=0) as full:
             full.write(b"more")
     assert caught.value.__suppress_context__
-    assert not made.folder("job").exists()
 
 
 class Grudging(io.RawIOBase):
@@ -117,11 +117,9 @@ def test_write_all() -> None:
 
 def test_a_late_writer_spoils_nothing(tmp_path: pathlib.Path) -> None:
     made = area(tmp_path)
-    with pytest.raises(RuntimeError), made.incoming("job", 1) as late:
-        with made.incoming("job", 2) as successor:
-            late.write(b"old")
-            successor.write(b"new")
-        raise RuntimeError
+    with made.incoming("job", 1) as late, made.incoming("job", 2) as successor:
+        late.write(b"old")
+        successor.write(b"new")
     assert [path.name for path in made.folder("job").iterdir()] == ["upload.2"]
     assert made.upload_path("job", 2).read_bytes() == b"new"
 
@@ -131,9 +129,8 @@ def test_a_late_beginner_spoils_nothing(tmp_path: pathlib.Path) -> None:
     made = area(tmp_path)
     with made.incoming("job", 2) as successor:
         successor.write(b"ne")
-        with pytest.raises(RuntimeError), made.incoming("job", 1) as late:
+        with made.incoming("job", 1) as late:
             late.write(b"old")
-            raise RuntimeError
         successor.write(b"w")
     assert made.upload_path("job", 2).read_bytes() == b"new"
 
@@ -145,6 +142,53 @@ def test_what_a_dead_writer_left_is_removed(tmp_path: pathlib.Path) -> None:
     with made.incoming("job", 2) as file:
         file.write(b"whole")
     assert [path.name for path in made.folder("job").iterdir()] == ["upload.2"]
+
+
+def test_going_on_keeps_the_file_and_drops_what_was_not_committed(tmp_path: pathlib.Path) -> None:
+    made = area(tmp_path)
+    with made.incoming("job", 1) as file:
+        file.write(b"first, uncommitted")
+        inode = os.fstat(file.fileno()).st_ino
+    with made.incoming("job", 4, 6) as file:
+        assert os.fstat(file.fileno()).st_ino == inode
+        file.write(b"then")
+    assert [path.name for path in made.folder("job").iterdir()] == ["upload.4"]
+    assert made.upload_path("job", 4).read_bytes() == b"first,then"
+
+
+def test_a_sleeping_writer_spoils_nothing(tmp_path: pathlib.Path) -> None:
+    """Its lease ended while it slept: the successor goes on with a copy of what was committed."""
+    made = area(tmp_path)
+    with made.incoming("job", 1) as late:
+        late.write(b"first,")
+        with made.incoming("job", 2, 6) as successor:
+            late.write(b"too late")
+            successor.write(b"then")
+            late.write(b"and later")
+    assert [path.name for path in made.folder("job").iterdir()] == ["upload.2"]
+    assert made.upload_path("job", 2).read_bytes() == b"first,then"
+
+
+def test_a_copy_that_was_not_finished_is_no_start(tmp_path: pathlib.Path) -> None:
+    made = area(tmp_path)
+    with made.incoming("job", 1) as file:
+        file.write(b"first,")
+    made.upload_path("job", 2).write_bytes(b"fir")      # its maker was killed
+    with made.incoming("job", 3, 6) as file:
+        file.write(b"then")
+    assert [path.name for path in made.folder("job").iterdir()] == ["upload.3"]
+    assert made.upload_path("job", 3).read_bytes() == b"first,then"
+
+
+def test_who_wakes_after_a_takeover_has_lost(tmp_path: pathlib.Path) -> None:
+    made = area(tmp_path)
+    with made.incoming("job", 1) as file:
+        file.write(b"first,")
+    with made.incoming("job", 3, 6) as successor:
+        with pytest.raises(exceptions.Conflict), made.incoming("job", 2, 6):
+            pass
+        successor.write(b"then")
+    assert made.upload_path("job", 3).read_bytes() == b"first,then"
 
 
 def test_no_room_says_how_much() -> None:

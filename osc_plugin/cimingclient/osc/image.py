@@ -8,6 +8,7 @@ from osc_lib.cli import format_columns, parseractions
 
 from cimingclient.osc import columns, common, source, upload, watch
 from cimingclient.sdk import image as _image
+from cimingclient.sdk import job as _job
 
 FIELDS = (
     "id",
@@ -89,21 +90,65 @@ class CreateImage(watch.WatchingShowOne):
         _add_clouds(parser)
         _add_description(parser)
         _add_visibility(parser)
-        parser.add_argument("--wait", action="store_true", help="Wait until the image is in all its clouds")
-        parser.add_argument("--progress", action="store_true", help="Show how the upload goes")
+        _add_waiting(parser)
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> tuple[Sequence[str], Iterable[Any]]:
         with source.opened(parsed_args.file) as file:
             image, job = self.client.create_image(**_attributes(parsed_args, file.size))
-            with upload.reported(self, image, job):
-                line = upload.Line(self.app.stderr, parsed_args)
-                self.client.upload_image(image.id, file.stream, progress=line.sending)
-                line.sent()
-        if parsed_args.wait:
-            self.watch(job)
-        image = self.client.get_image(image.id)
-        return (*FIELDS, "job_id"), (*common.row(image, FIELDS, FORMATTERS), job.id)
+            _bring(self, image, job, file, parsed_args)
+        return _brought(self, image, job, parsed_args)
+
+
+class UploadImage(watch.WatchingShowOne):
+    """Send an image's data, or go on where an upload was interrupted.
+
+    Exit status with --wait: as for image create.
+    """
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        parser = super().get_parser(prog_name)
+        parser.add_argument("image", metavar="<image>", help="Image that waits for its data (name or ID)")
+        parser.add_argument(
+            "--file",
+            metavar="<file>",
+            required=True,
+            help="The whole local file, from its beginning; - reads standard input",
+        )
+        _add_waiting(parser)
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> tuple[Sequence[str], Iterable[Any]]:
+        image = common.found(self.client.find_image, parsed_args.image)
+        [job] = self.client.jobs(image_id=image.id, kind="create")
+        with source.opened(parsed_args.file) as file:
+            _bring(self, image, job, file, parsed_args)
+        return _brought(self, image, job, parsed_args)
+
+
+def _bring(
+    command: watch.WatchingShowOne,
+    image: _image.Image,
+    job: _job.Job,
+    file: source.Source,
+    parsed_args: argparse.Namespace,
+) -> None:
+    with upload.reported(command, image, job, parsed_args.file):
+        upload.send(command.client, image, file, upload.Line(command.app.stderr, parsed_args))
+
+
+def _brought(
+    command: watch.WatchingShowOne, image: _image.Image, job: _job.Job, parsed_args: argparse.Namespace
+) -> tuple[Sequence[str], Iterable[Any]]:
+    if parsed_args.wait:
+        command.watch(job)
+    image = command.client.get_image(image.id)
+    return (*FIELDS, "job_id"), (*common.row(image, FIELDS, FORMATTERS), job.id)
+
+
+def _add_waiting(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--wait", action="store_true", help="Wait until the image is in all its clouds")
+    parser.add_argument("--progress", action="store_true", help="Show how the upload goes")
 
 
 def _add_source(parser: argparse.ArgumentParser) -> None:

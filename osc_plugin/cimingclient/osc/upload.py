@@ -4,6 +4,7 @@
 import argparse
 import contextlib
 import dataclasses
+import shlex
 import time
 from collections.abc import Iterator
 from typing import TextIO
@@ -12,7 +13,8 @@ from keystoneauth1 import exceptions as ksa_exceptions
 from openstack import exceptions as sdk_exceptions
 from osc_lib import exceptions
 
-from cimingclient.osc import columns, common, progress, text
+from cimingclient.osc import columns, common, progress, source, text
+from cimingclient.sdk import _proxy
 from cimingclient.sdk import image as _image
 from cimingclient.sdk import job as _job
 
@@ -46,27 +48,38 @@ class Line:
             self._board.show([self._row])
 
 
+def send(client: _proxy.Proxy, image: _image.Image, file: source.Source, line: Line) -> None:
+    """Send the file's bytes: what is missing of them, where their number is known."""
+    if file.size is None and client.upload_offset(image.id).size is None:
+        client.upload_image(image.id, file.stream, progress=line.sending)
+    else:
+        client.resume_upload(image.id, file.stream, progress=line.sending)
+    line.sent()
+
+
 @contextlib.contextmanager
-def reported(command: common.ShowOne, image: _image.Image, job: _job.Job) -> Iterator[None]:
-    """Say what there is already when the bytes do not get there."""
-    created = f"Image {image.id} (Job {job.id}) was created, but did not get its bytes"
+def reported(command: common.ShowOne, image: _image.Image, job: _job.Job, file: str) -> Iterator[None]:
+    """Say what there is already, and how to go on, when the bytes do not get there."""
+    created = f"Image {image.id} (Job {job.id}) is there, but did not get all its bytes"
+    go_on = f"To go on: openstack multicloud image upload {image.id} --file {shlex.quote(file)}"
     try:
         yield
     except KeyboardInterrupt:
-        command.say(f"Interrupted. {created}.")
+        command.say(f"Interrupted. {created}. {go_on}")
         raise
     except (sdk_exceptions.SDKException, ksa_exceptions.ClientException) as exc:
         now = _asked(command, job) if _is_lost(exc) else None
         if now and now.status not in ("uploading", "error", "cancelled"):
             return  # all bytes are there, only the answer got lost
-        reason = columns.error(now.error) if now and now.error else _reason(exc)
-        raise exceptions.CommandError(f"{created}: {reason}") from exc
+        if now and now.error:
+            raise exceptions.CommandError(f"{created}: {columns.error(now.error)}") from exc
+        raise exceptions.CommandError(f"{created}: {_reason(exc)}\n{go_on}") from exc
 
 
 def _is_lost(exc: Exception) -> bool:
-    """Whether this is not the service's answer: the connection broke, or a proxy gave up."""
+    """Whether the Job can tell more: the connection broke, a proxy gave up, or the upload is gone."""
     status = getattr(exc, "status_code", None)
-    return isinstance(exc, ksa_exceptions.ClientException) or status in (502, 504)
+    return isinstance(exc, ksa_exceptions.ClientException) or status in (410, 502, 504)
 
 
 def _asked(command: common.ShowOne, job: _job.Job) -> _job.Job | None:

@@ -9,7 +9,7 @@ from urllib import parse
 
 from openstack import exceptions, proxy, resource
 
-from cimingclient.sdk import _transport, _waiting
+from cimingclient.sdk import _resuming, _transport, _waiting
 from cimingclient.sdk import body as _body
 from cimingclient.sdk import cloud as _cloud
 from cimingclient.sdk import image as _image
@@ -104,20 +104,81 @@ class Proxy(proxy.Proxy):
         if isinstance(data, str | os.PathLike):
             with pathlib.Path(data).open("rb") as source:
                 return self.upload_image(image, source, progress)
+        # Close: a service that refuses before it has read the body hangs up then, and does not
+        # go on reading only to keep the connection.
+        headers = {"Content-Type": "application/octet-stream", "Connection": "close"}
+        self._send(self.put, image, _body.Body(data, progress), headers)
+        return None
+
+    def upload_offset(self, image: str | _image.Image) -> _resuming.Offset:
+        """The bytes of an Image that the service has (`done`) of those there are (`size`).
+
+        :raises: an `HttpException` with status 410 when the upload has expired or was given up.
+        """
+        response = self.head(_file_of(image), headers=_resuming.HEADERS)
+        exceptions.raise_from_response(response)
+        return _offset(response)
+
+    def resume_upload(
+        self,
+        image: str | _image.Image,
+        data: str | os.PathLike[str] | BinaryIO,
+        progress: _body.Progress | None = None,
+        patience: float = _waiting.PATIENCE,
+    ) -> None:
+        """Send the bytes that the service does not have yet, and go on when the line breaks.
+
+        The size must be known: given at create, or that of `data`.
+
+        :param data: as for `upload_image`: the whole file, not only its rest. What cannot be
+            rewound is read up to the byte to go on from, and sent once.
+        :param progress: called with the bytes there are in the service and in all.
+        :param patience: seconds in which nothing more arrives, after which to give up.
+        :raises: `cimingclient.sdk.exceptions.SourceError` when the bytes cannot be read.
+        """
+        if isinstance(data, str | os.PathLike):
+            with pathlib.Path(data).open("rb") as source:
+                return self.resume_upload(image, source, progress, patience)
+        start, size = _body.extent(data)
+        length = {} if size is None else {"Upload-Length": str(size)}
+
+        def part(done: int) -> _resuming.Offset:
+            if size is not None:
+                data.seek(start)
+            body = _body.Body(data, progress, skip=done)
+            response = self._send(
+                self.patch, image, body, _resuming.PART | length | {"Upload-Offset": str(done)}
+            )
+            return _offset(response)
+
+        return _resuming.send(
+            lambda: self.upload_offset(image), part, again=size is not None, patience=patience
+        )
+
+    def terminate_upload(self, image: str | _image.Image) -> None:
+        """Give an unfinished upload up: what came is removed, the Job ends as `cancelled`."""
+        response = self.delete(_file_of(image), headers=_resuming.HEADERS)
+        exceptions.raise_from_response(response)
+
+    def _send(
+        self,
+        verb: Callable[..., Any],
+        image: str | _image.Image,
+        body: _body.Body,
+        headers: dict[str, str],
+    ) -> Any:
         _transport.mount(self.session, self.get_endpoint() or "")
-        body = _body.Body(data, progress)
-        response = self.put(
-            f"/images/{_quoted(resource.Resource._get_id(image))}/file",
+        response = verb(
+            _file_of(image),
             data=body,
-            # Close: a service that refuses before it has read the body hangs up then, and does not
-            # go on reading only to keep the connection.
-            headers={"Content-Type": "application/octet-stream", "Connection": "close"},
+            headers=headers,
             allow_reauth=body.replayable,
             # Not again behind the caller's back: gigabytes, and maybe a pipe.
             connect_retries=0,
             status_code_retries=0,
         )
-        return exceptions.raise_from_response(response)
+        exceptions.raise_from_response(response)
+        return response
 
     # Jobs
 
@@ -172,6 +233,15 @@ def _pick(
     if not matches and not ignore_missing:
         raise exceptions.NotFoundException(f"No {kind.__name__} found for {name_or_id}")
     return matches[0] if matches else None
+
+
+def _file_of(image: str | _image.Image) -> str:
+    return f"/images/{_quoted(resource.Resource._get_id(image))}/file"
+
+
+def _offset(response: Any) -> _resuming.Offset:
+    size = response.headers.get("Upload-Length")
+    return _resuming.Offset(int(response.headers["Upload-Offset"]), None if size is None else int(size))
 
 
 def _quoted(value: str) -> str:

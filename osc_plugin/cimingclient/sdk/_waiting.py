@@ -31,7 +31,7 @@ def wait(
         try:
             job = fetch()
         except (exceptions.HttpException, ksa_exceptions.ClientException) as exc:
-            if not _passes(exc) or time.monotonic() - answered > PATIENCE:
+            if not passes(exc) or time.monotonic() - answered > PATIENCE:
                 raise
         else:
             answered = time.monotonic()
@@ -46,7 +46,7 @@ def wait(
         time.sleep(pause if timeout is None else min(pause, timeout - waited))
 
 
-def _passes(exc: Exception) -> bool:
+def passes(exc: Exception) -> bool:
     """Whether it may go away by itself: a service that restarts, or has too much to do."""
     if isinstance(exc, exceptions.HttpException):
         return exc.status_code is not None and (exc.status_code >= 500 or exc.status_code == 429)

@@ -19,13 +19,17 @@ class Body:
 
     `len` is the number of bytes, or None for a pipe; requests reads it and announces the length,
     or sends chunks. Not `__len__`: an empty body would be false, and dropped.
+
+    :param skip: bytes at the beginning that the service has already.
     """
 
-    def __init__(self, source: BinaryIO, progress: Progress | None = None) -> None:
+    def __init__(self, source: BinaryIO, progress: Progress | None = None, skip: int = 0) -> None:
         self._source = source
         self._progress = progress
+        self._skip = skip
         self._started = False
-        self._start, self.len = extent(source)
+        self._start, self._total = extent(source)
+        self.len = None if self._total is None else max(0, self._total - skip)
 
     @property
     def replayable(self) -> bool:
@@ -38,11 +42,21 @@ class Body:
         self._started = True
         try:
             if self.replayable:
-                self._source.seek(self._start)
+                self._source.seek(self._start + self._skip)
+            else:
+                self._read_past()
             yield from self._blocks()
         except OSError as exc:
             # Of the file or the callback. The HTTP library would take it for the connection's.
             raise exceptions.SourceError(f"Cannot read the input: {exc}") from exc
+
+    def _read_past(self) -> None:
+        left = self._skip
+        while left:
+            block = self._source.read(min(BLOCK, left))
+            if not block:
+                raise exceptions.SourceError(f"The input ended before byte {self._skip}, where to go on.")
+            left -= len(block)
 
     def _blocks(self) -> Iterator[bytes]:
         sent = 0
@@ -50,10 +64,11 @@ class Body:
             yield block
             sent += len(block)
             if self._progress:
-                self._progress(sent, self.len)
+                self._progress(self._skip + sent, self._total)
         if self.len is not None and sent < self.len:
             raise exceptions.SourceError(
-                f"The input ended after {sent} of {self.len} bytes: it became shorter meanwhile."
+                f"The input ended after {self._skip + sent} of {self._total} bytes: it became shorter "
+                "meanwhile."
             )
 
     def _next(self, sent: int) -> int:

@@ -20,6 +20,7 @@ from urllib import parse
 from wsgiref import simple_server
 
 Json = dict[str, Any]
+BLOCK = 1 << 20
 _FAR = "2999-01-01T00:00:00.000000Z"
 
 
@@ -32,15 +33,18 @@ class Refusal:
     code: str = "request.invalid"
     field: str | None = None
     read: bool = True
+    keep: bool = False  # what came of an upload,
+    part: int | None = None  # or so much of it
 
 
-#: Instead of an answer, the connection is cut.
+#: Instead of an answer, the connection is cut: at once, in mid-body, or when all was taken in.
 HANG_UP = Refusal(0, "")
+LOSE_ANSWER = Refusal(0, "", keep=True)
 
 
 @dataclasses.dataclass
 class Received:
-    """One body that came with a PUT."""
+    """One body that came with a PUT or PATCH."""
 
     size: int
     sha256: str
@@ -71,10 +75,13 @@ class Stub:
         self.refusals: dict[str, list[Refusal]] = {}
         #: The same, for bytes of whatever image.
         self.refuse_files: list[Refusal] = []
+        self.refuse_heads: list[Refusal] = []
         self.page_length = 2
         self.calls: list[str] = []
         self.created: list[Json] = []
         self.received: list[Received] = []
+        #: Bytes of the one upload that are here.
+        self.offset = 0
         self.tokens = 0
         self.service_type = "multicloud"
         self._server = simple_server.make_server("127.0.0.1", 0, self, _Server, _Handler)
@@ -106,13 +113,16 @@ class Stub:
         return [text]
 
     def _answer(self, call: str, environ: Json) -> tuple[int, dict[str, str], Json | None]:
-        is_file = re.fullmatch("PUT /v1/images/.*/file", call)
-        if refusals := (self.refuse_files if is_file else None) or self.refusals.get(call):
+        is_file = re.fullmatch("(PUT|PATCH) /v1/images/.*/file", call)
+        is_head = re.fullmatch("HEAD /v1/images/.*/file", call)
+        general = self.refuse_files if is_file else self.refuse_heads if is_head else None
+        if refusals := general or self.refusals.get(call):
             refusal = refusals.pop(0)
-            if refusal is HANG_UP:
+            if refusal.read and refusal is not HANG_UP:
+                size = self._receive(environ, refusal.part)
+                self.offset += size if refusal.keep else 0
+            if not refusal.status:
                 raise ConnectionAbortedError
-            if refusal.read:
-                self._receive(environ)
             return refusal.status, {}, _error(refusal)
         if call.startswith(("GET /identity", "POST /identity")):
             return self._identity(call)
@@ -121,8 +131,10 @@ class Stub:
         if call == "POST /v1/images":
             return self._create(json.loads(_body(environ)))
         if is_file:
-            self._receive(environ)
-            return 204, {}, None
+            self.offset += self._receive(environ)
+            return 204, self._upload(environ), None
+        if is_head:
+            return 200, self._upload(environ), None
         return self._read(call, dict(parse.parse_qsl(environ["QUERY_STRING"])))
 
     def _read(self, call: str, query: dict[str, str]) -> tuple[int, dict[str, str], Json | None]:
@@ -157,13 +169,20 @@ class Stub:
         begin = states[0] | {"status": "uploading"}
         return 202, {"Location": f"/v1/jobs/{begin['id']}"}, {"image": made, "job": begin}
 
-    def _receive(self, environ: Json) -> None:
+    def _upload(self, environ: Json) -> dict[str, str]:
+        size = environ.get("HTTP_UPLOAD_LENGTH") or (self.created and self.created[-1].get("size"))
+        return {"Upload-Offset": str(self.offset)} | ({"Upload-Length": str(size)} if size else {})
+
+    def _receive(self, environ: Json, part: int | None = None) -> int:
         digest, size = hashlib.sha256(), 0
         for block in _blocks(environ):
+            if part is not None and size >= part:
+                break
             digest.update(block)
             size += len(block)
         length, token = environ["CONTENT_LENGTH"], environ.get("HTTP_X_AUTH_TOKEN", "")
         self.received.append(Received(size, digest.hexdigest(), length, token))
+        return size
 
     def _identity(self, call: str) -> tuple[int, dict[str, str], Json]:
         if call.startswith("GET"):
@@ -287,7 +306,7 @@ def _blocks(environ: Json) -> Iterator[bytes]:
         return
     left = int(environ["CONTENT_LENGTH"] or 0)
     while left:
-        block = stream.read(min(left, 1 << 20))
+        block = stream.read(min(left, BLOCK))
         if not block:
             return
         left -= len(block)

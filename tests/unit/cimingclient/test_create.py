@@ -180,15 +180,19 @@ def test_a_refused_upload_tells_what_there_is(
     stub.refuse_files.append(full)
     with pytest.raises(exceptions.CommandError) as caught:
         run(image.CreateImage, "demo", "--file", str(path), "--all-clouds", "--wait")
-    made = f"Image {stub.images[0]['id']} (Job j) was created, but did not get its bytes"
+    image_id = stub.images[0]["id"]
+    made = f"Image {image_id} (Job j) is there, but did not get all its bytes"
     told = "No room in the staging area (HTTP 507) (Request-ID: req-stub)"
-    assert str(caught.value) == f"{made}: {told}"
+    go_on = f"To go on: openstack multicloud image upload {image_id} --file {path}"
+    assert str(caught.value) == f"{made}: {told}\n{go_on}"
 
 
-def test_where_the_answer_is_lost_the_job_tells(stub: _stub.Stub, run: conftest.Runner, disk: str) -> None:
+def test_where_the_upload_has_ended_the_job_tells_why(
+    stub: _stub.Stub, run: conftest.Runner, disk: str
+) -> None:
     error = {"code": "staging.full", "message": "No room in the staging area"}
     stub.outcome = [_stub.job("error", identity="j", error=error)]
-    stub.refuse_files.append(_stub.HANG_UP)
+    stub.refuse_heads.append(_stub.Refusal(410, "It has ended", read=False))
     with pytest.raises(exceptions.CommandError, match=r"No room .* \[staging.full\]"):
         run(image.CreateImage, "demo", "--file", disk, "--all-clouds")
 
@@ -197,8 +201,21 @@ def test_where_only_the_answer_is_lost_the_work_goes_on(
     stub: _stub.Stub, run: conftest.Runner, disk: str
 ) -> None:
     stub.outcome = [_stub.job(status, identity="j") for status in ("queued", "running", "success")]
-    stub.refuse_files.append(_stub.HANG_UP)
+    stub.refuse_files.append(_stub.LOSE_ANSWER)
     assert run(image.CreateImage, "demo", "--file", disk, "--all-clouds", "--wait").status == 0
+    assert [got.size for got in stub.received] == [len(DATA)]
+
+
+def test_an_upload_goes_on(stub: _stub.Stub, run: conftest.Runner, disk: str) -> None:
+    stub.outcome = [_stub.job("uploading", identity="j")]
+    stub.refuse_files.append(_stub.Refusal(507, "No room", keep=True, part=1 << 20))
+    with pytest.raises(exceptions.CommandError, match="No room"):
+        run(image.CreateImage, "demo", "--file", disk, "--all-clouds")
+    stub.jobs["j"] = [{**stub.jobs["j"][0], "status": "success"}]
+    shown = run(image.UploadImage, "demo", "--file", disk, "--progress", "--wait", "-f", "json")
+    assert shown.json["job_id"] == "j"
+    assert "2.0 MiB of 3.0 MiB" in shown.stderr or "3.0 MiB of 3.0 MiB" in shown.stderr
+    assert [got.size for got in stub.received] == [1 << 20, len(DATA) - (1 << 20)]
 
 
 def test_a_job_that_cannot_be_watched_any_more_goes_on(stub: _stub.Stub, run: conftest.Runner) -> None:

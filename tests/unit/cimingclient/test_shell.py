@@ -129,6 +129,8 @@ def test_ctrl_c_during_the_upload_tells_what_there_is(stub: _stub.Stub, start: S
     process.stderr.readline()
     process.send_signal(signal.SIGINT)
     stdout, stderr = process.communicate(timeout=60)
-    made = f"Image {stub.images[0]['id']} (Job j) was created, but did not get its bytes"
+    image_id = stub.images[0]["id"]
+    made = f"Image {image_id} (Job j) is there, but did not get all its bytes"
+    go_on = f"To go on: openstack multicloud image upload {image_id} --file -"
     assert (process.returncode, stdout) == (130, "")
-    assert stderr.splitlines()[-1] == f"Interrupted. {made}."
+    assert stderr.splitlines()[-1] == f"Interrupted. {made}. {go_on}"

@@ -150,3 +150,69 @@ def test_a_failing_callback_is_not_taken_for_the_connection(client: _proxy.Proxy
 
     with pytest.raises(sdk_exceptions.SourceError, match="nobody reads"):
         client.upload_image("i", path, progress=broken)
+
+
+# Going on, on a line that breaks
+
+
+def test_what_is_missing_is_sent(stub: _stub.Stub, client: _proxy.Proxy, path: pathlib.Path) -> None:
+    stub.offset = 1000
+    seen: list[tuple[int, int | None]] = []
+    client.resume_upload("i", path, progress=lambda *args: seen.append(args))
+    [got] = stub.received
+    assert (got.size, got.sha256) == (len(DATA) - 1000, hashlib.sha256(DATA[1000:]).hexdigest())
+    assert seen[0] == (1000 + body.BLOCK, len(DATA)) and seen[-1] == (len(DATA), len(DATA))
+
+
+@pytest.mark.parametrize("status", [0, 502])
+def test_a_broken_line_is_mended(
+    stub: _stub.Stub, client: _proxy.Proxy, path: pathlib.Path, status: int
+) -> None:
+    stub.refuse_files.append(_stub.Refusal(status, "", keep=True, part=body.BLOCK))
+    client.resume_upload("i", path)
+    assert [got.size for got in stub.received] == [body.BLOCK, len(DATA) - body.BLOCK]
+    assert stub.received[-1].sha256 == hashlib.sha256(DATA[body.BLOCK :]).hexdigest()
+
+
+@pytest.mark.parametrize("code", ["upload.locked", "upload.incomplete", "upload.wrong_offset"])
+def test_what_passes_is_waited_for(
+    stub: _stub.Stub, client: _proxy.Proxy, path: pathlib.Path, code: str
+) -> None:
+    stub.refuse_files.append(_stub.Refusal(423, "Not yet", code))
+    client.resume_upload("i", path)
+    assert stub.offset == len(DATA)
+
+
+def test_patience_ends(stub: _stub.Stub, client: _proxy.Proxy, path: pathlib.Path) -> None:
+    stub.refuse_files += [_stub.Refusal(503, "Away")] * 1000
+    with pytest.raises(exceptions.HttpException, match="Away"):
+        client.resume_upload("i", path, patience=1.0)
+
+
+def test_what_does_not_pass_is_told_at_once(
+    stub: _stub.Stub, client: _proxy.Proxy, path: pathlib.Path
+) -> None:
+    stub.refuse_files.append(_stub.Refusal(409, "It has its data", "image.has_data"))
+    with pytest.raises(exceptions.HttpException, match="It has its data"):
+        client.resume_upload("i", path)
+    assert len(stub.received) == 1
+
+
+def test_a_pipe_is_read_up_to_where_to_go_on(stub: _stub.Stub, client: _proxy.Proxy) -> None:
+    stub.created.append({"size": len(DATA)})
+    stub.offset = 1000
+    with pipe(DATA) as stream:
+        client.resume_upload("i", stream)
+    [got] = stub.received
+    assert (got.size, got.sha256, got.length) == (
+        len(DATA) - 1000,
+        hashlib.sha256(DATA[1000:]).hexdigest(),
+        "",
+    )
+
+
+def test_a_pipe_that_ends_before_that_is_an_error(stub: _stub.Stub, client: _proxy.Proxy) -> None:
+    stub.created.append({"size": len(DATA)})
+    stub.offset = 1000
+    with pipe(b"less") as stream, pytest.raises(sdk_exceptions.SourceError, match="before byte 1000"):
+        client.resume_upload("i", stream)

@@ -83,13 +83,13 @@ def test_a_lease_that_ended_writes_nothing(ended: str, monkeypatch: pytest.Monke
     if ended == "expired":
         time.sleep(0.03)
     else:
-        uploads.abandon(late)
+        uploads.release(late, 0)
     successor = begin(job, owner="api-2")
     assert successor.generation == 2
     before = rows.everything()
     refused(lambda: commit(late, 200), "upload.lost")
     refused(lambda: uploads.complete(late, rows.SIZE), "upload.lost")
-    uploads.abandon(late)
+    uploads.release(late, 0)
     assert rows.everything() == before
     uploads.complete(successor, rows.SIZE)
 
@@ -113,7 +113,7 @@ def test_an_abandoned_upload_starts_over() -> None:
     job = rows.make_job(stage="uploading")
     lease = begin(job)
     commit(lease, 100)
-    uploads.abandon(lease)
+    uploads.release(lease, 0)
     row = api.get_job(job.id, None).upload
     assert row is not None
     assert (row.offset, row.owner, row.complete) == (0, None, False)
@@ -124,7 +124,7 @@ def test_a_complete_upload_is_not_abandoned() -> None:
     lease = begin(job)
     uploads.complete(lease, rows.SIZE)
     before = rows.everything()
-    uploads.abandon(lease)
+    uploads.release(lease, 0)
     refused(lambda: uploads.complete(lease, rows.SIZE), "upload.lost")
     assert rows.everything() == before
 
@@ -172,7 +172,7 @@ def test_who_brings_nothing_holds_nothing() -> None:
     rows.make_job(stage="uploading", size=100)
     for lease in (begin(rows.make_job(stage="uploading", size=size), 300) for size in (300, None)):
         commit(lease, 50)
-        uploads.abandon(lease)
+        uploads.release(lease, 0)
     begin(rows.make_job(stage="uploading", size=None), room=area.room)
     assert area.told == [(0, 0)]
 
@@ -199,3 +199,102 @@ def test_two_that_have_room_for_one() -> None:
 
     with futures.ThreadPoolExecutor(2) as pool:
         assert sorted(pool.map(attempt, jobs)) == ["1", "staging.full"]
+
+
+# Going on
+
+
+def resume(
+    job: models.Job, offset: int, size: int | None = None, room: uploads.Room = endless
+) -> uploads.Lease:
+    return uploads.begin(job.image_id, "api-2", size, later(), room, offset=offset)
+
+
+def stopped_at(offset: int) -> models.Job:
+    """A Job whose upload was let go of at an offset."""
+    job = rows.make_job(stage="uploading")
+    uploads.release(begin(job), offset)
+    return job
+
+
+def test_going_on_from_where_it_stopped() -> None:
+    job = stopped_at(100)
+    assert uploads.state(job.image).offset == 100
+    lease = resume(job, 100)
+    assert (lease.start, lease.generation, lease.size) == (100, 2, rows.SIZE)
+    assert lease.room == 100 + (1 << 40)
+    uploads.complete(lease, rows.SIZE)
+    state = uploads.state(api.get_image(job.image_id, None))
+    assert (state.offset, state.size, state.expires_at) == (rows.SIZE, rows.SIZE, None)
+
+
+@pytest.mark.parametrize("offset", [0, 99, 101, rows.SIZE])
+def test_a_wrong_offset_changes_nothing(offset: int) -> None:
+    job = stopped_at(100)
+    before = rows.everything()
+    refused(lambda: resume(job, offset), "upload.wrong_offset")
+    assert rows.everything() == before
+
+
+def test_a_second_writer_is_locked_out() -> None:
+    job = rows.make_job(stage="uploading")
+    lease = begin(job)
+    commit(lease, 100)
+    with pytest.raises(exceptions.Locked):
+        resume(job, 100)
+    uploads.release(lease, 100)
+    assert resume(job, 100).generation == 2
+
+
+def test_a_whole_upload_starts_over_what_came_in_parts() -> None:
+    job = stopped_at(100)
+    assert begin(job).start == 0
+    assert uploads.state(job.image).offset == 0
+
+
+def test_parts_need_to_know_the_size() -> None:
+    job = rows.make_job(stage="uploading", size=None)
+    refused(lambda: resume(job, 0), "upload.size_unknown")
+    uploads.release(resume(job, 0, 300), 10)
+    refused(lambda: resume(job, 10, 301), "upload.size_mismatch")
+    assert resume(job, 10).size == 300
+
+
+def test_what_is_here_needs_no_more_room() -> None:
+    job = stopped_at(100)
+    refused(lambda: resume(job, 100, room=lambda _held, _coming: rows.SIZE - 101), "staging.full")
+    assert resume(job, 100, room=lambda _held, _coming: rows.SIZE - 100).room == rows.SIZE
+
+
+def test_giving_up() -> None:
+    job = stopped_at(100)
+    assert uploads.terminate(job.image_id) == job.id
+    row = api.get_job(job.id, None)
+    assert (row.wanted, row.stage, row.error) == ("cancel", "failed", uploads.TERMINATED)
+    assert {target.status for target in row.targets} == {"cancelled"}
+    for call in (
+        lambda: resume(job, 100),
+        lambda: begin(job),
+        lambda: uploads.state(row.image),
+        lambda: uploads.terminate(job.image_id),
+    ):
+        with pytest.raises(exceptions.Gone):
+            call()
+
+
+def test_giving_up_what_is_under_way_or_whole() -> None:
+    job = rows.make_job(stage="uploading")
+    lease = begin(job)
+    refused(lambda: uploads.terminate(job.image_id), "upload.locked")
+    uploads.complete(lease, rows.SIZE)
+    refused(lambda: uploads.terminate(job.image_id), "image.has_data")
+
+
+def test_a_sleeper_is_given_up_and_writes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(uploads, "LEASE_MS", 0)
+    job = rows.make_job(stage="uploading")
+    lease = begin(job)
+    time.sleep(0.002)
+    uploads.terminate(job.image_id)
+    refused(lambda: commit(lease, 1), "upload.lost")
+    refused(lambda: uploads.complete(lease, rows.SIZE), "upload.lost")
