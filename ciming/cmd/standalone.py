@@ -13,6 +13,7 @@ from typing import Any
 from gunicorn.app import base as gunicorn
 from oslo_config import cfg
 from oslo_log import log
+from oslo_utils import netutils
 
 from ciming import cmd, config, rpc, staging, trusts
 from ciming.db import session
@@ -28,7 +29,7 @@ class Standalone(gunicorn.BaseApplication):  # type: ignore[misc]  # gunicorn is
     def load_config(self) -> None:
         api = cfg.CONF.api
         settings = {
-            "bind": f"{api.bind_host}:{api.bind_port}",
+            "bind": f"{netutils.escape_ipv6(api.bind_host)}:{api.bind_port}",
             "pidfile": api.pid_file,
             "proc_name": "ciming-standalone",
             "worker_class": "gthread",

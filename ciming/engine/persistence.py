@@ -52,13 +52,6 @@ class _Connection(impl_sqlalchemy.Connection):  # type: ignore[misc]  # TaskFlow
         """Nothing is held between transactions."""
 
 
-def forget(job_id: str) -> None:
-    """Drop the LogBook of a Job that has ended, if there is one."""
-    backend = impl_sqlalchemy.SQLAlchemyBackend({}, engine=db.writing_engine())
-    with contextlib.suppress(tf_exceptions.NotFound):
-        _Connection(backend).destroy_logbook(job_id)
-
-
 class FencedBackend(impl_sqlalchemy.SQLAlchemyBackend):  # type: ignore[misc]
     """A backend for the flows of one claimed Job."""
 
@@ -68,3 +61,14 @@ class FencedBackend(impl_sqlalchemy.SQLAlchemyBackend):  # type: ignore[misc]
 
     def get_connection(self) -> Any:
         return self._connection
+
+
+def forget(job_id: str, claim: work.Claim | None = None) -> None:
+    """Drop the LogBook of a Job, if there is one.
+
+    :param claim: ours on the Job; None where it has ended
+    """
+    unfenced = impl_sqlalchemy.SQLAlchemyBackend({}, engine=db.writing_engine())
+    backend = FencedBackend(claim) if claim else unfenced
+    with contextlib.suppress(tf_exceptions.NotFound):
+        _Connection(backend).destroy_logbook(job_id)

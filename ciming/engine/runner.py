@@ -66,15 +66,23 @@ class Runner:
         except Exception:
             LOG.exception("Job %s: unexpected error", claim.job_id)
             self._stopping.wait(cfg.CONF.engine.max_retry_delay)
-            self._hand_back(claim, give_up=True)
+            self._hand_back(claim, self._give_up)
         finally:
             self.running.discard(claim.job_id)
 
+    def _give_up(self, claim: work.Claim) -> None:
+        """End what has not ended, and leave nothing of it in the clouds."""
+        job = work.load(claim)
+        for target in job.targets:
+            if target.attempts and target.status not in status.TARGET_ENDS:
+                tools.TargetTools(claim, job, self._stopping, target).withdraw()
+        work.give_up(claim)
+
     @staticmethod
-    def _hand_back(claim: work.Claim, give_up: bool = False) -> None:
+    def _hand_back(claim: work.Claim, before: Callable[[work.Claim], None] | None = None) -> None:
         try:
-            if give_up:
-                work.give_up(claim)
+            if before:
+                before(claim)
             work.release(claim)
         except exceptions.Interrupted as reason:
             LOG.info("Job %s: not handed back: %s", claim.job_id, reason)
@@ -124,6 +132,7 @@ class Runner:
 
     def _end(self, claim: work.Claim) -> None:
         """Clean up, then end the Job: who sees it ended finds nothing left over."""
+        work.check(claim)
         job = work.load(claim)
         if job.stage == "failed":
             code = str((job.error or work.INTERNAL)["code"])
@@ -132,7 +141,7 @@ class Runner:
             purge = all(target.status == "success" for target in job.targets)
         if purge:
             self._area.remove(job.id)
-            persistence.forget(job.id)
+            persistence.forget(job.id, claim)
         if job.trust_id and trusts.delete(job.trust_id):
             work.trust_deleted(job.id, job.trust_id)
         LOG.info("Job %s: ended: %s", job.id, work.finish(claim, purge=purge))

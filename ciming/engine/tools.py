@@ -24,13 +24,14 @@ LOG = log.getLogger(__name__)
 Result = TypeVar("Result")
 PROGRESS_SECONDS = 0.5
 ASK_SECONDS = 2.0
+LONGEST = 2000      # characters of a cloud's own words
 
 
 def fault(error: exceptions.CimingError) -> dict[str, Any]:
     """An error as rows and answers have it."""
     return {
         "code": error.code,
-        "message": error.detail,
+        "message": error.detail[:LONGEST],
         "cloud_request_id": getattr(error, "cloud_request_id", None),
     }
 
@@ -99,8 +100,12 @@ class Tools(abc.ABC):
         """What the Target failed of is known; that its traces are still there, only at the end."""
         if final:
             first = self._fault or fault(error)
-            left = f"What was begun there could not be removed: {error.detail}"
+            left = f"What was begun there{self._begun()} could not be removed: {error.detail[:LONGEST]}"
             self._write(error={**first, "message": f"{first['message']} {left}"})
+
+    def _begun(self) -> str:
+        """What there is to be removed, as far as we know."""
+        return ""
 
     @staticmethod
     def _again(failures: int, error: exceptions.CimingError) -> bool:
@@ -208,6 +213,9 @@ class TargetTools(Tools):
         """Remove what this Target made in its cloud; what can not be removed is said in its error."""
         with contextlib.suppress(exceptions.CimingError):
             self.undo(lambda: self.provider.discard(self.key))
+
+    def _begun(self) -> str:
+        return f" ({', '.join(map(str, self.checkpoint.values()))})" if self.checkpoint else ""
 
     def save_checkpoint(self, checkpoint: Mapping[str, Any]) -> None:
         work.update_target(self.claim, self.key, checkpoint=dict(checkpoint))

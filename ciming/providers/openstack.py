@@ -54,6 +54,8 @@ class OpenStack(base.Provider):
         if image is None:       # its upload hangs for ever: only deleting helps, and burns the UUID
             self.discard(key)
             image = self._create(staged, spec, key)
+        if not transfer.checkpoint or transfer.checkpoint.get("image") != image["id"]:
+            transfer.save_checkpoint({"image": image["id"]})    # who has to clean up by hand needs it
         if image["status"] != "active":
             self._call(
                 "PUT",

@@ -97,7 +97,7 @@ def test_what_can_not_be_removed_is_said(
     job = member.bring(qcow2, clouds=["zone-flaky"])
     error = job["targets"][0]["error"]
     assert error["code"] == "cloud.unavailable"
-    assert "could not be removed" in error["message"]
+    assert f"({job['image_id']}) could not be removed" in error["message"]
     member.zone("zone-b").image.delete_image(job["image_id"])
 
 

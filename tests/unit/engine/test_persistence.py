@@ -228,3 +228,13 @@ def test_forget(job: models.Job, tools: Tools) -> None:
     counts = {table: len(left[table]) for table in ("logbooks", "flowdetails", "atomdetails")}
     assert counts == {"logbooks": 1, "flowdetails": 2, "atomdetails": 3}
     assert other.id in str(left["logbooks"])
+
+
+def test_forget_is_not_for_who_lost_the_job(job: models.Job, tools: Tools) -> None:
+    lost = rows.take(job.id)
+    flows(lost).run("three", flow, tools=tools)
+    rows.take(job.id, "engine-2")
+    before = rows.everything()
+    with pytest.raises(exceptions.ClaimLost):
+        persistence.forget(job.id, lost)
+    assert rows.everything() == before

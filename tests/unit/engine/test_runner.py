@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the runner does when something happens that nobody thought of, on a real database file."""
+
+import pathlib
+import threading
+from typing import Any
+
+import pytest
+
+from ciming import staging
+from ciming.db import api, work
+from ciming.engine import runner, tools
+from tests.unit import rows
+
+
+@pytest.fixture
+def made(database: object, tmp_path: pathlib.Path) -> runner.Runner:
+    area = staging.StagingArea(str(tmp_path / "staging"), quota=0, keep_free=0)
+    stopping = threading.Event()
+    stopping.set()      # so that it does not wait before it gives up
+    return runner.Runner(area, stopping)
+
+
+def test_what_was_begun_is_withdrawn_before_a_job_is_given_up(
+    made: runner.Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """zone-a has ended, zone-b was begun, zone-c was not: only zone-b can have left something."""
+    withdrawn: list[str] = []
+    monkeypatch.setattr(tools.TargetTools, "withdraw", lambda kit: withdrawn.append(kit.key))
+
+    def broken(*_: Any) -> None:
+        raise RuntimeError("nobody thought of this")
+
+    monkeypatch.setattr(made, "_stage_and_publish", broken)
+    job = rows.make_job(zones=("zone-a", "zone-b", "zone-c"))
+    claim = rows.take(job.id)
+    work.staged(claim, disk_format="raw", virtual_size=512, digests={"sha256": "", "sha512": ""})
+    ended, begun, _ = job.targets
+    work.add_link(claim, ended.id, "ref", "bytes")
+    work.update_target(claim, begun.id, step="upload", status="running")
+    made._run(claim)
+    assert withdrawn == [begun.id]
+    row = api.get_job(job.id, None)
+    assert [target.status for target in row.targets] == ["success", "error", "error"]
+    assert row.owner is None
