@@ -7,6 +7,11 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 MIB = 1 << 20
+UPLOADS = {
+    "floor": "floor: curl into a bare application",
+    "put": "PUT",
+    "tus": "tus, parts of 64 MiB",
+}
 
 
 class Round(NamedTuple):
@@ -51,6 +56,17 @@ def memory(found: Mapping[int, Memory]) -> None:
         say(f"{f'{size} MiB image':34}{before / MIB:10.1f}{most / MIB:9.1f}")
     peaks = [most for _, most in found.values()]
     say(f"{'difference            wanted ≤ 32':34}{(peaks[-1] - peaks[0]) / MIB:19.1f}")
+
+
+def uploads(found: Mapping[str, Sequence[float]]) -> None:
+    """Print how long each way into the staging area took, and its speed against the floor's."""
+    numbers = "".join(f"{number:8}" for number in range(1, len(found["floor"]) + 1))
+    say(f"\n{'seconds in round':36}{numbers}{'median':>9}")
+    for name, what in UPLOADS.items():
+        _line(what, found[name])
+    for name in ("put", "tus"):
+        ratios = [floor / ours for floor, ours in zip(found["floor"], found[name], strict=True)]
+        _line(f"speed of {name} / floor     wanted ≥ 0.8", ratios)
 
 
 def say(text: str) -> None:
