@@ -46,7 +46,8 @@ API_OPTS: list[cfg.Opt] = [
         "upload_timeout",
         default=60.0,
         min=1,
-        help="Seconds without a byte after which an upload's connection is given up.",
+        help="Seconds without a byte after which a client's connection is given up: one that sends an "
+        "image whole, or the head of any request.",
     ),
     cfg.StrOpt("pid_file", help="File into which ciming-standalone writes its process id."),
     cfg.IntOpt(

@@ -7,6 +7,8 @@ One gunicorn worker serves the API; the engine's threads run beside it.
 import ctypes
 import os
 import signal
+import socket
+import struct
 import sys
 from typing import Any
 
@@ -79,9 +81,18 @@ def die_with_parent(_arbiter: Any, worker: Any) -> None:
         os._exit(1)
 
 
+def give_up_silent_clients(worker: Any) -> None:
+    """gunicorn waits for the rest of a request's head for ever, in a thread: let the kernel end that."""
+    seconds, rest = divmod(float(cfg.CONF.api.upload_timeout), 1)
+    patience = struct.pack("ll", int(seconds), int(rest * 1_000_000))
+    for listener in worker.sockets:     # what it accepts inherits this
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, patience)
+
+
 def start_engine(worker: Any) -> None:
     from ciming.engine import service
 
+    give_up_silent_clients(worker)
     session.keep_open()
     worker.engine = service.Engine()
     worker.engine.start()

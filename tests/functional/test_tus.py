@@ -448,6 +448,20 @@ def test_a_thousand_half_open_uploads(another: Another) -> None:
         give_up(member, image_id)
 
 
+def test_clients_that_fall_silent_in_mid_head(another: Another) -> None:
+    """More of them than there are threads hold the service up no longer than the configured time."""
+    silenced, member = another({("api", "upload_timeout"): "2", ("api", "threads"): "8"})
+    member.token()
+    lines = [connection(silenced) for _ in range(16)]
+    try:
+        for line in lines:
+            line.sendall(b"PATCH /v1/images/x/file HTTP/1.1\r\nHost:")
+        assert member.get("/v1/images").status_code == 200
+    finally:
+        for line in lines:
+            line.close()
+
+
 def give_up(member: Person, image_id: str) -> None:
     """As soon as nobody sends any more; its Job, and with it the trust, ends then."""
     soon(lambda: member.call("DELETE", file_of(image_id), headers=TUS).status_code == 204, 30)
