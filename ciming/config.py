@@ -9,7 +9,7 @@ from keystoneauth1 import loading as ks_loading
 from oslo_config import cfg
 from oslo_db import options as db_options
 from oslo_log import log
-from oslo_middleware import healthcheck
+from oslo_middleware import cors, healthcheck, http_proxy_to_wsgi
 from oslo_policy import opts as policy_opts
 
 # oslo.messaging reads some of its options from the global object only, so there is one.
@@ -185,6 +185,20 @@ OPENSTACK_OPTS: list[cfg.Opt] = [
     ),
 ]
 
+UPLOAD_HEADERS = ["Tus-Resumable", "Upload-Length", "Upload-Metadata", "Upload-Offset"]
+CORS_METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
+CORS_ALLOWED = [
+    *("X-Auth-Token", "Content-Type", "OpenStack-API-Version", "X-Openstack-Request-Id"),
+    *(*UPLOAD_HEADERS, "Upload-Checksum", "Upload-Defer-Length", "X-HTTP-Method-Override"),
+]
+"""What a page may send to us."""
+CORS_EXPOSED = [
+    *("X-Openstack-Request-Id", "OpenStack-API-Version", "Location", "Link", "Retry-After"),
+    *("Allow", "ETag", *UPLOAD_HEADERS, "Upload-Expires"),
+    *("Tus-Version", "Tus-Extension", "Tus-Max-Size", "Tus-Checksum-Algorithm"),
+]
+"""What a page may read of our answers, beside what every page may."""
+
 SERVICE_USER_GROUP = "service_user"
 
 GROUPS: dict[str | None, list[cfg.Opt]] = {
@@ -215,6 +229,12 @@ def set_lib_defaults() -> None:
     """Defaults of libraries' options that differ here."""
     cfg.set_defaults(db_options.database_opts, connection="sqlite:///$state_path/ciming.sqlite")
     policy_opts.set_defaults(cfg.CONF, policy_file="policy.yaml")
+    cors.set_defaults(
+        allow_methods=CORS_METHODS,
+        allow_headers=CORS_ALLOWED,
+        expose_headers=CORS_EXPOSED,
+        allow_credentials=False,    # the token is a header like any other; there are no cookies
+    )
 
 
 def register(conf: cfg.ConfigOpts = CONF) -> None:
@@ -224,7 +244,10 @@ def register(conf: cfg.ConfigOpts = CONF) -> None:
     ks_loading.register_session_conf_options(conf, SERVICE_USER_GROUP)
     ks_loading.register_auth_conf_options(conf, SERVICE_USER_GROUP)
     conf.register_opts(healthcheck.opts.HEALTHCHECK_OPTS, group="healthcheck")
+    conf.register_opts(healthcheck.opts.DISABLE_BY_FILE_OPTS, group="healthcheck")
     set_lib_defaults()
+    conf.register_opts(cors.OPTS, group="cors")
+    conf.register_opts(http_proxy_to_wsgi.OPTS, group="oslo_middleware")
     conf.register_opts(db_options.database_opts, group="database")
 
 

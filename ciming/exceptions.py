@@ -51,6 +51,14 @@ class NotFound(CimingError):
     title = "Not found"
 
 
+class NotAcceptable(CimingError):
+    """A version of the API is wanted that this service does not speak."""
+
+    status = 406
+    code = "version.unsupported"
+    title = "Not acceptable"
+
+
 class Conflict(CimingError):
     status = 409
     code = "conflict"

@@ -1,21 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The WSGI application: blueprints, error shape, OpenAPI document, middleware."""
+"""The WSGI application: blueprints, error shape, OpenAPI document."""
 
 import json
-import urllib.parse
 from typing import Any
 
 import flask
 import flask_smorest
-import oslo_middleware
-from keystonemiddleware import auth_token
 from oslo_config import cfg
 from swagger_ui_bundle import swagger_ui_path
 from werkzeug import exceptions as http
-from werkzeug.middleware import dispatcher
 
 from ciming import exceptions
-from ciming.api import auth, clouds, errors, images, jobs, schemas, uploads, versions
+from ciming.api import auth, clouds, errors, images, jobs, middleware, schemas, uploads, versions
 
 BLUEPRINTS = (
     versions.blueprint,
@@ -67,7 +63,8 @@ def create_flask_app() -> flask.Flask:
         app.view_functions[endpoint] = auth.public(app.view_functions[endpoint])
     app.before_request(_require_json)
     app.after_request(auth.assert_policy_checked)
-    app.after_request(_vary)
+    app.before_request(versions.negotiate)
+    app.after_request(versions.say)
     return app
 
 
@@ -95,41 +92,6 @@ def _require_json() -> None:
         ) from None
 
 
-def _vary(response: flask.Response) -> flask.Response:
-    response.headers.add("Vary", "OpenStack-API-Version")
-    return response
-
-
-def _with_location_as_path(app: Any) -> Any:
-    """WebOb, below some middleware, makes Location absolute, with the host of an unproxied request."""
-
-    def as_path(name: str, value: str) -> tuple[str, str]:
-        if name.lower() == "location":
-            value = urllib.parse.urlparse(value)._replace(scheme="", netloc="").geturl()
-        return name, value
-
-    def wrapped(environ: Any, start_response: Any) -> Any:
-        def start(status: str, headers: list[tuple[str, str]], *exc_info: Any) -> Any:
-            return start_response(status, [as_path(*header) for header in headers], *exc_info)
-
-        return app(environ, start)
-
-    return wrapped
-
-
 def create_app() -> Any:
     """The whole WSGI application, for any server."""
-    app: Any = create_flask_app().wsgi_app
-    conf = cfg.CONF
-    for wrap in (       # innermost first: each request passes them from the last to the first
-        lambda inner: auth_token.AuthProtocol(
-            inner, {"oslo_config_config": conf, "delay_auth_decision": True}
-        ),
-        lambda inner: dispatcher.DispatcherMiddleware(
-            inner, {"/healthcheck": oslo_middleware.Healthcheck(None, conf)}
-        ),
-        lambda inner: oslo_middleware.RequestId(inner, conf),
-        _with_location_as_path,
-    ):
-        app = wrap(app)
-    return app
+    return middleware.wrap(create_flask_app().wsgi_app, cfg.CONF)

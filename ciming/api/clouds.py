@@ -4,10 +4,11 @@
 from typing import Any
 
 import flask_smorest
+import marshmallow as ma
 from flask.views import MethodView
 
 from ciming import context, exceptions
-from ciming.api import auth, schemas
+from ciming.api import auth, paging, queries, schemas
 
 blueprint = flask_smorest.Blueprint(
     "clouds", __name__, url_prefix="/v1/clouds", description="Places where images can live"
@@ -52,11 +53,12 @@ def resolve(caller: context.RequestContext, wanted: list[str] | str) -> list[dic
 @blueprint.route("")
 class Clouds(MethodView):
     @auth.needs("cloud:list")
+    @blueprint.arguments(queries.CloudQuery, location="query", unknown=ma.RAISE, error_status_code=400)
     @blueprint.response(200, schemas.Clouds)
     @blueprint.doc(operationId="list_clouds")
-    def get(self) -> dict[str, Any]:
+    def get(self, query: dict[str, Any]) -> dict[str, Any]:
         """List Clouds"""
-        return {"clouds": usable(auth.caller())}
+        return {"clouds": paging.matching(usable(auth.caller()), query)}
 
 
 @blueprint.route("/<string:cloud>")

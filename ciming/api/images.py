@@ -12,9 +12,9 @@ from flask.views import MethodView
 from oslo_log import log
 
 from ciming import context, trusts
-from ciming.api import auth, clouds, errors, paging, schemas, staging_area
+from ciming.api import auth, clouds, errors, paging, queries, schemas, staging_area
 from ciming.db import api as db
-from ciming.db import models, uploads
+from ciming.db import lists, models, uploads
 
 LOG = log.getLogger(__name__)
 
@@ -26,12 +26,12 @@ blueprint = flask_smorest.Blueprint(
 @blueprint.route("")
 class Images(MethodView):
     @auth.needs("image:list")
-    @blueprint.arguments(schemas.ImageQuery, location="query", unknown=ma.RAISE, error_status_code=400)
+    @blueprint.arguments(queries.ImageQuery, location="query", unknown=ma.RAISE, error_status_code=400)
     @blueprint.response(200, schemas.Images)
     @blueprint.doc(operationId="list_images")
     def get(self, query: dict[str, Any]) -> dict[str, Any]:
         """List Images"""
-        return paging.page("images", db.list_images, query)
+        return paging.page("images", lists.images, query)
 
     @auth.needs("image:create")
     @blueprint.arguments(schemas.ImageCreate, error_status_code=400)

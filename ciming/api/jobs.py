@@ -7,9 +7,9 @@ import flask_smorest
 import marshmallow as ma
 from flask.views import MethodView
 
-from ciming.api import auth, paging, schemas
+from ciming.api import auth, paging, queries, schemas
 from ciming.db import api as db
-from ciming.db import models
+from ciming.db import lists, models
 
 blueprint = flask_smorest.Blueprint("jobs", __name__, url_prefix="/v1/jobs", description="Work in progress")
 
@@ -17,12 +17,12 @@ blueprint = flask_smorest.Blueprint("jobs", __name__, url_prefix="/v1/jobs", des
 @blueprint.route("")
 class Jobs(MethodView):
     @auth.needs("job:list")
-    @blueprint.arguments(schemas.JobQuery, location="query", unknown=ma.RAISE, error_status_code=400)
+    @blueprint.arguments(queries.JobQuery, location="query", unknown=ma.RAISE, error_status_code=400)
     @blueprint.response(200, schemas.Jobs)
     @blueprint.doc(operationId="list_jobs")
     def get(self, query: dict[str, Any]) -> dict[str, Any]:
         """List Jobs"""
-        return paging.page("jobs", db.list_jobs, query)
+        return paging.page("jobs", lists.jobs, query)
 
 
 @blueprint.route("/<string:job>")

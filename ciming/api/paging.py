@@ -1,16 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Lists in pages: limit and marker in, a link to the next page out."""
+"""Lists in pages: filters, order, limit and marker in, a link to the next page out."""
 
 import urllib.parse
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import flask
 from oslo_config import cfg
 
 from ciming.api import auth
+from ciming.db import lists
 
-Lister = Callable[[str | None, Mapping[str, Any], str | None, int], Sequence[Any]]
+Lister = Callable[[str | None, lists.Page], Sequence[Any]]
 
 
 def page(noun: str, lister: Lister, query: dict[str, Any]) -> dict[str, Any]:
@@ -18,11 +19,29 @@ def page(noun: str, lister: Lister, query: dict[str, Any]) -> dict[str, Any]:
     limits = cfg.CONF.api
     limit = min(query.pop("limit", limits.default_limit), limits.max_limit)
     marker = query.pop("marker", None)
-    filters = {name: value if isinstance(value, str) else str(value) for name, value in query.items()}
-    rows = lister(auth.scope(), filters, marker and str(marker), limit + 1)
+    more = {"order": query.pop("sort")} if "sort" in query else {}
+    wanted = lists.Page(limit + 1, marker and str(marker), list(_conditions(query)), **more)
+    rows = lister(auth.scope(), wanted)
     links = []
     if len(rows) > limit:
-        arguments = {**flask.request.args, "limit": limit, "marker": rows[limit - 1].id}
-        url = f"{flask.request.base_url}?{urllib.parse.urlencode(arguments)}"
-        links.append({"rel": "next", "href": url})
+        arguments: dict[str, list[Any]] = flask.request.args.to_dict(flat=False)
+        arguments |= {"limit": [limit], "marker": [rows[limit - 1].id]}
+        text = urllib.parse.urlencode(arguments, doseq=True)
+        links.append({"rel": "next", "href": f"{flask.request.base_url}?{text}"})
     return {noun: rows[:limit], "links": links}
+
+
+def _conditions(query: Mapping[str, Any]) -> Iterable[lists.Condition]:
+    for name, conditions in query.items():
+        for how, values in conditions:
+            yield lists.Condition(name, how, values)
+
+
+def matching(items: Iterable[dict[str, Any]], query: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Of a list that is in no table, what meets all conditions (in and nin)."""
+    wanted = list(_conditions(query))
+    return [
+        item
+        for item in items
+        if all((item[name] in values) == (how == "in") for name, how, values in wanted)
+    ]

@@ -12,6 +12,17 @@ from marshmallow import fields, validate
 from ciming import exceptions
 
 DISK_FORMATS = ("raw", "qcow2", "vmdk", "vhd", "vhdx", "vdi", "iso")
+IMAGE_STATUSES = ("uploading", "pending", "active", "partial", "error")
+JOB_STATUSES = (
+    *("uploading", "queued", "running", "waiting-credentials"),
+    *("success", "partial", "error", "cancelled"),
+)
+JOB_KINDS = ("create", "sync", "link", "update", "delete", "zone-sync")
+TARGET_STATUSES = ("waiting", "running", "retrying", "success", "error", "cancelled")
+STEPS = (
+    *("receive", "download", "inspect", "convert", "check"),
+    *("upload", "register", "verify", "link", "withdraw"),
+)
 VISIBILITIES = ("private", "shared", "community", "public")
 CHECKSUM = {"md5": 32, "sha256": 64, "sha512": 128}     # algorithm: hex digits
 
@@ -237,40 +248,6 @@ class Images(ma.Schema):
 class Jobs(ma.Schema):
     jobs = fields.List(fields.Nested(Job))
     links = fields.List(fields.Nested(Href))
-
-
-class Page(ma.Schema):
-    limit = fields.Integer(validate=validate.Range(min=1))
-    marker = fields.UUID()
-
-
-class ImageQuery(Page):
-    name = Text(validate=validate.Length(1, 255))
-    status = fields.String(
-        validate=validate.OneOf(["uploading", "pending", "active", "partial", "error"])
-    )
-
-
-class JobQuery(Page):
-    status = fields.String(
-        validate=validate.OneOf(
-            [
-                "uploading",
-                "queued",
-                "running",
-                "waiting-credentials",
-                "success",
-                "partial",
-                "error",
-                "cancelled",
-            ]
-        )
-    )
-    kind = fields.String(
-        validate=validate.OneOf(["create", "sync", "link", "update", "delete", "zone-sync"])
-    )
-    image_id = fields.UUID()
-    parent_id = fields.UUID(data_key="parent")
 
 
 class Error(ma.Schema):

@@ -7,9 +7,37 @@ import flask
 import flask_smorest
 from flask.views import MethodView
 
-from ciming.api import auth, schemas
+from ciming import exceptions
+from ciming.api import auth, middleware, schemas
+
+SERVICE_TYPE = "multicloud"
+KNOWN = ("1", "1.0", "latest")
 
 blueprint = flask_smorest.Blueprint("versions", __name__, description="Version discovery")
+
+
+def negotiate() -> None:
+    """`OpenStack-API-Version: multicloud 1`: reserved for the day when there are several.
+
+    :raises NotAcceptable: a version of this API is wanted that there is not
+    """
+    if flask.request.blueprint == blueprint.name:
+        return      # whoever wants another version finds out here which there are
+    for wanted in flask.request.headers.get(middleware.VERSION_HEADER, "").split(","):
+        service, _, version = wanted.strip().partition(" ")
+        if service == SERVICE_TYPE and version.strip() not in KNOWN:
+            raise exceptions.NotAcceptable(
+                f"There is no version {version[:64]!r} of this API. It has version 1 only; "
+                f"GET / lists what there is.",
+                field=middleware.VERSION_HEADER,
+            )
+
+
+def say(response: flask.Response) -> flask.Response:
+    """Which version an answer is of."""
+    response.headers[middleware.VERSION_HEADER] = f"{SERVICE_TYPE} 1.0"
+    response.headers.add("Vary", middleware.VERSION_HEADER)
+    return response
 
 
 def _v1() -> dict[str, Any]:

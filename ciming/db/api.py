@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Images and Jobs as callers see them: create, find, list.
+"""Images and Jobs as callers see them: create, find; lists.py lists them.
 
 `project_id` scopes every look-up; None (an administrator) sees all. What is out of scope is NotFound.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable
+from typing import TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy import orm
@@ -75,40 +75,3 @@ def _get(model: type[Row], noun: str, row_id: str, project_id: str | None) -> Ro
     if row is None or project_id not in (None, row.project_id):
         raise exceptions.NotFound(f"No {noun} {row_id}.", code=f"{noun}.not_found")
     return row
-
-
-def list_images(
-    project_id: str | None, filters: Mapping[str, Any], marker: str | None, limit: int
-) -> Sequence[models.Image]:
-    """Newest first. `filters` are column values that must be equal."""
-    return _list(models.Image, project_id, filters, marker, limit)
-
-
-def list_jobs(
-    project_id: str | None, filters: Mapping[str, Any], marker: str | None, limit: int
-) -> Sequence[models.Job]:
-    """Newest first. `filters` are column values that must be equal."""
-    return _list(models.Job, project_id, filters, marker, limit)
-
-
-def _list(
-    model: type[Row],
-    project_id: str | None,
-    filters: Mapping[str, Any],
-    marker: str | None,
-    limit: int,
-) -> Sequence[Row]:
-    query = sa.select(model).order_by(model.created_at.desc(), model.id.desc()).limit(limit)
-    if project_id is not None:
-        query = query.where(model.project_id == project_id)
-    for name, value in filters.items():
-        query = query.where(getattr(model, name) == value)
-    with db.reader() as session:
-        if marker is not None:
-            last = session.get(model, marker)
-            if last is None or project_id not in (None, last.project_id):
-                raise exceptions.InvalidRequest(f"The marker {marker} was not found.", field="marker")
-            query = query.where(
-                sa.tuple_(model.created_at, model.id) < sa.tuple_(last.created_at, last.id)
-            )
-        return session.scalars(query).all()

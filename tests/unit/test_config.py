@@ -75,8 +75,10 @@ def test_sample(tmp_path: pathlib.Path) -> None:
         section = text.partition(f"\n[{group or 'DEFAULT'}]\n")[2].partition("\n[")[0]
         for option in options:
             assert re.search(rf"^#{option.dest} = ", section, re.MULTILINE), (group, option.name)
-    for group in ("keystone_authtoken", "database", "oslo_policy", "healthcheck"):
+    for group in ("keystone_authtoken", "database", "oslo_policy", "healthcheck", "cors"):
         assert f"\n[{group}]\n" in text
+    assert "#allowed_origin = <None>" in text and "#enable_proxy_headers_parsing = false" in text
+    assert re.search(r"^#expose_headers = .*Tus-Max-Size", text, re.MULTILINE)
     assert "#connection = sqlite:///$state_path/ciming.sqlite" in text
     assert str(pathlib.Path.home()) not in text
     made = cfg.ConfigOpts()

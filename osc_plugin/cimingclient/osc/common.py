@@ -53,6 +53,16 @@ def found(find: Callable[[str, bool], ResourceT | None], name_or_id: str) -> Res
     return item
 
 
+def exactly(value: str | None) -> str | None:
+    """A filter for this very text, whatever it looks like."""
+    return None if value is None else f"eq:{value}"
+
+
+def one_of(values: Sequence[str] | None) -> str | None:
+    """A filter for any of these words."""
+    return f"in:{','.join(values)}" if values else None
+
+
 class List(Protocol):
     """A list call of the proxy."""
 
@@ -60,8 +70,13 @@ class List(Protocol):
 
 
 def add_paging(parser: argparse.ArgumentParser, noun: str) -> None:
-    """`--long`, `--limit`, `--marker`, as other lists have them."""
+    """`--long`, `--sort`, `--limit`, `--marker`, as other lists have them."""
     parser.add_argument("--long", action="store_true", help="List additional fields")
+    parser.add_argument(
+        "--sort",
+        metavar="<key>[:<direction>]",
+        help="Keys to sort by, separated by commas, each with asc or desc (default: created_at:desc)",
+    )
     parser.add_argument(
         "--limit",
         metavar="<num>",

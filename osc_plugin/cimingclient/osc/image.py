@@ -42,7 +42,16 @@ class ListImage(common.Lister):
         parser = super().get_parser(prog_name)
         common.add_paging(parser, "image")
         parser.add_argument("--name", metavar="<name>", help="Only images of this name")
-        parser.add_argument("--status", metavar="<status>", help="Only images in this status")
+        parser.add_argument(
+            "--status",
+            metavar="<status>",
+            action="append",
+            help="Only images in this status (repeat the option for several)",
+        )
+        parser.add_argument(
+            "--disk-format", metavar="<disk-format>", help="Only images whose file has this format"
+        )
+        parser.add_argument("--cloud", metavar="<cloud>", help="Only images that this cloud has")
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> tuple[Sequence[str], Iterable[Sequence[Any]]]:
@@ -53,8 +62,11 @@ class ListImage(common.Lister):
             self.client.images,
             parsed_args.limit,
             marker=marker,
-            name=parsed_args.name,
-            status=parsed_args.status,
+            name=common.exactly(parsed_args.name),
+            status=common.one_of(parsed_args.status),
+            disk_format=common.exactly(parsed_args.disk_format),
+            cloud=common.exactly(parsed_args.cloud),
+            sort=parsed_args.sort,
         )
         headers: tuple[str, ...] = ("ID", "Name", "Status", "Clouds")
         fields: tuple[str, ...] = ()

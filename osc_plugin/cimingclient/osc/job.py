@@ -47,7 +47,12 @@ class ListJob(common.Lister):
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
         common.add_paging(parser, "job")
-        parser.add_argument("--status", metavar="<status>", help="Only jobs in this status")
+        parser.add_argument(
+            "--status",
+            metavar="<status>",
+            action="append",
+            help="Only jobs in this status (repeat the option for several)",
+        )
         parser.add_argument("--kind", metavar="<kind>", help="Only jobs of this kind")
         parser.add_argument("--image", metavar="<image>", help="Only jobs of this image (name or ID)")
         parser.add_argument("--parent", metavar="<job>", help="Only the children of this job")
@@ -61,10 +66,11 @@ class ListJob(common.Lister):
             self.client.jobs,
             parsed_args.limit,
             marker=parsed_args.marker,
-            status=parsed_args.status,
-            kind=parsed_args.kind,
+            status=common.one_of(parsed_args.status),
+            kind=common.exactly(parsed_args.kind),
             image_id=image_id,
             parent=parsed_args.parent,
+            sort=parsed_args.sort,
         )
         shown = LIST_LONG if parsed_args.long else LIST
         fields = tuple(shown.values())

@@ -37,9 +37,12 @@ class Proxy(proxy.Proxy):
 
     # Clouds
 
-    def clouds(self) -> Iterator[_cloud.Cloud]:
-        """Zones, and registered Clouds that the caller may use."""
-        return self._list(_cloud.Cloud)
+    def clouds(self, **query: Any) -> Iterator[_cloud.Cloud]:
+        """Zones, and registered Clouds that the caller may use.
+
+        :param query: `name`, `provider`, `region`, as for `images`.
+        """
+        return self._list(_cloud.Cloud, **query)
 
     def get_cloud(self, cloud: str | _cloud.Cloud) -> _cloud.Cloud:
         """One Cloud by its id."""
@@ -58,7 +61,11 @@ class Proxy(proxy.Proxy):
     def images(self, **query: Any) -> Iterator[_image.Image]:
         """Images, page after page.
 
-        :param query: `name`, `status`; `limit` (the length of a page), `marker`.
+        :param query: filters: `id`, `name`, `status`, `disk_format`, `size`, `virtual_size`, `cloud`
+            (one that it is linked in), `created_at`, `updated_at`. A value is what it must be, or
+            begins with an operator: `neq:`, `in:a,b`, `nin:a,b`, and for sizes and times `gt:`, `gte:`,
+            `lt:`, `lte:`; `eq:` goes before a text that looks like one. Of a list all must hold.
+            `sort` (`name:asc,created_at:desc`); `limit` (the length of a page), `marker`.
         """
         return self._list(_image.Image, **query)
 
@@ -71,7 +78,7 @@ class Proxy(proxy.Proxy):
         if is_uuid(name_or_id):
             with contextlib.suppress(exceptions.NotFoundException):
                 return self.get_image(name_or_id)
-        return _pick(_image.Image, name_or_id, self.images(name=name_or_id), ignore_missing)
+        return _pick(_image.Image, name_or_id, self.images(name=f"eq:{name_or_id}"), ignore_missing)
 
     def create_image(self, **attrs: Any) -> Created:
         """Create the record, and the Job that waits for the bytes: `upload_image` comes next.
@@ -185,8 +192,9 @@ class Proxy(proxy.Proxy):
     def jobs(self, **query: Any) -> Iterator[_job.Job]:
         """Jobs, page after page.
 
-        :param query: `status`, `kind`, `image_id`, `parent`; `limit` (the length of a page),
-            `marker`.
+        :param query: filters as for `images`: `id`, `status`, `kind`, `image_id`, `parent`,
+            `request_id`, `cloud` (one that has a Target), `created_at`, `started_at`, `finished_at`;
+            `sort`; `limit` (the length of a page), `marker`.
         """
         return self._list(_job.Job, **query)
 

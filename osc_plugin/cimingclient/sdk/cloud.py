@@ -11,6 +11,8 @@ class Cloud(resource.Resource):
     allow_fetch = True
     allow_list = True
 
+    _query_mapping = resource.QueryParameters("name", "provider", "region")
+
     #: `openstack`, `aws`, `gcp`.
     provider = resource.Body("provider")
     region = resource.Body("region")

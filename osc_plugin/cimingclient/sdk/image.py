@@ -11,7 +11,18 @@ class Image(resource.Resource):
     allow_fetch = True
     allow_list = True
 
-    _query_mapping = resource.QueryParameters("name", "status")
+    _query_mapping = resource.QueryParameters(
+        "id",
+        "name",
+        "status",
+        "disk_format",
+        "size",
+        "virtual_size",
+        "cloud",
+        "created_at",
+        "updated_at",
+        "sort",
+    )
 
     project_id = resource.Body("project_id")
     #: `uploading`, `pending`, `active`, `partial` or `error`.

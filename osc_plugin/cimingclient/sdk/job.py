@@ -15,7 +15,19 @@ class Job(resource.Resource):
     allow_fetch = True
     allow_list = True
 
-    _query_mapping = resource.QueryParameters("status", "kind", "image_id", "parent")
+    _query_mapping = resource.QueryParameters(
+        "id",
+        "status",
+        "kind",
+        "image_id",
+        "parent",
+        "request_id",
+        "cloud",
+        "created_at",
+        "started_at",
+        "finished_at",
+        "sort",
+    )
 
     #: `create`, `sync`, `link`, `update`, `delete` or `zone-sync`.
     kind = resource.Body("kind")

@@ -78,6 +78,8 @@ class Stub:
         self.refuse_heads: list[Refusal] = []
         self.page_length = 2
         self.calls: list[str] = []
+        #: What lists were asked for, but for the paging.
+        self.queries: list[dict[str, str]] = []
         self.created: list[Json] = []
         self.received: list[Received] = []
         #: Bytes of the one upload that are here.
@@ -150,7 +152,9 @@ class Stub:
     def _page(self, noun: str, items: list[Json], query: dict[str, str]) -> Json:
         limit = min(int(query.pop("limit", self.page_length)), self.page_length)
         marker = query.pop("marker", None)
-        found = [each for each in items if all(each[key] == query[key] for key in query)]
+        self.queries.append(dict(query))
+        query.pop("sort", None)
+        found = [each for each in items if all(_meets(each[key], query[key]) for key in query)]
         if marker:
             found = found[[each["id"] for each in found].index(marker) + 1 :]
         page: Json = {noun: found[:limit], "links": []}
@@ -201,6 +205,11 @@ class Stub:
             "catalog": [service | {"endpoints": [endpoint | {"url": self.url}]}],
         }
         return 201, {"X-Subject-Token": f"token-{self.tokens}"}, {"token": token}
+
+
+def _meets(value: Any, wanted: str) -> bool:
+    how, _colon, rest = wanted.partition(":")
+    return value in rest.split(",") if how == "in" else value == wanted.removeprefix("eq:")
 
 
 def cloud(name: str, **more: Any) -> Json:

@@ -41,6 +41,24 @@ def test_a_limit_asks_for_no_more_than_it_shows(stub: _stub.Stub, run: conftest.
     assert after.stdout.split() == ["3", "4"]
 
 
+def test_filters_and_order_are_the_services(stub: _stub.Stub, run: conftest.Runner) -> None:
+    stub.images = [_stub.image("in:a", status="error"), _stub.image("a", cloud="zone-a")]
+    stub.images[0]["cloud"] = None
+    listed = run(image.ListImage, "-f", "json", "--name", "in:a").json
+    assert [each["Name"] for each in listed] == ["in:a"]
+    both = run(image.ListImage, "-f", "json", "--status", "error", "--status", "active").json
+    assert len(both) == 2
+    run(image.ListImage, "--cloud", "zone-a", "--disk-format", "qcow2", "--name", "a", "--sort", "size:desc")
+    assert stub.queries[-1] == {
+        "name": "eq:a",
+        "cloud": "eq:zone-a",
+        "disk_format": "eq:qcow2",
+        "sort": "size:desc",
+    }
+    run(job.ListJob, "--kind", "create", "--status", "error", "--status", "partial", "--sort", "status,id")
+    assert stub.queries[-1] == {"kind": "eq:create", "status": "in:error,partial", "sort": "status,id"}
+
+
 def test_image_show(stub: _stub.Stub, run: conftest.Runner) -> None:
     stub.images = [_stub.image("demo", size=None, links=[_stub.link("zone-a")])]
     shown = run(image.ShowImage, "demo", "-f", "json").json

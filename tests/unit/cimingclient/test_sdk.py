@@ -38,6 +38,19 @@ def test_filters_stay_on_every_page(stub: _stub.Stub, client: _proxy.Proxy) -> N
     assert [image.name for image in client.images(name="same")] == ["same"] * 3
 
 
+def test_filters_go_out_as_they_are_on_every_page(stub: _stub.Stub, client: _proxy.Proxy) -> None:
+    stub.images = [_stub.image("same") for _ in range(3)]
+    assert len(list(client.images(status="in:active,error", sort="name:desc"))) == 3
+    wanted = {"status": "in:active,error", "sort": "name:desc"}
+    assert stub.queries == [wanted, wanted]
+
+
+def test_a_name_is_never_taken_for_an_operator(stub: _stub.Stub, client: _proxy.Proxy) -> None:
+    stub.images = [_stub.image("in:a,b"), _stub.image("a")]
+    found = client.find_image("in:a,b")
+    assert found is not None and found.name == "in:a,b"
+
+
 def test_an_ambiguous_name_is_an_error(stub: _stub.Stub, client: _proxy.Proxy) -> None:
     stub.images = [_stub.image("same"), _stub.image("other"), _stub.image("same")]
     with pytest.raises(exceptions.DuplicateResource) as caught:

@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What stands before the application: cors, http_proxy_to_wsgi, request id, healthcheck, authtoken."""
+
+import urllib.parse
+from typing import Any
+
+import oslo_middleware
+from keystonemiddleware import auth_token
+from oslo_config import cfg
+from werkzeug.middleware import dispatcher
+
+VERSION_HEADER = "OpenStack-API-Version"
+
+
+class Cors(oslo_middleware.CORS):
+    """oslo's, for pages that ask OPTIONS themselves as well: what an upload can do is said there."""
+
+    def process_response(self, response: Any, request: Any = None) -> Any:
+        """Add what the browser wants to see before it shows an answer to the page."""
+        preflight = "Access-Control-Request-Method" in request.headers
+        if request.method == "OPTIONS" and not preflight:
+            self._apply_cors_request_headers(request=request, response=response)
+            return response
+        return super().process_response(response, request)
+
+
+def _cors(inner: Any, conf: cfg.ConfigOpts) -> Any:
+    """CORS for requests out of a page; it would turn any failed OPTIONS into a 200."""
+    if not conf.cors.allowed_origin:
+        return inner
+    with_cors = Cors(inner, conf)
+
+    def chosen(environ: Any, start_response: Any) -> Any:
+        return (with_cors if "HTTP_ORIGIN" in environ else inner)(environ, start_response)
+
+    return chosen
+
+
+def _health(inner: Any, conf: cfg.ConfigOpts) -> Any:
+    health = oslo_middleware.Healthcheck(None, conf)
+    return dispatcher.DispatcherMiddleware(inner, {"/healthcheck": health})
+
+
+def _authtoken(inner: Any, conf: cfg.ConfigOpts) -> Any:
+    return auth_token.AuthProtocol(inner, {"oslo_config_config": conf, "delay_auth_decision": True})
+
+
+def _finished(inner: Any, conf: cfg.ConfigOpts) -> Any:
+    """Headers as they have to leave, whatever the middleware made of them.
+
+    WebOb makes Location absolute, with the host of an unproxied request. And CORS overwrites Vary,
+    or leaves Origin out of it where the answer does not depend on it *this* time.
+    """
+    varies = [VERSION_HEADER, *(["Origin"] if conf.cors.allowed_origin else [])]
+
+    def finish(headers: list[tuple[str, str]]) -> list[tuple[str, str]]:
+        vary = {name.lower(): name for name in varies}
+        kept = []
+        for name, value in headers:
+            if name.lower() == "vary":
+                vary |= {each.strip().lower(): each.strip() for each in value.split(",")}
+            elif name.lower() == "location":
+                kept.append((name, urllib.parse.urlparse(value)._replace(scheme="", netloc="").geturl()))
+            else:
+                kept.append((name, value))
+        return [*kept, ("Vary", ", ".join(vary.values()))]
+
+    def wrapped(environ: Any, start_response: Any) -> Any:
+        def start(status: str, headers: list[tuple[str, str]], *exc_info: Any) -> Any:
+            return start_response(status, finish(headers), *exc_info)
+
+        return inner(environ, start)
+
+    return wrapped
+
+
+PIPELINE = (
+    _finished,
+    _cors,
+    oslo_middleware.HTTPProxyToWSGI,
+    oslo_middleware.RequestId,
+    _health,
+    _authtoken,
+)
+"""From the outermost to the innermost."""
+
+
+def wrap(app: Any, conf: cfg.ConfigOpts) -> Any:
+    """The application behind all of it."""
+    for layer in reversed(PIPELINE):
+        app = layer(app, conf)
+    return app
