@@ -166,7 +166,7 @@ TRUST_OPTS: list[cfg.Opt] = [
     cfg.StrOpt(
         "trustee_user_id",
         help="Id of the engine's service user, to whom trusts are given. Not needed where the API "
-        "can log in as that user itself, as ciming-standalone can.",
+        "has [service_user] itself, as ciming-standalone has.",
     ),
 ]
 
@@ -227,7 +227,16 @@ def list_opts() -> list[tuple[str | None, Sequence[cfg.Opt]]]:
 
 def set_lib_defaults() -> None:
     """Defaults of libraries' options that differ here."""
-    cfg.set_defaults(db_options.database_opts, connection="sqlite:///$state_path/ciming.sqlite")
+    from oslo_messaging._drivers import impl_rabbit  # there is no public way to its defaults
+
+    cfg.set_defaults(
+        db_options.database_opts,
+        connection="sqlite:///$state_path/ciming.sqlite",
+        max_retries=0,      # a database that is away ends the start: systemd tries again
+    )
+    cfg.set_defaults(
+        impl_rabbit.rabbit_opts, rabbit_quorum_queue=True, rabbit_transient_quorum_queue=True
+    )
     policy_opts.set_defaults(cfg.CONF, policy_file="policy.yaml")
     cors.set_defaults(
         allow_methods=CORS_METHODS,
@@ -254,6 +263,7 @@ def register(conf: cfg.ConfigOpts = CONF) -> None:
 def load(args: Sequence[str] | None = None, conf: cfg.ConfigOpts = CONF, **kwargs: Any) -> cfg.ConfigOpts:
     """Read command line, configuration files and environment, and set up logging.
 
+    :param kwargs: for oslo.config; the log in `log_dir` is named after `prog`, or else the script
     :raises SystemExit: with one line, for a file or value that can not be read
     """
     from ciming import version
@@ -276,6 +286,8 @@ def load(args: Sequence[str] | None = None, conf: cfg.ConfigOpts = CONF, **kwarg
     conf(args, project="ciming", version=version.version_string(), **kwargs)
     if conf.log_dir:
         Path(conf.log_dir).mkdir(parents=True, exist_ok=True)
+        if "prog" in kwargs:
+            conf.set_default("log_file", f"{kwargs['prog']}.log")
     log.setup(conf, "ciming")
     for group, opts in GROUPS.items():      # a value of no use is found now, not when it is used
         for opt in opts:

@@ -155,6 +155,10 @@ class TransientProviderError(ProviderError):
     code = "cloud.unavailable"
 
 
+class NotReady(Exception):
+    """This installation can not be started as it is; the text tells its operator what to do."""
+
+
 class Interrupted(BaseException):
     """Ends a running task without reverting it; the task is executed again at the next claim.
 

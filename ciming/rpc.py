@@ -1,10 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """The door between api and engine: a knock, never the truth.
 
-The API commits rows, then knocks; an engine that misses the knock finds the rows by its poll.
+The API commits rows, then knocks; an engine that misses the knock finds the rows by its poll. So a
+broker that is away costs time and nothing else: nobody here waits for it.
 """
 
 import functools
+import queue
+import socket
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -14,12 +18,18 @@ from oslo_log import log
 
 LOG = log.getLogger(__name__)
 TOPIC = "ciming-engine"
+WAITING = 100           # knocks to be sent; more than that say nothing new
+AGAIN_SECONDS = 10.0    # until a broker is asked again that refused us
+STOP_SECONDS = 5.0
 _url: str | None = None     # None: [DEFAULT] transport_url
 
 
 @functools.cache
 def transport() -> Any:
-    """The process's way to the other side; call it after the fork."""
+    """The process's way to the other side; it connects when it is used.
+
+    :raises MessagingException: `transport_url` is none
+    """
     return messaging.get_rpc_transport(cfg.CONF, url=_url)
 
 
@@ -32,10 +42,27 @@ def stay_in_process() -> None:
 def knock(job_id: str) -> None:
     """Tell the engines that there may be work. A lost knock costs one poll interval."""
     try:
-        client = messaging.get_rpc_client(transport(), messaging.Target(topic=TOPIC))
-        client.cast({}, "knock", job_id=job_id)
-    except messaging.MessagingException as error:
-        LOG.warning("Could not knock for Job %s, the engines' poll will find it: %s", job_id, error)
+        _knocks().put_nowait(job_id)
+    except queue.Full:
+        LOG.warning("The broker is away: no knock for Job %s, the engines' poll will find it", job_id)
+
+
+@functools.cache
+def _knocks() -> queue.Queue[str]:
+    """What a thread of its own sends: a broker may take long to be found away. Made after the fork."""
+    waiting: queue.Queue[str] = queue.Queue(WAITING)
+    threading.Thread(target=_send, args=(waiting,), name="knocks", daemon=True).start()
+    return waiting
+
+
+def _send(waiting: queue.Queue[str]) -> None:
+    client = messaging.get_rpc_client(transport(), messaging.Target(topic=TOPIC), retry=0)
+    while True:
+        job_id = waiting.get()
+        try:
+            client.cast({}, "knock", job_id=job_id)
+        except Exception as error:      # whatever it was, the next one is tried
+            LOG.warning("Could not knock for Job %s, the engines' poll will find it: %s", job_id, error)
 
 
 class _Endpoint:
@@ -46,10 +73,31 @@ class _Endpoint:
         self._on_knock(job_id)
 
 
-def serve(host: str, on_knock: Callable[[str], None]) -> Any:
-    """Start to listen for knocks as `host`; stop(), then wait(), end it."""
-    server = messaging.get_rpc_server(
-        transport(), messaging.Target(topic=TOPIC, server=host), [_Endpoint(on_knock)]
-    )
-    server.start()
-    return server
+class Listener:
+    """Hears knocks while there is a broker. To start and to stop it waits for none."""
+
+    def __init__(self, on_knock: Callable[[str], None]) -> None:
+        # Named after the host and not the engine: a queue of this name stays in the broker.
+        self._target = messaging.Target(topic=TOPIC, server=socket.gethostname())
+        self._endpoint = _Endpoint(on_knock)
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._listen, name="listener", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stopping.set()
+        self._thread.join(STOP_SECONDS)
+
+    def _listen(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                server = messaging.get_rpc_server(transport(), self._target, [self._endpoint])
+                server.start()          # returns when there is a broker
+                self._stopping.wait()
+                server.stop()
+                server.wait()
+            except Exception as error:
+                LOG.error("Can not listen for knocks now, Jobs are found by the poll: %s", error)
+                self._stopping.wait(AGAIN_SECONDS)

@@ -57,19 +57,63 @@ def _session(**overrides: Any) -> ks_session.Session:
     return made
 
 
+def _has_service_user() -> bool:
+    options = cfg.CONF[config.SERVICE_USER_GROUP]
+    return bool(options.auth_type or options.auth_section)
+
+
+def _own_session() -> ks_session.Session:
+    """A session as whoever this process is: an API without the engine's login validates tokens as another."""
+    if _has_service_user():
+        return service_session()
+    conf, group = cfg.CONF, "keystone_authtoken"
+    conf.import_group(group, "keystonemiddleware.auth_token")
+    options = conf[group]
+    ks_loading.register_auth_conf_options(conf, options.auth_section or group)
+    auth = ks_loading.load_auth_from_conf_options(conf, group)
+    if auth is None:
+        raise cfg.RequiredOptError("auth_type", cfg.OptGroup(group))
+    return ks_session.Session(
+        auth,
+        verify=not options.insecure and (options.cafile or True),
+        cert=(options.certfile, options.keyfile) if options.certfile and options.keyfile else None,
+        timeout=conf.openstack.timeout,
+    )
+
+
+def check_trustee() -> None:
+    """Can this process make trusts, as far as its configuration tells?
+
+    :raises RequiredOptError: an option is missing
+    """
+    if not cfg.CONF.trust.trustee_user_id and not _has_service_user():
+        raise cfg.RequiredOptError("trustee_user_id", cfg.OptGroup("trust"))
+    _own_session()
+
+
 @functools.cache
 def auth_url() -> str:
     """Keystone's versioned URL."""
-    found = service_session().get_endpoint(
-        service_type="identity", interface="public", version="v3"
-    )
-    url = found or cfg.CONF.keystone_authtoken.auth_url
-    return str(url).rstrip("/")
+    session = _own_session()
+    found = session.get_endpoint(service_type="identity", interface="public", version="v3")
+    return str(found or getattr(session.auth, "auth_url", "")).rstrip("/")
 
 
 @functools.cache
 def trustee_user_id() -> str:
     return str(cfg.CONF.trust.trustee_user_id or service_session().get_user_id())
+
+
+def _as_caller(caller: context.RequestContext, url: str) -> adapter.Adapter:
+    own = _own_session()
+    return adapter.Adapter(
+        ks_session.Session(
+            token_endpoint.Token(url, caller.auth_token),
+            verify=own.verify,
+            cert=own.cert,
+            timeout=own.timeout,
+        )
+    )
 
 
 def create(caller: context.RequestContext) -> str:
@@ -93,19 +137,12 @@ def create(caller: context.RequestContext) -> str:
     try:
         trust["trustee_user_id"], url = trustee_user_id(), f"{auth_url()}/OS-TRUST/trusts"
     except ks_exceptions.ClientException as error:
-        LOG.error("The service user can not log in to Keystone: %s", error)
+        LOG.error("CIMinG can not log in to Keystone: %s", error)
         raise exceptions.Unavailable(
             "CIMinG itself can not log in to Keystone now. Try again later, or tell its operator."
         ) from None
     try:
-        as_caller = adapter.Adapter(
-            ks_session.Session(
-                token_endpoint.Token(url, caller.auth_token),
-                verify=service_session().verify,
-                timeout=cfg.CONF.openstack.timeout,
-            )
-        )
-        answer = as_caller.post(url, json={"trust": trust})
+        answer = _as_caller(caller, url).post(url, json={"trust": trust})
     except ks_exceptions.HttpError as error:
         if error.http_status in (400, 401, 403, 404):
             said = str(error.message).partition(" (HTTP ")[0].rstrip(".")
@@ -118,6 +155,15 @@ def create(caller: context.RequestContext) -> str:
     except ks_exceptions.ClientException as error:
         raise exceptions.Unavailable(f"Keystone can not be asked for a trust: {error}") from None
     return str(answer.json()["trust"]["id"])
+
+
+def take_back(caller: context.RequestContext, trust_id: str) -> None:
+    """Delete a trust that no Job came to have, as the caller who gave it."""
+    url = f"{auth_url()}/OS-TRUST/trusts/{trust_id}"
+    try:
+        _as_caller(caller, url).delete(url)
+    except ks_exceptions.ClientException as error:
+        LOG.warning("Trust %s of no Job is left over until it ends by itself: %s", trust_id, error)
 
 
 def delete(trust_id: str) -> bool:

@@ -7,7 +7,19 @@ from collections.abc import Iterator
 import pytest
 
 from tests.person import Person
-from tests.sandbox import ciming, disk, sandbox
+from tests.sandbox import ciming, disk, sandbox, servers
+
+
+@pytest.fixture(scope="session")
+def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[servers.PostgreSQL]:
+    with servers.PostgreSQL(tmp_path_factory.mktemp("postgresql")) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def mariadb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[servers.MariaDB]:
+    with servers.MariaDB(tmp_path_factory.mktemp("mariadb")) as running:
+        yield running
 
 
 @pytest.fixture(scope="session")

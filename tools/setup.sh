@@ -1,13 +1,15 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 # Sets up what the other scripts here need, as far as it is not there yet:
-#   tools/setup.sh         Debian packages, .venv with CIMinG, .cache/sandbox-venv with OpenStack
-#   tools/setup.sh test    and the test tools in .venv
+#   tools/setup.sh                Debian packages, .venv with CIMinG, .cache/sandbox-venv with OpenStack
+#   tools/setup.sh distributed    and RabbitMQ, PostgreSQL and MariaDB, with the drivers for them
+#   tools/setup.sh test           and the test tools in .venv
 # SANDBOX_VENV names an environment to use in place of .cache/sandbox-venv.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 PATH=$PATH:/usr/sbin:/sbin
 python=${PYTHON:-python3}
+wanted=${1:-}
 
 fail() {
     echo "setup: $*" >&2
@@ -21,22 +23,42 @@ as_root() {
 # has PACKAGE COMMAND: is there what we want the package for?
 has() {
     if [ "$1" = python3-venv ]; then "$python" -c 'import ensurepip, venv' 2>/dev/null
+    elif [ "$1" = postgresql ]; then compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null
     else command -v "$2" >/dev/null
     fi
 }
 
+# without_start COMMAND…: install packages, and let Debian start none of the servers in them.
+without_start() {
+    local policy=/usr/sbin/policy-rc.d status=0
+    if [ -e "$policy" ]; then
+        "$@" || status=$?
+    else
+        printf '#!/bin/sh\nexit 101\n' | as_root install -m 755 /dev/stdin "$policy"
+        "$@" || status=$?
+        as_root rm -f "$policy"
+    fi
+    return $status
+}
+
 system_packages() {
-    local missing=() package command
+    local missing=() package command unwanted=' distributed\]'
+    [ -z "$wanted" ] || unwanted='^$'
     while read -r package command; do
         has "$package" "$command" || missing+=("$package")
-    done < <(sed -nE 's/^([a-z0-9-]+) .*# (.+)$/\1 \2/p' bindep.txt)
+    done < <(sed -nE "/$unwanted/d; s/^([a-z0-9-]+) .*# (.+)\$/\1 \2/p" bindep.txt)
     [ ${#missing[@]} -gt 0 ] || return 0
     command -v apt-get >/dev/null || fail "please install what Debian calls: ${missing[*]}"
     echo "Installing Debian packages: ${missing[*]}"
     as_root apt-get -qq update
-    as_root env DEBIAN_FRONTEND=noninteractive \
+    without_start as_root env DEBIAN_FRONTEND=noninteractive \
         apt-get -qq -o DPkg::Lock::Timeout=120 -o Dpkg::Use-Pty=0 \
         install --no-install-recommends "${missing[@]}" >/dev/null
+    for package in "${missing[@]}"; do # nor at the next start of the system
+        case $package in
+            rabbitmq-server | postgresql) as_root systemctl --quiet disable "$package" 2>/dev/null || true ;;
+        esac
+    done
 }
 
 # fingerprint VENV "FILE…" PIP-ARGUMENT…: what an environment was made of and for.
@@ -91,7 +113,10 @@ fi
 provide .venv run \
     "requirements.txt setup.cfg osc_plugin/requirements.txt osc_plugin/setup.cfg tools/constraints.txt" \
     -c tools/constraints.txt -e . -e ./osc_plugin
-if [ "${1:-}" = test ]; then
+if [ "$wanted" = distributed ]; then
+    provide .venv distributed "setup.cfg tools/constraints.txt" \
+        -c tools/constraints.txt -e '.[postgresql,mysql]'
+elif [ "$wanted" = test ]; then
     provide .venv test "test-requirements.txt doc/requirements.txt tools/constraints.txt" \
         -c tools/constraints.txt -r test-requirements.txt -r doc/requirements.txt
 fi

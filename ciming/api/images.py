@@ -109,5 +109,5 @@ def _trust(caller: context.RequestContext) -> Iterator[str]:
     try:
         yield trust_id
     except BaseException:
-        trusts.delete(trust_id)
+        trusts.take_back(caller, trust_id)
         raise

@@ -6,6 +6,7 @@ eventlet is a dependency's dependency: oslo.messaging would choose it when impor
 
 import contextlib
 import logging
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +23,11 @@ from taskflow import exceptions as tf_exceptions  # noqa: E402
 from tooz import ToozError  # noqa: E402
 
 backend.init_backend(backend.BackendType.THREADING)
+
+import oslo_messaging  # noqa: E402  # after the choice of the backend
+
+from ciming import exceptions  # noqa: E402
+
 # Logs what it also raises, with a traceback.
 logging.getLogger("oslo_db.sqlalchemy.exc_filters").setLevel(logging.CRITICAL)
 
@@ -31,23 +37,29 @@ NOT_READY = (
     cfg.Error,
     ValueError,                 # of an option
     db_exceptions.DBError,
+    exceptions.NotReady,
     ks_exceptions.ClientException,
+    oslo_messaging.MessagingException,
     sa_exceptions.SQLAlchemyError,
     stevedore_exceptions.NoMatches,
     tf_exceptions.TaskFlowException,
     ToozError,
 )
+PASSWORD_IN_URL = re.compile(r"(//[^:/@\s]*):[^@\s]*@")
 
 
 @contextlib.contextmanager
-def one_clear_line() -> Iterator[None]:
-    """What an operator can mend is said in one line, with exit status 1."""
+def one_clear_line(name: str | None = None, status: int = 1) -> Iterator[None]:
+    """What an operator can mend is said in one line, and ends the process."""
     try:
         yield
     except NOT_READY as error:
-        sys.exit(f"{Path(sys.argv[0]).name}: {in_one_line(error)}")
+        print(f"{name or Path(sys.argv[0]).name}: {in_one_line(error)}", file=sys.stderr)  # noqa: T201
+        sys.exit(status)
 
 
 def in_one_line(error: BaseException) -> str:
+    """An error in one line; a password in a URL is left out."""
     cause = error.__cause__ or error
-    return f"{type(cause).__name__}: {' '.join(str(cause).split())}"
+    text = PASSWORD_IN_URL.sub(r"\1:***@", " ".join(str(cause).split()))
+    return text if isinstance(cause, exceptions.NotReady) else f"{type(cause).__name__}: {text}"

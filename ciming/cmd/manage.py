@@ -24,9 +24,7 @@ def _db_purge() -> int:
     from ciming.db import session
     from ciming.engine import service
 
-    if not session.schema_is_current():
-        sys.exit("ciming-manage: the schema is not that of this release: run ciming-manage db sync")
-
+    session.require_current_schema()
     if not service.keep_house(staging.open_area(cfg.CONF.staging), threading.Event()):
         print("Not all could be purged: see the log.", file=sys.stderr)  # noqa: T201
         return 1

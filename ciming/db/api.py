@@ -28,12 +28,12 @@ def create(
     :param check: raises, in the same transaction, if the Upload has no room
     """
     with db.writer() as session:
-        check(session)
         image.status, job.status = "uploading", "uploading"
         job.image_id = image.id
         for row in (image, job, upload):        # in the order of their foreign keys
             session.add(row)
             session.flush()
+        check(session)
         refresh(session, job)
 
 

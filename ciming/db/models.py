@@ -141,6 +141,15 @@ class Target(Base):
     __table_args__ = (sa.UniqueConstraint("job_id", "cloud_key", name="uq_targets_job_cloud"),)
 
 
+class Mutex(Base):
+    """A row to be updated by who must be the only one to do something until the end of a transaction."""
+
+    __tablename__ = "mutexes"
+
+    name: Mapped[str] = mapped_column(Word, primary_key=True)       # the migration wrote: staging
+    taken: Mapped[int] = mapped_column(default=0)
+
+
 class Upload(Base):
     """The bytes of one Job on their way in. Followers trust `offset`, not the file's length."""
 

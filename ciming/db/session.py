@@ -18,13 +18,25 @@ from oslo_db.sqlalchemy import enginefacade
 from sqlalchemy import orm
 from taskflow.persistence.backends import impl_sqlalchemy as taskflow_db
 
+from ciming import exceptions
+
 VERSION_TABLE = "ciming_alembic_version"     # TaskFlow's own alembic has the default name
+UPGRADE_LOCK = 0x63696D696E67       # PostgreSQL names advisory locks by numbers
+UPGRADE_SECONDS = 600               # for which one upgrade waits for another
 
 
 @functools.cache
 def engine() -> sa.Engine:
-    """The process's SQLAlchemy engine; call it after the fork, not before."""
+    """The process's SQLAlchemy engine; call it after the fork, not before.
+
+    :raises NotReady: the URL is of a kind that oslo.db does not know
+    """
     url = sa.engine.make_url(cfg.CONF.database.connection)
+    if url.get_backend_name() not in ("sqlite", "postgresql", "mysql"):
+        raise exceptions.NotReady(
+            "[database] connection must begin with sqlite:, postgresql+psycopg2: or mysql+pymysql: (for "
+            f"MariaDB, too), but it begins with {url.drivername}:"
+        )
     if url.drivername.startswith("sqlite") and url.database:
         Path(url.database).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     made: sa.Engine = enginefacade.transaction_context().writer.get_engine()
@@ -32,6 +44,8 @@ def engine() -> sa.Engine:
     if made.dialect.name == "sqlite":
         sa.event.listen(made, "connect", _sqlite_connect)
         sa.event.listen(made, "before_cursor_execute", _sqlite_begin, retval=True)
+    elif made.dialect.name == "mysql":
+        sa.event.listen(made, "connect", _mariadb_connect)
     return made
 
 
@@ -60,6 +74,13 @@ def forget_connections() -> None:
 def _sqlite_connect(connection: Any, _record: Any) -> None:
     for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON", "busy_timeout=15000"):
         connection.execute(f"PRAGMA {pragma}")
+
+
+def _mariadb_connect(connection: Any, _record: Any) -> None:
+    connection.set_character_set("utf8mb4")     # all of Unicode, for which oslo.db does not ask
+    # As on PostgreSQL: who has waited for a lock then sees what its holder wrote.
+    with connection.cursor() as cursor:
+        cursor.execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED")
 
 
 def _sqlite_begin(
@@ -105,11 +126,40 @@ def schema_is_current() -> bool:
         return context.get_current_revision() == head
 
 
+def require_current_schema() -> None:
+    """:raises NotReady: the schema is that of another release, or there is none"""
+    if not schema_is_current():
+        raise exceptions.NotReady(
+            "The database schema is not that of this release. Run: ciming-manage db sync"
+        )
+
+
+@contextlib.contextmanager
+def _alone() -> Iterator[None]:
+    """One upgrade at a time, on all hosts: a server frees its lock with the connection of who died."""
+    if engine().dialect.name == "sqlite":
+        folder = Path(cfg.CONF.state_path)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with fasteners.InterProcessLock(folder / "schema.lock"):
+            yield
+        return
+    with engine().connect() as connection:
+        connection.detach()     # so that it is closed at the end, and the lock with it
+        if engine().dialect.name == "postgresql":
+            connection.execute(sa.select(sa.func.pg_advisory_lock(UPGRADE_LOCK)))
+        elif not connection.scalar(sa.select(sa.func.get_lock(_mariadb_lock(), UPGRADE_SECONDS))):
+            raise exceptions.NotReady("Another upgrade of this database takes too long. Try again later.")
+        connection.commit()
+        yield
+
+
+def _mariadb_lock() -> str:
+    return f"ciming schema of {engine().url.database}"[:64]     # its locks are the whole server's
+
+
 def upgrade() -> None:
     """Bring the schema, TaskFlow's included, to the newest version; one process at a time."""
-    folder = Path(cfg.CONF.state_path)
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with fasteners.InterProcessLock(folder / "schema.lock"):
+    with _alone():
         backend = taskflow_db.SQLAlchemyBackend({}, engine=engine())
         with contextlib.closing(backend.get_connection()) as connection:
             connection.upgrade()

@@ -24,6 +24,7 @@ class Engine:
         self._stopping = threading.Event()
         self._knocked = threading.Event()
         self._runner = runner.Runner(self._area, self._stopping)
+        self._listener = rpc.Listener(lambda _job_id: self._knocked.set())
         self._threads = [
             threading.Thread(target=loop, name=name, daemon=True)
             for name, loop in (("engine", self._claim_loop), ("house", self._house_loop))
@@ -31,7 +32,7 @@ class Engine:
 
     def start(self) -> None:
         self._liveness.start()
-        self._server = rpc.serve(self._liveness.name, lambda _job_id: self._knocked.set())
+        self._listener.start()
         for thread in self._threads:
             thread.start()
         LOG.info("Engine %s started", self._liveness.name)
@@ -44,8 +45,7 @@ class Engine:
     def stop(self) -> None:
         """Return when nothing runs any more."""
         self.begin_to_stop()
-        self._server.stop()
-        self._server.wait()
+        self._listener.stop()
         for thread in self._threads:
             thread.join()
         self._runner.stop()

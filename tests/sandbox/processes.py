@@ -13,6 +13,8 @@ import os
 import pathlib
 import signal
 import socket
+import subprocess
+import threading
 import time
 import zlib
 
@@ -49,8 +51,14 @@ def running(file: pathlib.Path) -> int | None:
     return int(pid) if start_time(int(pid)) == started else None
 
 
-def stop(file: pathlib.Path, patience: float = 10.0, *, group: bool = True) -> bool:
-    """End the remembered process: SIGTERM, and SIGKILL after `patience` seconds.
+def stop(
+    file: pathlib.Path,
+    patience: float = 10.0,
+    *,
+    group: bool = True,
+    signum: signal.Signals = signal.SIGTERM,
+) -> bool:
+    """End the remembered process: SIGTERM (or `signum`), and SIGKILL after `patience` seconds.
 
     The signals go to the process group that it leads, or with `group` false to itself alone.
     Returns whether there was anything to stop.
@@ -58,7 +66,7 @@ def stop(file: pathlib.Path, patience: float = 10.0, *, group: bool = True) -> b
     pid = running(file)
     if pid is None:
         return False
-    _signal(pid, signal.SIGTERM, group)
+    _signal(pid, signum, group)
     if not gone(file, patience):
         _signal(pid, signal.SIGKILL, group)
         gone(file, patience)
@@ -81,6 +89,11 @@ def gone(file: pathlib.Path, patience: float) -> bool:
             return False
         time.sleep(0.05)
     return True
+
+
+def reap(process: subprocess.Popen[bytes]) -> None:
+    """Wait for a child in the background, so that it is no zombie when it has ended."""
+    threading.Thread(target=process.wait, daemon=True).start()
 
 
 def environment(**extra: str) -> dict[str, str]:

@@ -1,15 +1,35 @@
 # SPDX-License-Identifier: Apache-2.0
 """Rows for tests, written as the API writes them, and a picture of all rows to compare with."""
 
+import pathlib
 from collections.abc import Sequence
 from typing import Any
 
 import sqlalchemy as sa
 
 from ciming.db import api, models, session, work
+from tests.sandbox import servers
 
 ENGINE, LOCKS, AREA = "engine-1", "locks-1", "area-1"
 SIZE = 3 * 1024 * 1024
+
+
+class Database:
+    """What a test has: a SQLite file, or a database on a server; can be taken away."""
+
+    def __init__(self, where: pathlib.Path | servers.Database) -> None:
+        self.where = where
+
+    def take_away(self) -> None:
+        if isinstance(self.where, servers.Database):
+            self.where.kill()
+        else:
+            self.where.rename(self.where.with_name("mislaid"))
+            self.where.mkdir()
+
+    def mend(self) -> None:
+        if isinstance(self.where, servers.Database):
+            self.where.start()
 
 
 def make_job(
@@ -18,10 +38,11 @@ def make_job(
     zones: Sequence[str] = ("zone-a", "zone-b"),
     size: int | None = SIZE,
     marker: str = AREA,
+    name: str = "demo",
     **values: Any,
 ) -> models.Job:
     """A committed Job of a new Image, with a Target per zone; its upload is whole unless it waits for one."""
-    image = models.Image(id=models.new_id(), project_id="studio", user_id="alice", name="demo", size=size)
+    image = models.Image(id=models.new_id(), project_id="studio", user_id="alice", name=name, size=size)
     job = models.Job(
         id=models.new_id(),
         project_id="studio",

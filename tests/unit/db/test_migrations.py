@@ -2,7 +2,7 @@
 """The migrations make what the models describe."""
 
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -12,7 +12,8 @@ from alembic.runtime import migration
 from oslo_config import cfg
 from taskflow.persistence.backends.sqlalchemy import tables
 
-from ciming.db import models, session
+from ciming.db import api, models, session, work
+from tests.sandbox import servers
 from tests.unit import rows
 
 THEIRS = {"alembic_version", *tables.fetch(sa.MetaData())._fields}
@@ -30,27 +31,44 @@ def _differences() -> Sequence[Any]:
         return list(autogenerate.compare_metadata(context, models.Base.metadata))
 
 
-def test_models_and_migrations_agree(database: str) -> None:
+def test_models_and_migrations_agree(database: rows.Database) -> None:
     assert _differences() == []
 
 
-def test_a_difference_would_be_seen(database: str) -> None:
+@pytest.fixture
+def own_database(database: rows.Database, conf: cfg.ConfigOpts) -> Iterator[None]:
+    """A new one on the same server, to be harmed."""
+    if not isinstance(database.where, servers.Database):
+        yield       # a SQLite file is always new
+        return
+    session.forget_connections()
+    conf.set_override("connection", database.where.create("ciming_own"), group="database")
+    session.upgrade()
+    yield
+    session.forget_connections()
+    database.where.drop("ciming_own")
+
+
+def test_a_difference_would_be_seen(own_database: None) -> None:
     with session.writing_engine().begin() as connection:
-        connection.execute(sa.text("DROP INDEX ix_jobs_open"))
+        indices = models.Base.metadata.tables["jobs"].indexes
+        [index] = [each for each in indices if each.name == "ix_jobs_open"]
+        index.drop(connection)
         connection.execute(sa.text("ALTER TABLE images DROP COLUMN tags"))
     assert sorted(change[0] for change in _differences()) == ["add_column", "add_index"]
 
 
-def test_taskflow_has_its_tables_and_our_indices(database: str) -> None:
+def test_taskflow_has_its_tables_and_our_indices(database: rows.Database) -> None:
     inspector = sa.inspect(session.engine())
     expected = {*models.Base.metadata.tables, session.VERSION_TABLE, *THEIRS}
     assert {*inspector.get_table_names(), "alembic_version"} == expected
+    assert session.VERSION_TABLE != "alembic_version"
     for table in ("atomdetails", "flowdetails"):
         columns = [index["column_names"] for index in inspector.get_indexes(table)]
         assert ["parent_uuid"] in columns
 
 
-def test_upgrade_again_changes_nothing(database: str) -> None:
+def test_upgrade_again_changes_nothing(database: rows.Database) -> None:
     assert session.schema_is_current()
     rows.make_job()
     before = rows.everything()
@@ -65,8 +83,35 @@ def test_only_the_owner_may_read(conf: cfg.ConfigOpts, tmp_path: pathlib.Path) -
     assert (tmp_path / "state").stat().st_mode & 0o077 == 0
 
 
+def test_names_are_equal_only_if_all_their_bytes_are(database: rows.Database) -> None:
+    names = ["Debian 🐧", "debian 🐧", "Debian 🐧 ", "Débian 🐧", "Debian 💿"]
+    jobs = [rows.make_job(zones=names, name=name) for name in names]
+    for job, name in zip(jobs, names, strict=True):
+        assert [image.id for image in api.list_images(None, {"name": name}, None, 9)] == [job.image_id]
+        found = api.get_job(job.id, None)
+        assert sorted(target.cloud_key for target in found.targets) == sorted(names)
+        held = rows.take(job.id)
+        for target in found.targets:
+            work.add_link(held, target.id, f"ref of {target.cloud}", "bytes")
+        links = api.get_image(job.image_id, None).links
+        assert {link.cloud: link.image_ref for link in links} == {each: f"ref of {each}" for each in names}
+
+
+@pytest.mark.parametrize("table", models.Base.metadata.tables)
+def test_every_table_has_a_collation_that_is_exact(database: rows.Database, table: str) -> None:
+    """A migration that makes a table has to say so on MariaDB."""
+    with session.engine().connect() as connection:
+        if connection.dialect.name == "mysql":
+            query = "SELECT collation_name FROM information_schema.columns WHERE table_schema = database()"
+            named = sa.text(f"{query} AND table_name = '{table}' AND data_type = 'varchar'")
+            assert set(connection.scalars(named)) == {"utf8mb4_nopad_bin"}
+        else:
+            assert connection.scalar(sa.text("SELECT 'a' = 'A' OR 'a' = 'a '")) in (0, False)
+
+
+@pytest.mark.sqlite
 @pytest.mark.parametrize("table", ["images", "jobs"])
-def test_lists_are_served_by_an_index(database: str, table: str) -> None:
+def test_lists_are_served_by_an_index(database: rows.Database, table: str) -> None:
     query = f"SELECT id FROM {table} WHERE project_id = 'x' ORDER BY created_at DESC, id DESC LIMIT 10"
     with session.engine().connect() as connection:
         plan = [row[3] for row in connection.execute(sa.text(f"EXPLAIN QUERY PLAN {query}"))]

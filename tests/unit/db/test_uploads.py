@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Leases on uploads, on a real database file."""
+"""Leases on uploads, on real databases."""
 
 import threading
 import time
@@ -165,6 +165,14 @@ def test_what_others_hold_or_will_bring_is_no_room() -> None:
     assert commit(lease, 60, area.room) == 100
     assert area.told[-1] == (1160, 100)
     refused(lambda: begin(rows.make_job(stage="uploading", size=None), 50, room=area.room), "staging.full")
+
+
+def test_what_is_in_another_staging_area_takes_no_room_here() -> None:
+    area = Area(1000)
+    rows.make_job(size=900, marker="another area")
+    rows.make_job(size=300)
+    assert begin(rows.make_job(stage="uploading", size=None), room=area.room).room == 700
+    assert area.told == [(300, 0)]
 
 
 def test_who_brings_nothing_holds_nothing() -> None:

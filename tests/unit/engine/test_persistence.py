@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Flows under the fenced backend, on a real database file: resumed, and taken away."""
 
-import pathlib
 from collections.abc import Callable
 from typing import Any
 
@@ -179,13 +178,9 @@ def test_an_interrupted_flow_goes_on(job: models.Job, tools: Tools) -> None:
 
 
 def test_an_unusable_database_interrupts(
-    job: models.Job, tools: Tools, tmp_path: pathlib.Path
+    job: models.Job, tools: Tools, database: rows.Database
 ) -> None:
-    def break_it() -> None:
-        (tmp_path / "ciming.sqlite").rename(tmp_path / "mislaid")
-        (tmp_path / "ciming.sqlite").mkdir()
-
-    tools.on["second"] = break_it
+    tools.on["second"] = database.take_away
     with pytest.raises(exceptions.Interrupted) as caught:
         flows(rows.take(job.id)).run("three", flow, tools=tools)
     assert not isinstance(caught.value, exceptions.ClaimLost)

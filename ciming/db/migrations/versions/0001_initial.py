@@ -1,11 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Images, links, jobs, targets, uploads; indices that TaskFlow's tables lack."""
 
+from typing import Any
+
 from alembic import op
 import sqlalchemy as sa
 
 revision = "0001"
 down_revision = None
+
+# On MariaDB: all of Unicode, and two names are equal only if all their bytes are.
+EXACT: dict[str, Any] = {"mysql_charset": "utf8mb4", "mysql_collate": "utf8mb4_nopad_bin"}
 
 
 def upgrade() -> None:
@@ -23,6 +28,7 @@ def upgrade() -> None:
         sa.Column("tags", sa.JSON, nullable=False),
         sa.Column("created_at", sa.BigInteger, nullable=False),
         sa.Column("updated_at", sa.BigInteger, nullable=False),
+        **EXACT,
     )
     op.create_index("ix_images_project_created", "images", ["project_id", "created_at", "id"])
     op.create_table(
@@ -35,6 +41,7 @@ def upgrade() -> None:
         sa.Column("image_ref", sa.String(1024), nullable=False),
         sa.Column("proof", sa.String(32), nullable=False),
         sa.Column("verified_at", sa.BigInteger, nullable=False),
+        **EXACT,
     )
     op.create_table(
         "jobs",
@@ -59,6 +66,7 @@ def upgrade() -> None:
         sa.Column("started_at", sa.BigInteger),
         sa.Column("finished_at", sa.BigInteger),
         sa.Column("updated_at", sa.BigInteger, nullable=False),
+        **EXACT,
     )
     op.create_index("ix_jobs_image_id", "jobs", ["image_id"])
     op.create_index("ix_jobs_parent_id", "jobs", ["parent_id"])
@@ -81,6 +89,7 @@ def upgrade() -> None:
         sa.Column("image_ref", sa.String(1024)),
         sa.Column("error", sa.JSON),
         sa.UniqueConstraint("job_id", "cloud_key", name="uq_targets_job_cloud"),
+        **EXACT,
     )
     op.create_index("ix_targets_job_id", "targets", ["job_id"])
     op.create_table(
@@ -94,7 +103,15 @@ def upgrade() -> None:
         sa.Column("generation", sa.BigInteger, nullable=False),
         sa.Column("leased_until", sa.BigInteger, nullable=False),
         sa.Column("expires_at", sa.BigInteger, nullable=False),
+        **EXACT,
     )
     op.create_index("ix_uploads_expires_at", "uploads", ["expires_at"])
+    mutexes = op.create_table(
+        "mutexes",
+        sa.Column("name", sa.String(32), primary_key=True),
+        sa.Column("taken", sa.BigInteger, nullable=False),
+        **EXACT,
+    )
+    op.bulk_insert(mutexes, [{"name": "staging", "taken": 0}])
     op.create_index("ix_taskflow_atom_parent", "atomdetails", ["parent_uuid"])
     op.create_index("ix_taskflow_flow_parent", "flowdetails", ["parent_uuid"])
