@@ -12,7 +12,7 @@ from alembic.runtime import migration
 from oslo_config import cfg
 from taskflow.persistence.backends.sqlalchemy import tables
 
-from ciming.db import api, models, session, work
+from ciming.db import api, lists, models, session, work
 from tests.sandbox import servers
 from tests.unit import rows
 
@@ -87,7 +87,8 @@ def test_names_are_equal_only_if_all_their_bytes_are(database: rows.Database) ->
     names = ["Debian 🐧", "debian 🐧", "Debian 🐧 ", "Débian 🐧", "Debian 💿"]
     jobs = [rows.make_job(zones=names, name=name) for name in names]
     for job, name in zip(jobs, names, strict=True):
-        assert [image.id for image in api.list_images(None, {"name": name}, None, 9)] == [job.image_id]
+        page = lists.Page(9, conditions=[lists.Condition("name", "in", [name])])
+        assert [image.id for image in lists.images(None, page)] == [job.image_id]
         found = api.get_job(job.id, None)
         assert sorted(target.cloud_key for target in found.targets) == sorted(names)
         held = rows.take(job.id)
