@@ -39,14 +39,18 @@ STRANGERS = (
 DESCRIPTOR = re.compile(rb"\s*# *disk descriptorfile|(?:#[^\n]*\n| *\r?\n)*version=[0-9]+\r?\n", re.I)
 
 
-def refuse_head(head: bytes) -> None:
+def refuse_strangers(head: bytes) -> None:
     """:param head: the first MiB, or all there is
 
-    :raises ImageRejected: this begins as something that is no raw disk
+    :raises ImageRejected: this begins as something that is no disk to us
     """
     for offset, magic, name in STRANGERS:
         if head.startswith(magic, offset):
             raise rejections.unsupported(f"this is {name}")
+
+
+def refuse_stumps(head: bytes) -> None:
+    """:raises ImageRejected: this begins as another format, and is too damaged to be one"""
     for offset, magic, name in STUMPS:
         if head.startswith(magic, offset):
             raise rejections.broken(f"it begins as {name}, but cannot be read as {name}")

@@ -104,8 +104,10 @@ class Inspector:
         if len(names) > 1:
             raise rejections.unsafe(f"it is {' and '.join(names)} at once")
         (name,) = names
+        if name in FILE_IS_DISK:
+            foreign.refuse_strangers(head)
         if name == "raw":
-            foreign.refuse_head(head)
+            foreign.refuse_stumps(head)
         if name not in DISK_FORMATS:
             raise rejections.unsupported(f"this is {name}")
         # A fixed VHD is raw until its last 512 bytes.
@@ -124,14 +126,15 @@ class Inspector:
         self._judge_size(self._virtual_size)
 
     def _judge_trailer(self) -> None:
-        if self._disk_format == "raw":
+        if self._disk_format in FILE_IS_DISK:
             foreign.refuse_trailer(self._tail)
+        if self._disk_format == "raw":
             if foreign.has_vhd_footer(self._tail):
                 self._disk_format = "vhd"
                 self._virtual_size = vhd.look_at_end(self._tail)
             if self._declared not in (None, self._disk_format):
                 raise rejections.mismatch(str(self._declared), self._disk_format)
-        elif foreign.has_vhd_footer(self._tail) and vhd.wraps(self._tail, self._size):
+        elif self._disk_format != "vhd" and vhd.wraps(self._tail, self._size):
             raise rejections.unsafe(f"it is {self._disk_format} and vhd at once")
 
     def _judge_size(self, virtual_size: int) -> None:
@@ -155,11 +158,9 @@ def _matches(head: bytes) -> dict[str, format_inspector.FileInspector]:
 def _feed(inspector: format_inspector.FileInspector, block: bytes) -> None:
     try:
         inspector.eat_chunk(block)
-    except Exception as error:  # whatever its parsing trips over
+    except Exception:  # whatever its parsing trips over
         if _is_match(inspector):
-            raise rejections.broken(
-                f"it begins as {inspector.NAME}, but cannot be read as such ({error})"
-            ) from None
+            raise rejections.broken(f"it begins as {inspector.NAME}, but cannot be read as such") from None
 
 
 def _is_match(inspector: format_inspector.FileInspector) -> bool:

@@ -14,7 +14,7 @@ from typing import Self
 from oslo_utils.imageutils import format_inspector
 
 from ciming.disk_image import rejections
-from ciming.disk_image.reader import Reader
+from ciming.disk_image.reader import Reader, Territory
 
 DIRTY, CORRUPT, DATA_FILE, COMPRESSION, EXTENDED_L2 = (1 << bit for bit in range(5))
 KNOWN = DIRTY | CORRUPT | DATA_FILE | COMPRESSION | EXTENDED_L2
@@ -22,6 +22,10 @@ OFFSET = 0x00FFFFFFFFFFFE00
 COMPRESSED = 1 << 62
 ZERO = 1
 SECTOR = 512
+DATA_FILE_NAME = 0x44415441  # a header extension, and the end of them:
+END = 0
+MAX_EXTENSIONS = 64  # all tools together write five
+DEFLATE_RATIO, ZSTD_RATIO = 1032, 32768  # no stream of theirs unfolds into more than that
 MAX_L1_ENTRIES = 32 * 1024 * 1024 // 8  # of qemu
 MAX_SNAPSHOTS = 64  # each makes qemu-img walk a whole tree of tables
 
@@ -36,6 +40,7 @@ class Header:
     l1_offset: int
     snapshots: int
     features: int  # incompatible ones
+    length: int  # of the header
 
     @classmethod
     def parse(cls, data: bytes) -> Self:
@@ -43,8 +48,11 @@ class Header:
             ">IQIIQIIQ", data, 4
         )
         (snapshots,) = struct.unpack_from(">I", data, 60)
-        features = struct.unpack_from(">Q", data, 72)[0] if version >= 3 else 0
-        return cls(version, cluster_bits, size, crypt_method, l1_size, l1_offset, snapshots, features)
+        features, length = 0, 72
+        if version >= 3:
+            (features,) = struct.unpack_from(">Q", data, 72)
+            (length,) = struct.unpack_from(">I", data, 100)
+        return cls(version, cluster_bits, size, crypt_method, l1_size, l1_offset, snapshots, features, length)
 
     @property
     def cluster(self) -> int:
@@ -55,9 +63,19 @@ class Header:
         return bool(self.features & EXTENDED_L2)
 
     @property
+    def offset_bits(self) -> int:
+        """Of an L2 entry of a compressed cluster; what comes above them is its length."""
+        return 70 - self.cluster_bits
+
+    @property
+    def step(self) -> int:
+        """Words in an L2 entry."""
+        return 2 if self.extended else 1
+
+    @property
     def table_entries(self) -> int:
         """Guest clusters that one L2 table maps."""
-        return self.cluster // (16 if self.extended else 8)
+        return self.cluster // 8 // self.step
 
 
 def look(inspector: format_inspector.FileInspector) -> int:
@@ -110,24 +128,43 @@ def check(image: Reader, virtual_size: int) -> None:
         raise rejections.broken("its L1 table is larger than any disk needs")
     if header.snapshots > MAX_SNAPSHOTS:
         raise rejections.too_complex(f"it has {header.snapshots} internal snapshots")
+    if DATA_FILE_NAME in _extensions(image, header):
+        raise rejections.unsafe("this qcow2 names a data file, which is no part of it")
+    room = image.size
     for index, table in _l2_tables(image, header):
+        room -= _space(header, table)
+        if room < 0:
+            raise rejections.broken("clusters of this qcow2 overlap")
         _check_clusters(image, header, virtual_size, index * header.table_entries, table)
+
+
+def _extensions(image: Reader, header: Header) -> Iterator[int]:
+    """The kinds of header extensions that there are."""
+    place = header.length
+    for _ in range(MAX_EXTENSIONS):
+        if place + 8 > header.cluster:
+            return
+        kind, length = struct.unpack(">II", image.at(place, 8, "header extension"))
+        if kind == END:
+            return
+        yield kind
+        place += 8 + -(-length // 8) * 8
+    raise rejections.broken("it has too many header extensions")
 
 
 def _l2_tables(image: Reader, header: Header) -> Iterator[tuple[int, "array[int]"]]:
     """All L2 tables with their place in the L1 table, one at a time."""
     index = -1
-    left = image.size // header.cluster
+    used = Territory(image.size, header.cluster)
     for piece in image.numbers(header.l1_offset, header.l1_size, 8, "big", "L1 table"):
         for entry in piece:
             index += 1
             offset = entry & OFFSET
             if not offset:
                 continue
-            left -= 1
-            # More tables than fit into the file: without this, reading them would have no bound.
-            if left < 0 or offset % header.cluster:
-                raise rejections.broken("its L2 tables overlap")
+            # Without this, one table could be read as often as the L1 table has room for.
+            if offset % header.cluster or not used.take(offset, header.cluster):
+                raise rejections.broken("its L2 tables overlap, or lie beyond the end of the file")
             yield index, _l2_table(image, header, offset)
 
 
@@ -138,29 +175,43 @@ def _l2_table(image: Reader, header: Header, offset: int) -> "array[int]":
     return table
 
 
+def _space(header: Header, table: "array[int]") -> int:
+    """How many bytes of the file the clusters of one table need at least.
+
+    :raises ImageRejected: one of them is there twice. With the right reference count that is in order
+        for qemu, and lets a small file unfold into a disk of any size.
+    """
+    mask = (1 << header.offset_bits) - 1
+    entries = table[:: header.step]
+    plain = [entry & OFFSET for entry in entries if entry & OFFSET and not entry & COMPRESSED]
+    compressed = [entry & mask for entry in entries if entry & COMPRESSED]
+    if len(set(plain)) < len(plain) or len(set(compressed)) < len(compressed):
+        raise rejections.broken("clusters of this qcow2 overlap")
+    ratio = ZSTD_RATIO if header.features & COMPRESSION else DEFLATE_RATIO
+    return len(plain) * header.cluster + len(compressed) * header.cluster // ratio
+
+
 def _check_clusters(
     image: Reader, header: Header, virtual_size: int, first: int, table: "array[int]"
 ) -> None:
     """:param first: the guest cluster that the table begins with"""
-    compressed_bits = 70 - header.cluster_bits
-    compressed_mask = (1 << compressed_bits) - 1
+    compressed_mask = (1 << header.offset_bits) - 1
     # Nothing that begins before this can reach beyond the end: most entries need no second look.
     safe = max(0, image.size - 2 * header.cluster)
-    step = 2 if header.extended else 1
     suspects = [
         position
-        for position, entry in enumerate(table[::step])
+        for position, entry in enumerate(table[:: header.step])
         if entry & (compressed_mask if entry & COMPRESSED else OFFSET) > safe
     ]
     for position in suspects:
-        entry = table[position * step]
+        entry = table[position * header.step]
         guest_left = virtual_size - (first + position) * header.cluster
         if entry & COMPRESSED:
             offset = entry & compressed_mask
-            sectors = ((entry & (COMPRESSED - 1)) >> compressed_bits) + 1
+            sectors = ((entry & (COMPRESSED - 1)) >> header.offset_bits) + 1
             end = (offset // SECTOR + sectors) * SECTOR
         elif header.extended:
-            end = (entry & OFFSET) + _written(table[position * step + 1], header.cluster)
+            end = (entry & OFFSET) + _written(table[position * header.step + 1], header.cluster)
         else:
             end = 0 if entry & ZERO else (entry & OFFSET) + min(header.cluster, guest_left)
         if guest_left > 0 and end > image.size:

@@ -13,6 +13,27 @@ PIECE = 1024 * 1024
 WIDTH_CODES = {4: "I", 8: "Q"}
 
 
+class Territory:
+    """Which parts of a file are taken: a bit for each `unit` bytes, so that nothing is used twice."""
+
+    def __init__(self, size: int, unit: int) -> None:
+        """:param size: of the file in bytes"""
+        self._size = size
+        self._unit = unit
+        self._bits = bytearray(size // unit // 8 + 1)
+
+    def take(self, offset: int, length: int) -> bool:
+        """:returns: whether these bytes are in the file, and were nobody's before"""
+        if offset + length > self._size:
+            return False
+        first, end = offset // self._unit, -(-(offset + length) // self._unit)
+        place = slice(first // 8, -(-end // 8))
+        wanted = ((1 << (end - first)) - 1) << first % 8
+        taken = int.from_bytes(self._bits[place], "little")
+        self._bits[place] = (taken | wanted).to_bytes(place.stop - place.start, "little")
+        return not taken & wanted
+
+
 class Reader:
     """A file and its size in bytes."""
 

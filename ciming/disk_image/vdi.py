@@ -42,6 +42,8 @@ def check(image: Reader, virtual_size: int) -> None:
         raise rejections.unsupported(f"this VDI has blocks of {block} bytes with {extra} more")
     if blocks * block < virtual_size:
         raise rejections.broken("the block table of this VDI is too short for its disk")
+    if table < len(header) or data < table + blocks * 4:
+        raise rejections.broken("the tables of this VDI overlap")
     if data + allocated * block > image.size:
         raise rejections.broken("blocks of this VDI lie beyond the end of the file")
     seen: set[int] = set()

@@ -2,20 +2,22 @@
 """VHD ("vpc" to qemu, which has no check for it): a footer at the end; a dynamic disk has a copy at the
 start, and a table of blocks. All numbers are big-endian."""
 
-import itertools
 import struct
 from dataclasses import dataclass
 from typing import Self
 
 from oslo_utils.imageutils import format_inspector
 
+from ciming import exceptions
 from ciming.disk_image import rejections
-from ciming.disk_image.reader import Reader
+from ciming.disk_image.reader import Reader, Territory
 
 SECTOR = 512
+VERSION = 0x10000
 FIXED, DYNAMIC, DIFFERENCING = 2, 3, 4
 MIN_BLOCK = 64 * 1024  # Virtual PC wrote 512 KiB, everyone else 2 MiB
 UNUSED = 0xFFFFFFFF
+PARENT = (slice(40, 56), slice(64, 768))  # in the dynamic disk header: its UUID, its name, its places
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,9 @@ class Footer:
         """:raises ImageRejected: not a footer"""
         if not data.startswith(b"conectix") or not _sum_is_right(data[:SECTOR], 64):
             raise rejections.broken("the footer of this VHD is missing or damaged")
-        (header_offset,) = struct.unpack_from(">Q", data, 16)
+        version, header_offset = struct.unpack_from(">IQ", data, 12)
+        if version != VERSION:
+            raise rejections.broken(f"this VHD has version {version:#x}")
         size, _geometry, kind = struct.unpack_from(">QII", data, 48)
         return cls(header_offset, size, kind)
 
@@ -70,9 +74,12 @@ def look_at_end(tail: bytes) -> int:
 
 
 def wraps(tail: bytes, file_size: int) -> bool:
-    """Whether a footer makes a fixed VHD of all that comes before it, whatever that looks like."""
-    (size,) = struct.unpack_from(">Q", tail, 48)
-    return bool(size == file_size - SECTOR)
+    """Whether a footer makes a fixed VHD of what comes before it, whatever that looks like."""
+    try:
+        footer = Footer.parse(tail)
+    except exceptions.ImageRejected:
+        return False
+    return footer.kind == FIXED and footer.size <= file_size - SECTOR
 
 
 def check(image: Reader, virtual_size: int) -> None:
@@ -90,24 +97,25 @@ def check(image: Reader, virtual_size: int) -> None:
     header = image.at(footer.header_offset, 1024, "dynamic disk header")
     if not header.startswith(b"cxsparse") or not _sum_is_right(header, 36):
         raise rejections.broken("the dynamic disk header of this VHD is missing or damaged")
-    table, _version, entries, block = struct.unpack_from(">QIII", header, 16)
+    if any(any(header[part]) for part in PARENT):
+        raise rejections.unsafe("this VHD names a parent, which is no part of it")
+    table, version, entries, block = struct.unpack_from(">QIII", header, 16)
+    if version != VERSION:
+        raise rejections.broken(f"the dynamic disk header of this VHD has version {version:#x}")
     if block < MIN_BLOCK or block & (block - 1):
         raise rejections.broken(f"this VHD has blocks of {block} bytes")
     if entries * block < virtual_size:
         raise rejections.broken("the block table of this VHD is too short for its disk")
-    _check_blocks(image, table, -(-virtual_size // block), block)
+    used = Territory(image.size, SECTOR)
+    places = (0, SECTOR), (image.size - SECTOR, SECTOR), (footer.header_offset, len(header))
+    if not all(used.take(*place) for place in (*places, (table, entries * 4))):
+        raise rejections.broken("the tables of this VHD overlap, or lie beyond the end of the file")
+    _check_blocks(image, used, table, -(-virtual_size // block), block)
 
 
-def _check_blocks(image: Reader, table: int, entries: int, block: int) -> None:
+def _check_blocks(image: Reader, used: Territory, table: int, entries: int, block: int) -> None:
     bitmap = -(-block // SECTOR // 8 // SECTOR) * SECTOR
-    length = (bitmap + block) // SECTOR
-    starts: list[int] = []
     for piece in image.numbers(table, entries, 4, "big", "block table"):
-        starts += (start for start in piece if start != UNUSED)
-        if len(starts) * length * SECTOR > image.size:
-            raise rejections.broken("blocks of this VHD overlap")
-    starts.sort()
-    if any(after - start < length for start, after in itertools.pairwise(starts)):
-        raise rejections.broken("blocks of this VHD overlap")
-    if starts and (starts[-1] + length) * SECTOR > image.size - SECTOR:
-        raise rejections.broken("blocks of this VHD lie beyond the end of the file")
+        for start in piece:
+            if start != UNUSED and not used.take(start * SECTOR, bitmap + block):
+                raise rejections.broken("blocks of this VHD overlap, or lie beyond the end of the file")

@@ -11,9 +11,10 @@ from collections.abc import Iterator
 from oslo_utils.imageutils import format_inspector
 
 from ciming.disk_image import rejections
-from ciming.disk_image.reader import Reader
+from ciming.disk_image.reader import Reader, Territory
 
 MIB = 1024 * 1024
+HEADS = (64 * 1024, 128 * 1024)
 REGION_TABLE = 192 * 1024
 TABLE_SIZE = 64 * 1024
 MAX_ENTRIES = 2047
@@ -60,7 +61,12 @@ def check(image: Reader, virtual_size: int) -> None:
     if not MIB <= block <= 256 * MIB or block & (block - 1) or sector not in (512, 4096):
         raise rejections.broken(f"this VHDX has blocks of {block} and sectors of {sector} bytes")
     (table,) = struct.unpack_from("<Q", regions[BAT])
-    _check_blocks(image, table, virtual_size, block, (sector << 23) // block)
+    used = Territory(image.size, MIB)
+    places = [(0, MIB), _log(image), *(struct.unpack_from("<QI", region) for region in regions.values())]
+    for offset, length in places:
+        if not length or offset % MIB or length % MIB or not used.take(offset, length):
+            raise rejections.broken("the regions of this VHDX overlap, or lie beyond the end of the file")
+    _check_blocks(image, used, table, virtual_size, block, (sector << 23) // block)
 
 
 def _entries(
@@ -75,10 +81,19 @@ def _entries(
         yield table[start : start + 16], table[start + 16 : start + 32]
 
 
-def _check_blocks(image: Reader, table: int, virtual_size: int, block: int, ratio: int) -> None:
+def _log(image: Reader) -> tuple[int, int]:
+    """Offset and length of the log, of which only the header knows. The newer one of two counts."""
+    heads = [image.at(place, 80, "header") for place in HEADS]
+    newest = max(heads, key=lambda head: struct.unpack_from("<Q", head, 8))
+    length, offset = struct.unpack_from("<IQ", newest, 68)
+    return offset, length
+
+
+def _check_blocks(
+    image: Reader, used: Territory, table: int, virtual_size: int, block: int, ratio: int
+) -> None:
     """:param ratio: payload blocks after which one entry of another kind comes"""
     blocks = -(-virtual_size // block)
-    seen: set[int] = set()
     index = -1
     for piece in image.numbers(table, blocks + (blocks - 1) // ratio, 8, "little", "block table"):
         for entry in piece:
@@ -87,10 +102,7 @@ def _check_blocks(image: Reader, table: int, virtual_size: int, block: int, rati
                 continue
             if entry & STATE == PARTIAL:
                 raise rejections.unsafe("this VHDX leaves parts of blocks to a parent")
-            if entry & STATE == PRESENT:
-                offset = entry // MIB * MIB
-                if offset in seen:
-                    raise rejections.broken("blocks of this VHDX overlap")
-                seen.add(offset)
-                if offset + block > image.size:
-                    raise rejections.broken("blocks of this VHDX lie beyond the end of the file")
+            # Of the last block, some tools write no more than belongs to the disk.
+            length = min(block, virtual_size - (index - index // (ratio + 1)) * block)
+            if entry & STATE == PRESENT and not used.take(entry // MIB * MIB, length):
+                raise rejections.broken("blocks of this VHDX overlap, or lie beyond the end of the file")

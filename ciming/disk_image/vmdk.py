@@ -7,21 +7,25 @@ parent, two types, text after the descriptor's end, and whether every grain is i
 
 import re
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 from oslo_utils.imageutils import format_inspector
 
 from ciming.disk_image import rejections
-from ciming.disk_image.reader import Reader
+from ciming.disk_image.reader import Reader, Territory
 
 SECTOR = 512
 COMPRESSED = 1 << 16
+DEFLATE = 1
+TABLE_ENTRIES = 512  # of the specification
 AT_END = 0xFFFFFFFFFFFFFFFF
+MARKER = 12  # bytes before each compressed grain, the last four of them say how long it is
 MAX_DESCRIPTOR = 64 * 1024
 MIN_GRAIN = 8  # sectors, of the specification
 MAX_GRAIN = 0x200000  # sectors, of qemu
 EXTENT = re.compile(r"^\s*(?:rw|rdonly|noaccess)\s+\d+\s+(\w+)", re.M)
+OUTSIDE = re.compile(r"^\s*(?:rw|rdonly|noaccess)\b.*[\\:]", re.M)  # Windows paths, URLs
 PARENT = re.compile(r"parentcid\s*=\s*(?!f{8}\b)")
 
 
@@ -32,17 +36,24 @@ class Header:
     flags: int
     capacity: int
     grain: int
+    text_size: int  # of the descriptor, which comes right after the header
     entries: int  # of one grain table
     directory: int
+    algorithm: int
 
     @classmethod
     def parse(cls, data: bytes) -> Self:
-        magic, _version, flags, capacity, grain, _text, _text_size, entries, _spare, directory = (
+        magic, _version, flags, capacity, grain, _text, text_size, entries, _spare, directory = (
             struct.unpack_from("<4sIIQQQQIQQ", data)
         )
+        (algorithm,) = struct.unpack_from("<H", data, 77)
         if magic != b"KDMV":
             raise rejections.broken("the VMDK header or its footer is missing")
-        return cls(flags, capacity, grain, entries, directory)
+        return cls(flags, capacity, grain, text_size, entries, directory, algorithm)
+
+    @property
+    def compressed(self) -> bool:
+        return self.algorithm == DEFLATE
 
 
 def look(inspector: format_inspector.FileInspector) -> int:
@@ -70,13 +81,13 @@ def _refuse_unsafe(descriptor: bytes) -> None:
     # Without an end, qemu goes on reading where the inspector stopped.
     if not end or len(descriptor) > MAX_DESCRIPTOR:
         raise rejections.unsafe("the descriptor of this VMDK has no end")
-    words = text.decode("ascii", "replace").lower()
+    words = text.decode("ascii", "replace").lower().replace("\r", "\n")
     if "parentfilenamehint" in words or PARENT.search(words):
         raise rejections.unsafe("this VMDK has a parent, which is no part of it")
     if words.count("createtype") > 1:
         raise rejections.unsafe("this VMDK names more than one type")
     kinds = EXTENT.findall(words)
-    if len(kinds) > 1 or set(kinds) - {"sparse"}:
+    if len(kinds) > 1 or set(kinds) - {"sparse"} or OUTSIDE.search(words):
         raise rejections.unsafe("this VMDK has extents in other files")
 
 
@@ -88,21 +99,21 @@ def check(image: Reader, virtual_size: int) -> None:
     header = _effective_header(image)
     if not MIN_GRAIN <= header.grain <= MAX_GRAIN or header.grain & (header.grain - 1):
         raise rejections.broken(f"this VMDK has grains of {header.grain} sectors")
-    if not 1 <= header.entries <= SECTOR:
+    if header.entries != TABLE_ENTRIES:
         raise rejections.broken(f"the grain tables of this VMDK have {header.entries} entries")
+    # Some tools ask the flag, some the algorithm.
+    if header.algorithm not in (0, DEFLATE) or header.compressed != bool(header.flags & COMPRESSED):
+        raise rejections.broken("it is not clear whether the grains of this VMDK are compressed")
     directory_entries = -(-virtual_size // (header.entries * header.grain * SECTOR))
-    tables: set[int] = set()
-    grains = last = 0
-    for piece in image.numbers(header.directory * SECTOR, directory_entries, 4, "little", "grain directory"):
+    used = Territory(image.size, SECTOR)
+    place = header.directory * SECTOR
+    if not used.take(0, SECTOR * (1 + header.text_size)) or not used.take(place, directory_entries * 4):
+        raise rejections.broken("the grain directory of this VMDK is not where it should be")
+    for piece in image.numbers(place, directory_entries, 4, "little", "grain directory"):
         for table in filter(None, piece):
-            if table in tables:
-                raise rejections.broken("the grain tables of this VMDK overlap")
-            tables.add(table)
-            found, highest = _check_table(image, table * SECTOR, header.entries)
-            grains += found
-            last = max(last, highest)
-    if last:
-        _check_end(image, header, grains, last)
+            if not used.take(table * SECTOR, header.entries * 4):
+                raise rejections.broken("tables of this VMDK overlap, or lie beyond the end of the file")
+            _check_grains(image, used, header, table * SECTOR)
 
 
 def _effective_header(image: Reader) -> Header:
@@ -111,33 +122,20 @@ def _effective_header(image: Reader) -> Header:
     if header.directory != AT_END:
         return header
     footer = Header.parse(image.at(max(0, image.size - 2 * SECTOR), SECTOR, "footer"))
-    if (footer.capacity, footer.grain, footer.entries, footer.flags) != (
-        header.capacity,
-        header.grain,
-        header.entries,
-        header.flags,
-    ):
+    if replace(footer, directory=AT_END) != header:
         raise rejections.broken("header and footer of this VMDK say different things")
     return footer
 
 
-def _check_table(image: Reader, offset: int, entries: int) -> tuple[int, int]:
-    """:returns: the number of grains in the file, and the sector of the last of them"""
-    (table,) = image.numbers(offset, entries, 4, "little", "grain table")
-    grains = [sector for sector in table if sector > 1]  # 0: a hole, 1: zeros
-    if len(set(grains)) != len(grains):
-        raise rejections.broken("grains of this VMDK overlap")
-    return len(grains), max(grains, default=0)
-
-
-def _check_end(image: Reader, header: Header, grains: int, last: int) -> None:
-    """:param grains: how many there are, and `last`: the sector of the last of them"""
-    if header.flags & COMPRESSED:
-        marker = image.at(last * SECTOR, 12, "last grain")
-        sectors = -(-(12 + int.from_bytes(marker[8:12], "little")) // SECTOR)
-    else:
-        sectors = header.grain
-    if (last + sectors) * SECTOR > image.size:
-        raise rejections.broken("grains of this VMDK lie beyond the end of the file")
-    if not header.flags & COMPRESSED and grains * header.grain * SECTOR > image.size:
-        raise rejections.broken("grains of this VMDK overlap")
+def _check_grains(image: Reader, used: Territory, header: Header, table: int) -> None:
+    """:param table: where a grain table is, in bytes"""
+    (sectors,) = image.numbers(table, header.entries, 4, "little", "grain table")
+    for sector in sectors:
+        if sector <= 1:  # 0: a hole, 1: zeros
+            continue
+        length = header.grain * SECTOR
+        if header.compressed:
+            marker = image.at(sector * SECTOR, MARKER, "grain")
+            length = -(-(MARKER + int.from_bytes(marker[8:], "little")) // SECTOR) * SECTOR
+        if not used.take(sector * SECTOR, length):
+            raise rejections.broken("grains of this VMDK overlap, or lie beyond the end of the file")

@@ -4,7 +4,18 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.corpus import bad_disguises, bad_qcow2, bad_vhd, bad_vmdk, disks, good
+from tests.corpus import (
+    bad_bombs,
+    bad_disguises,
+    bad_extremes,
+    bad_outward,
+    bad_places,
+    bad_qcow2,
+    bad_vhd,
+    bad_vmdk,
+    disks,
+    good,
+)
 from tests.corpus.cases import Bad, Workshop
 
 # What is cut short: the name, qemu's driver, its arguments, and the disk_format.
@@ -14,11 +25,17 @@ WHOLE: tuple[tuple[str, str, list[str], str], ...] = (
     ("qcow2-compressed", "qcow2", ["-c"], "qcow2"),
     ("qcow2-zstd", "qcow2", ["-c", "-o", "compression_type=zstd"], "qcow2"),
     ("qcow2-extended-l2", "qcow2", ["-o", "extended_l2=on"], "qcow2"),
+    ("qcow2-small-clusters", "qcow2", ["-o", "cluster_size=512"], "qcow2"),
+    ("qcow2-large-clusters", "qcow2", ["-o", "cluster_size=2M"], "qcow2"),
+    ("qcow2-full", "qcow2", ["-o", "preallocation=full"], "qcow2"),
     ("vmdk-sparse", "vmdk", [], "vmdk"),
+    ("vmdk-6", "vmdk", ["-o", "compat6=on"], "vmdk"),
     ("vmdk-stream", "vmdk", ["-o", "subformat=streamOptimized"], "vmdk"),
     ("vhd-dynamic", "vpc", [], "vhd"),
     ("vhdx", "vhdx", ["-o", "block_size=1M"], "vhdx"),
+    ("vhdx-fixed", "vhdx", ["-o", "subformat=fixed,block_size=1M"], "vhdx"),
     ("vdi", "vdi", [], "vdi"),
+    ("vdi-static", "vdi", ["-o", "static=on"], "vdi"),
 )
 
 
@@ -32,6 +49,10 @@ def bad(folder: Path) -> list[Bad]:
         bad_qcow2.cases,
         bad_vmdk.cases,
         bad_vhd.cases,
+        bad_extremes.cases,
+        bad_outward.cases,
+        bad_places.cases,
+        bad_bombs.cases,
     )
     return [case for family in families for case in family(shop)]
 
@@ -54,6 +75,7 @@ def _truncated(shop: Workshop) -> Iterator[Bad]:
     for path, disk_format in whole:
         size = path.stat().st_size
         for name, length in {
+            "tables": 40_000,
             "quarter": size // 4,
             "half": size // 2,
             "most": size * 7 // 8,

@@ -68,8 +68,8 @@ def _vhd(image: bytes) -> Made:
         ("header-circular", BROKEN, "the header is the footer", 16, bytes(8)),
     ):
         yield name, code, reason, *_both_footers(footer, (field, content))
-    yield "checksum", BROKEN, "wrong checksum in front", (70, b"damaged")
-    yield "checksum-at-end", BROKEN, "wrong checksum at the end", (-440, b"damaged")
+    yield "checksum", BROKEN, "wrong checksum in front", (100, b"damaged")
+    yield "checksum-at-end", BROKEN, "wrong checksum at the end", (-412, b"damaged")
     yield "no-footer", BROKEN, "zeros for a footer", (-512, bytes(512))
     other = vhd_footer(footer, (48, struct.pack(">Q", disks.DISK // 2)))
     yield "footers-differ", BROKEN, "two sizes", (-512, other)
@@ -96,7 +96,7 @@ def _fixed_vhd(footer: bytes) -> Made:
         ("differencing", BROKEN, "a difference without its beginning", 60, struct.pack(">I", 4)),
     ):
         yield f"fixed-{name}", code, reason, (-512, vhd_footer(footer, (field, content)))
-    yield "fixed-checksum", BROKEN, "wrong checksum", (-440, b"damaged")
+    yield "fixed-checksum", BROKEN, "wrong checksum", (-412, b"damaged")
 
 
 def _vhdx() -> Made:

@@ -30,7 +30,7 @@ def cases(shop: Workshop) -> Iterator[Bad]:
 Made = Iterator[tuple[str, str, str, *tuple[Patch, ...]]]
 
 
-def _embedded(text: str) -> Patch:
+def embedded(text: str) -> Patch:
     return SECTOR, text.encode().ljust(DESCRIPTOR_SIZE, b"\0")
 
 
@@ -53,7 +53,7 @@ def _descriptors() -> Made:
         ("line", kind, kind + "load every file\n", "a line that makes no sense"),
         ("binary", "version=1", "version=\xff\xfe", "a descriptor that is no text"),
     ):
-        yield f"descriptor-{name}", UNSAFE, reason, _embedded(EMBEDDED.replace(old, new))
+        yield f"descriptor-{name}", UNSAFE, reason, embedded(EMBEDDED.replace(old, new))
     hidden = (EMBEDDED.ljust(SECTOR - 1, "#") + "\n").encode() + b'parentFileNameHint="x"\n'
     size = struct.pack("<Q", 1)
     yield "descriptor-endless", UNSAFE, "text goes on after its end", (36, size), (SECTOR, hidden)

@@ -2,10 +2,13 @@
 """Every good image is accepted for what it is, every bad one refused for its reason."""
 
 import json
+import signal
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -15,6 +18,7 @@ from ciming import disk_image, exceptions
 from ciming.disk_image import qemu_img, structure
 from ciming.disk_image.reader import Reader
 from tests import corpus
+from tests.corpus.judge import examine
 
 MIB = 1024 * 1024
 QEMU_DRIVERS = {"raw": "raw", "iso": "raw", "vhd": "vpc"}
@@ -51,12 +55,6 @@ def inspect(
     return inspector.finish()
 
 
-def examine(path: Path, declared: str | None = None) -> disk_image.Inspection:
-    inspection = inspect(blocks(path), declared)
-    disk_image.check_structure(path, inspection)
-    return inspection
-
-
 def verdict(chunks: Iterable[bytes], declared: str | None = None) -> object:
     """What came of an inspection: equal for equal bytes."""
     try:
@@ -90,25 +88,47 @@ def test_the_corpus_is_large_and_has_no_double(good: list[corpus.Good], bad: lis
     assert all(case.reason for case in bad)
 
 
+def judged(cases: Iterable[tuple[Path, str | None]], seconds: int = 10) -> list[dict[str, Any]]:
+    """What comes of each where memory and processor time are short."""
+    lines = "\n".join(json.dumps([str(path), declared]) for path, declared in cases)
+    command = [sys.executable, "-m", "tests.corpus.judge", str(seconds)]
+    answer = subprocess.run(command, input=lines, check=True, capture_output=True, text=True)
+    return [json.loads(line) for line in answer.stdout.splitlines()]
+
+
 def test_good_images_are_accepted(good: list[corpus.Good]) -> None:
+    expected = {}
     for case in good:
-        expected = disk_image.Inspection(case.disk_format, virtual_size(case))
-        if case.disk_format == "raw":  # qemu counts in whole sectors
-            expected = disk_image.Inspection("raw", case.path.stat().st_size)
-        assert examine(case.path) == expected, case.name
-        assert examine(case.path, case.disk_format) == expected, case.name
+        # qemu counts raw disks in whole sectors
+        size = case.path.stat().st_size if case.disk_format == "raw" else virtual_size(case)
+        expected[case.name] = {"disk_format": case.disk_format, "virtual_size": size}
+    names = [case.name for case in good]
+    undeclared = judged((case.path, None) for case in good)
+    assert dict(zip(names, undeclared, strict=True)) == expected
+    declared = judged((case.path, case.disk_format) for case in good)
+    assert dict(zip(names, declared, strict=True)) == expected
 
 
-def test_bad_images_are_refused(bad: list[corpus.Bad]) -> None:
-    answers = {case.name: refusal(case) for case in bad}
-    assert {name: error and error.code for name, error in answers.items()} == {
-        case.name: case.code for case in bad
-    }
-    for name, error in answers.items():
-        detail = error.detail if error else ""
-        assert str(bad[0].path.parent) not in detail, name
-        assert detail.isprintable(), name
-        assert len(detail) < 500, name
+def test_bad_images_are_refused_in_bounded_time_and_memory(bad: list[corpus.Bad]) -> None:
+    answers = judged((case.path, case.declared) for case in bad)
+    wrong = [
+        (case, answer)
+        for case, answer in zip(bad, answers, strict=True)
+        if answer.get("code") != case.code
+    ]
+    assert not wrong
+    for case, answer in zip(bad, answers, strict=True):
+        assert str(case.path.parent) not in answer["detail"], case.name
+        assert answer["detail"].isprintable(), case.name
+        assert len(answer["detail"]) < 500, case.name
+
+
+def test_the_bounds_are_real(tmp_path: Path) -> None:
+    """Here is a disk of which the look at every byte takes too long."""
+    endless = tmp_path / "endless"
+    with endless.open("wb") as file:
+        file.truncate(1 << 43)
+    assert judged([(endless, "raw")], seconds=1) == [{"crash": f"ended with {-signal.SIGXCPU}"}]
 
 
 def test_what_the_inspector_refuses_no_other_tool_opens(
