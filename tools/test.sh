@@ -38,6 +38,7 @@ stage mypy mypy
 stage imports lint-imports
 stage docs sphinx-build -q -W --keep-going -b html doc/source doc/build/html
 stage unit pytest -q --timeout 120 tests/unit
+stage fuzz pytest -q --timeout 900 tests/fuzz
 
 stage real pytest -q --timeout 600 tests/contract tests/functional
 

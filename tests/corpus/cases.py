@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a case is, and the workshop in which the files are made."""
 
-import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +8,9 @@ from pathlib import Path
 from tests.corpus import disks
 
 Patch = tuple[int, bytes]  # where (from the end when negative), and what is written there
+
+
+ZEROS = bytes(32 * 1024)
 
 
 @dataclass(frozen=True)
@@ -55,22 +57,27 @@ class Workshop:
         return path
 
     def write(self, name: str, content: bytes) -> Path:
+        """Zeros become holes: there are many files here, and most of most is zeros."""
         path = self.new(name)
-        path.write_bytes(content)
+        with path.open("wb") as file:
+            for start in range(0, len(content), len(ZEROS)):
+                piece = content[start : start + len(ZEROS)]
+                if not ZEROS.startswith(piece):
+                    file.seek(start)
+                    file.write(piece)
+            file.truncate(len(content))
         return path
 
     def derive(self, name: str, base: Path, *patches: Patch, length: int | None = None) -> Path:
         """A copy of `base` with other bytes in some places, cut (or grown by zeros) to `length`."""
-        path = self.new(name)
-        shutil.copyfile(base, path)
-        size = path.stat().st_size
-        with path.open("r+b") as file:
-            for place, content in patches:
-                file.seek(place if place >= 0 else size + place)
-                file.write(content)
-            if length is not None:
-                file.truncate(length)
-        return path
+        image = bytearray(base.read_bytes())
+        size = len(image)
+        for place, content in patches:
+            start = place if place >= 0 else size + place
+            image[start : start + len(content)] = content.rjust(len(content) + start - len(image), b"\0")
+        if length is not None:
+            image = image[:length].ljust(length, b"\0")
+        return self.write(name, bytes(image))
 
 
 def qemu_img(*arguments: str | Path) -> str:

@@ -31,13 +31,15 @@ pytestmark = pytest.mark.timeout(120)
 
 
 @pytest.fixture(scope="module")
-def good(tmp_path_factory: pytest.TempPathFactory) -> list[corpus.Good]:
-    return corpus.good(tmp_path_factory.mktemp("good"))
+def good() -> Iterator[list[corpus.Good]]:
+    with tempfile.TemporaryDirectory() as folder:
+        yield corpus.good(Path(folder))
 
 
 @pytest.fixture(scope="module")
-def bad(tmp_path_factory: pytest.TempPathFactory) -> list[corpus.Bad]:
-    return corpus.bad(tmp_path_factory.mktemp("bad"))
+def bad() -> Iterator[list[corpus.Bad]]:
+    with tempfile.TemporaryDirectory() as folder:
+        yield corpus.bad(Path(folder))
 
 
 def blocks(path: Path, size: int = MIB) -> Iterator[bytes]:
