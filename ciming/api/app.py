@@ -11,7 +11,7 @@ from swagger_ui_bundle import swagger_ui_path
 from werkzeug import exceptions as http
 
 from ciming import exceptions
-from ciming.api import auth, clouds, errors, images, jobs, middleware, schemas, uploads, versions
+from ciming.api import auth, clouds, document, errors, images, jobs, middleware, schemas, uploads, versions
 
 BLUEPRINTS = (
     versions.blueprint,
@@ -30,7 +30,10 @@ DOCUMENT = {
     "OPENAPI_SWAGGER_UI_PATH": "docs",
     "OPENAPI_SWAGGER_UI_URL": "/v1/docs/assets/",       # served from here, no CDN
     "API_SPEC_OPTIONS": {
-        "info": {"description": "One image, every cloud, one verified identity."},
+        "info": {
+            "description": "One image, every cloud, one verified identity.",
+            "license": {"name": "Apache-2.0", "url": "https://www.apache.org/licenses/LICENSE-2.0"},
+        },
         "components": {
             "securitySchemes": {
                 "token": {"type": "apiKey", "in": "header", "name": "X-Auth-Token"},
@@ -45,6 +48,7 @@ class Api(flask_smorest.Api):  # type: ignore[misc]  # flask-smorest is untyped
     """flask-smorest's, with our error schema in the document and our shape in the answers."""
 
     ERROR_SCHEMA = schemas.Errors
+    DEFAULT_ERROR_RESPONSE_NAME = None      # each operation says which there are
 
     def _register_error_handlers(self) -> None:
         errors.register(self._app)
@@ -56,7 +60,8 @@ def create_flask_app() -> flask.Flask:
     app.config.update(DOCUMENT, MAX_CONTENT_LENGTH=cfg.CONF.api.max_json_body)
     app.json.sort_keys = False  # type: ignore[attr-defined]  # the default provider has it
     app.add_url_rule("/v1/docs/assets/<path:name>", "docs.asset", _docs_asset)
-    api = Api(app)
+    api = Api(app, spec_kwargs={"extra_plugins": [document.Common()]})
+    api.ma_plugin.converter.add_attribute_function(document.only_null)
     for blueprint in BLUEPRINTS:
         api.register_blueprint(blueprint)
     for endpoint in ("api-docs.openapi_json", "api-docs.openapi_swagger_ui"):

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import marshmallow as ma
 from marshmallow import fields
 
+from ciming.api import kinds
 from ciming.db import lists
 
 ALIKE = ("eq", "neq", "in", "nin")
@@ -18,7 +19,8 @@ SQL = {"eq": "in", "neq": "nin"}        # of one value
 OPERATOR = re.compile(rf"({'|'.join(ORDERED)}):(.*)", re.DOTALL)
 EPOCH = datetime.fromtimestamp(0, UTC)
 VALUE = re.compile(r'(?:"((?:[^"\\]|\\.)*)"|([^",]+))(?=,|\Z)', re.DOTALL)
-MOST_VALUES = 100
+MOST_VALUES = 50
+MOST_CONDITIONS = 4
 MOST_BYTES = 2**63 - 1
 
 A_UUID = "[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}"
@@ -78,17 +80,17 @@ class Filter(fields.Field[list[tuple[str, list[Any]]]]):
     is_multiple = True      # webargs hands all of them over
 
     def __init__(self, kind: Kind, description: str, **kwargs: Any) -> None:
-        one = {"type": "string", "minLength": 1}
+        one: dict[str, Any] = {"type": "string", "minLength": 1, "pattern": kinds.NO_NUL}
         if kind.pattern:
             one["pattern"] = _pattern(kind.pattern, kind.operators)
         text = f"{description}: {kind.what}. Operators: {', '.join(kind.operators)}."
-        schema = {"type": "array", "items": one, "maxItems": MOST_VALUES, "description": text}
+        schema = {"type": "array", "items": one, "maxItems": MOST_CONDITIONS, "description": text}
         super().__init__(metadata=schema, **kwargs)
         self.kind = kind
 
     def _deserialize(self, value: Any, *_: Any, **__: Any) -> list[tuple[str, list[Any]]]:
-        if len(value) > MOST_VALUES:
-            raise ma.ValidationError(f"At most {MOST_VALUES} conditions, please.")
+        if len(value) > MOST_CONDITIONS:
+            raise ma.ValidationError(f"At most {MOST_CONDITIONS} conditions, please.")
         return [self._condition(text) for text in value]
 
     def _condition(self, text: str) -> tuple[str, list[Any]]:

@@ -12,7 +12,7 @@ from flask.views import MethodView
 from oslo_log import log
 
 from ciming import context, trusts
-from ciming.api import auth, clouds, errors, paging, queries, schemas, staging_area
+from ciming.api import auth, clouds, document, errors, paging, queries, schemas, staging_area
 from ciming.db import api as db
 from ciming.db import lists, models, uploads
 
@@ -35,7 +35,7 @@ class Images(MethodView):
 
     @auth.needs("image:create")
     @blueprint.arguments(schemas.ImageCreate, error_status_code=400)
-    @blueprint.response(202, schemas.ImageAndJob, headers={"Location": {"schema": {"type": "string"}}})
+    @blueprint.response(202, schemas.ImageAndJob, headers={"Location": document.LOCATION})
     @blueprint.doc(operationId="create_image")
     def post(self, wanted: dict[str, Any]) -> Any:
         """Create an Image

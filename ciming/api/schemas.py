@@ -1,15 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """What requests may say and answers do say; the OpenAPI document is made from these."""
 
-import re
 import uuid
-from datetime import UTC, datetime
 from typing import Any
 
 import marshmallow as ma
 from marshmallow import fields, validate
 
 from ciming import exceptions
+from ciming.api import kinds
 
 DISK_FORMATS = ("raw", "qcow2", "vmdk", "vhd", "vhdx", "vdi", "iso")
 IMAGE_STATUSES = ("uploading", "pending", "active", "partial", "error")
@@ -24,16 +23,6 @@ STEPS = (
     *("upload", "register", "verify", "link", "withdraw"),
 )
 VISIBILITIES = ("private", "shared", "community", "public")
-CHECKSUM = {"md5": 32, "sha256": 64, "sha512": 128}     # algorithm: hex digits
-
-# What Glance calls its own attributes, and what CIMinG marks its images with.
-RESERVED_PROPERTIES = {
-    *("id", "name", "status", "owner", "size", "virtual_size", "visibility", "checksum", "tags"),
-    *("protected", "min_disk", "min_ram", "file", "schema", "self", "locations", "direct_url"),
-    *("container_format", "disk_format", "created_at", "updated_at"),
-    *("os_hash_algo", "os_hash_value", "os_hidden", "stores"),
-}
-RESERVED_PREFIXES = ("os_glance_", "ciming_")
 
 
 def row_id(noun: str, text: str) -> str:
@@ -49,223 +38,235 @@ def row_id(noun: str, text: str) -> str:
         ) from None
 
 
-def _property_name(name: str) -> None:
-    if name in RESERVED_PROPERTIES or name.startswith(RESERVED_PREFIXES):
-        raise ma.ValidationError("This name is reserved.")
-
-
-def _checksum(value: str) -> None:
-    algorithm, _, digest = value.partition(":")
-    if not re.fullmatch(rf"[0-9a-fA-F]{{{CHECKSUM.get(algorithm, 0)}}}", digest) or not digest:
-        raise ma.ValidationError("Write it as sha256:HEX, sha512:HEX or md5:HEX.")
-
-
-class Text(fields.String):
-    """A string that every database and cloud can hold."""
-
-    def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> str:
-        text: str = super()._deserialize(value, *args, **kwargs)
-        if "\0" in text or any("\ud800" <= character <= "\udfff" for character in text):
-            raise self.make_error("invalid_utf8")
-        return text
-
-
-class Whole(fields.Integer):
-    """An integer, and no other JSON that Python would take for one."""
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(strict=True, **kwargs)
-
-    def _validated(self, value: Any) -> int:
-        if isinstance(value, bool):
-            raise self.make_error("invalid", input=value)
-        return super()._validated(value)
-
-
-class Time(fields.Field[int]):
-    """Milliseconds since the epoch in rows, ISO 8601 in UTC in answers."""
-
-    def _serialize(self, value: int | None, *_args: Any, **_kwargs: Any) -> str | None:
-        if value is None:
-            return None
-        at = datetime.fromtimestamp(value / 1000, UTC)
-        return at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def _time() -> Time:
-    return Time(metadata={"type": "string", "format": "date-time"}, allow_none=True)
-
-
-class CloudNames(fields.Field[Any]):
-    """A list of Cloud names, or the word "all"."""
-
-    def _deserialize(self, value: Any, *_args: Any, **_kwargs: Any) -> list[str] | str:
-        if value == "all":
-            return "all"
-        if (
-            not isinstance(value, list)
-            or not 0 < len(value) <= 100
-            or not all(isinstance(name, str) and 0 < len(name) <= 255 for name in value)
-        ):
-            raise ma.ValidationError('Give a list of 1 to 100 Cloud names, or "all".')
-        return list(dict.fromkeys(value))
-
-
 class ImageCreate(ma.Schema):
-    name = Text(required=True, validate=validate.Length(1, 255))
-    disk_format = Text(
+    name = kinds.Text(required=True, validate=validate.Length(1, 255), metadata={"example": "demo"})
+    disk_format = fields.String(
         validate=validate.OneOf(DISK_FORMATS),
-        metadata={"description": "Absent: what the inspection finds."},
+        metadata={"description": "Absent: what the inspection finds.", "example": "qcow2"},
     )
-    container_format = Text(validate=validate.OneOf(["bare"]))
-    size = Whole(
+    container_format = fields.String(validate=validate.OneOf(["bare"]))
+    size = kinds.Whole(
         validate=validate.Range(1, 2**63 - 1),
-        metadata={"description": "Bytes that will come; lets CIMinG refuse early."},
+        metadata={
+            "description": "Bytes that will come; lets CIMinG refuse early. "
+            "The operator's bound may be lower.",
+            "example": 419430400,
+        },
     )
-    checksum = Text(
-        validate=_checksum, metadata={"description": "What the bytes must hash to: `sha256:HEX`."}
+    checksum = kinds.Text(
+        validate=kinds.checksum,
+        metadata={
+            "description": "What the bytes must hash to, as `sha256:HEX`, `sha512:HEX` or `md5:HEX`.",
+            "pattern": f"^({kinds.A_CHECKSUM})$",
+            "example": f"sha256:{'5e' * 32}",
+        },
     )
     properties = fields.Dict(
-        keys=Text(validate=[validate.Length(1, 255), _property_name]),
-        values=Text(validate=validate.Length(max=4096)),
-        validate=validate.Length(max=128),
+        keys=kinds.Text(validate=[validate.Length(1, 255), kinds.property_name]),
+        values=kinds.Text(validate=validate.Length(max=4096)),
+        validate=kinds.few,
+        metadata={
+            "description": "Properties of the image in its Clouds. Names have 1 to 255 characters; "
+            "those of Glance's own attributes are reserved, and what begins with "
+            f"{' or '.join(f'`{prefix}`' for prefix in kinds.RESERVED_PREFIXES)}.",
+            "maxProperties": kinds.MOST_PROPERTIES,
+            "example": {"os_distro": "debian"},
+        },
     )
-    min_disk = Whole(
-        validate=validate.Range(0, 2**31 - 1), metadata={"description": "GiB"}
+    min_disk = kinds.Whole(
+        validate=validate.Range(0, 2**31 - 1),
+        metadata={"description": "Disk that an instance needs at least, in GiB.", "example": 10},
     )
-    min_ram = Whole(
-        validate=validate.Range(0, 2**31 - 1), metadata={"description": "MiB"}
+    min_ram = kinds.Whole(
+        validate=validate.Range(0, 2**31 - 1),
+        metadata={"description": "Memory that an instance needs at least, in MiB.", "example": 512},
     )
-    visibility = Text(validate=validate.OneOf(VISIBILITIES))
+    visibility = fields.String(
+        validate=validate.OneOf(VISIBILITIES), metadata={"description": "Who may use it in the Clouds."}
+    )
     tags = fields.List(
-        Text(validate=validate.Length(1, 255)), validate=validate.Length(max=128)
+        kinds.Text(validate=validate.Length(1, 255)),
+        validate=validate.Length(max=128),
+        metadata={"example": ["golden"]},
     )
-    clouds = CloudNames(
+    clouds = kinds.CloudNames(
         required=True,
-        metadata={"oneOf": [{"type": "array", "items": {"type": "string"}}, {"enum": ["all"]}]},
+        metadata={
+            "description": "Names or ids of Clouds, or `all` that one may use.",
+            "oneOf": [
+                {
+                    "type": "array",
+                    "items": {"type": "string", "minLength": 1, "maxLength": 255},
+                    "minItems": 1,
+                    "maxItems": 100,
+                },
+                {"type": "string", "enum": ["all"]},
+            ],
+            "example": ["zone-a", "zone-b"],
+        },
     )
 
 
-class Digests(ma.Schema):
+class Answer(ma.Schema):
+    """What the service says: every field is there, and clients have to expect more of them."""
+
+    class Meta:
+        unknown = ma.EXCLUDE
+
+    def on_bind_field(self, field_name: str, field_obj: fields.Field[Any]) -> None:
+        field_obj.required = not field_obj.metadata.get("optional")
+
+
+class Digests(Answer):
     sha256 = fields.String(dump_default=None, allow_none=True)
     sha512 = fields.String(dump_default=None, allow_none=True)
-    guest = fields.String(dump_default=None, allow_none=True)
+    guest = fields.String(
+        dump_default=None, allow_none=True, metadata={"description": "Of the disk inside."}
+    )
 
 
-class Link(ma.Schema):
+class Link(Answer):
     cloud = fields.String()
     provider = fields.String()
     region = fields.String(allow_none=True)
-    image_ref = fields.String()
-    proof = fields.String(validate=validate.OneOf(["bytes", "guest", "asserted"]))
-    verified_at = _time()
+    image_ref = fields.String(metadata={"description": "What the image is called there."})
+    proof = kinds.word("bytes", "guest", "asserted")
+    verified_at = kinds.time()
 
 
-class Image(ma.Schema):
+class Image(Answer):
     id = fields.UUID()
     name = fields.String()
-    project_id = fields.String()
-    status = fields.String()
-    disk_format = fields.String(allow_none=True)
-    size = fields.Integer(allow_none=True)
-    virtual_size = fields.Integer(allow_none=True)
+    project_id = fields.String(metadata={"description": "The project that owns it."})
+    status = kinds.word(*IMAGE_STATUSES)
+    disk_format = fields.String(
+        allow_none=True, metadata={"description": "What the inspection found."}
+    )
+    size = fields.Integer(allow_none=True, metadata={"description": "Bytes of the file."})
+    virtual_size = fields.Integer(
+        allow_none=True, metadata={"description": "Bytes of the disk inside."}
+    )
     digests = fields.Nested(Digests)
-    links = fields.List(fields.Nested(Link))
+    links = fields.List(
+        fields.Nested(Link), metadata={"description": "One for each Cloud that has it."}
+    )
     tags = fields.List(fields.String())
-    created_at = _time()
-    updated_at = _time()
+    created_at = kinds.time()
+    updated_at = kinds.time()
 
 
-class Fault(ma.Schema):
+class Fault(Answer):
     code = fields.String()
     message = fields.String()
-    cloud_request_id = fields.String(dump_default=None, allow_none=True)
+    cloud_request_id = fields.String(
+        dump_default=None,
+        allow_none=True,
+        metadata={"description": "The cloud's own id of the failed call."},
+    )
 
 
-class Target(ma.Schema):
-    id = fields.UUID()
+class Target(Answer):
+    id = fields.UUID(metadata={"description": "In zones it is the property `ciming_target`."})
     cloud = fields.String()
     provider = fields.String()
     region = fields.String(allow_none=True)
-    status = fields.String()
-    step = fields.String(allow_none=True)
-    bytes_done = fields.Integer()
-    bytes_total = fields.Integer(allow_none=True)
-    attempts = fields.Integer()
-    image_ref = fields.String(allow_none=True)
+    status = kinds.word(*TARGET_STATUSES)
+    step = fields.String(
+        validate=validate.OneOf(STEPS),
+        allow_none=True,
+        metadata={"description": "What it does now, or did last."},
+    )
+    bytes_done = kinds.count()
+    bytes_total = kinds.count(allow_none=True)
+    attempts = fields.Integer(metadata={"description": "How often a step was tried."})
+    image_ref = fields.String(
+        allow_none=True, metadata={"description": "Id of the image there, once it is known."}
+    )
     error = fields.Nested(Fault, allow_none=True)
 
 
-class Progress(ma.Schema):
-    bytes_done = fields.Integer()
-    bytes_total = fields.Integer(allow_none=True)
+class Progress(Answer):
+    bytes_done = kinds.count()
+    bytes_total = kinds.count(allow_none=True)
 
 
-class Job(ma.Schema):
+class Job(Answer):
     id = fields.UUID()
-    kind = fields.String()
-    status = fields.String()
+    kind = kinds.word(*JOB_KINDS)
+    status = kinds.word(*JOB_STATUSES)
     project_id = fields.String()
-    image_id = fields.UUID()
-    parent = fields.UUID(attribute="parent_id", allow_none=True)
-    request_id = fields.String(allow_none=True)
+    image_id = fields.UUID(metadata={"description": "The Image it works on."})
+    parent = fields.UUID(
+        attribute="parent_id",
+        allow_none=True,
+        metadata={"description": "The Job it is a part of."},
+    )
+    request_id = fields.String(
+        allow_none=True, metadata={"description": "Id of the request that made it."}
+    )
     progress = fields.Nested(Progress)
-    targets = fields.List(fields.Nested(Target))
-    error = fields.Nested(Fault, allow_none=True)
-    created_at = _time()
-    started_at = _time()
-    finished_at = _time()
+    targets = fields.List(fields.Nested(Target), metadata={"description": "One for each Cloud."})
+    error = fields.Nested(
+        Fault, allow_none=True, metadata={"description": "Why the data could not be used."}
+    )
+    created_at = kinds.time()
+    started_at = kinds.time(allow_none=True)
+    finished_at = kinds.time(allow_none=True)
 
 
-class ImageAndJob(ma.Schema):
+class ImageAndJob(Answer):
     image = fields.Nested(Image)
     job = fields.Nested(Job)
 
 
-class Cloud(ma.Schema):
+class Cloud(Answer):
     id = fields.String()
     name = fields.String()
     provider = fields.String()
     region = fields.String(allow_none=True)
-    visibility = fields.String()
-    zone = fields.Boolean()
+    visibility = kinds.word("public", "private")
+    zone = fields.Boolean(
+        metadata={"description": "A region of the caller's own OpenStack, which nobody registers."}
+    )
 
 
-class Href(ma.Schema):
-    rel = fields.String()
+class Href(Answer):
+    rel = fields.String(metadata={"example": "next"})
     href = fields.String()
 
 
-class Clouds(ma.Schema):
+class Clouds(Answer):
     clouds = fields.List(fields.Nested(Cloud))
 
 
-class Images(ma.Schema):
+class Images(Answer):
     images = fields.List(fields.Nested(Image))
     links = fields.List(fields.Nested(Href))
 
 
-class Jobs(ma.Schema):
+class Jobs(Answer):
     jobs = fields.List(fields.Nested(Job))
     links = fields.List(fields.Nested(Href))
 
 
-class Error(ma.Schema):
+class Error(Answer):
     request_id = fields.String()
     code = fields.String()
     status = fields.Integer()
     title = fields.String()
     detail = fields.String()
-    field = fields.String(metadata={"description": "The part of the request that is wrong."})
+    field = fields.String(
+        metadata={"description": "The part of the request that is wrong.", "optional": True}
+    )
     links = fields.List(fields.Nested(Href))
 
 
-class Errors(ma.Schema):
+class Errors(Answer):
     message = fields.String()
     errors = fields.List(fields.Nested(Error))
 
 
-class Version(ma.Schema):
+class Version(Answer):
     id = fields.String()
     status = fields.String()
     min_version = fields.String()
@@ -273,10 +274,10 @@ class Version(ma.Schema):
     links = fields.List(fields.Nested(Href))
 
 
-class Versions(ma.Schema):
+class Versions(Answer):
     versions = fields.List(fields.Nested(Version))
 
 
-class VersionOne(ma.Schema):
+class VersionOne(Answer):
     version = fields.Nested(Version)
 

@@ -3,8 +3,13 @@
 
 import importlib.metadata
 import logging
+import pathlib
+import sys
+
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "ext"))
 
 extensions = [
+    "openapi",
     "openstackdocstheme",
     "oslo_config.sphinxext",
     "oslo_policy.sphinxext",

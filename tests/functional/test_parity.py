@@ -95,5 +95,5 @@ def test_every_command_is_for_an_operation() -> None:
 def test_the_filters_of_a_list_are_those_of_the_method(document: dict[str, Any]) -> None:
     for noun, resource in _proxy.Proxy._resource_registry.items():
         parameters = document["paths"][f"/v1/{noun}s"]["get"].get("parameters", [])
-        offered = {parameter["name"] for parameter in parameters if parameter["in"] == "query"}
+        offered = {parameter["name"] for parameter in parameters if parameter.get("in") == "query"}
         assert offered <= set(resource._query_mapping._mapping.values()), noun

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The application without its middleware, and the document it describes itself with."""
 
+import pathlib
 import re
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 from flask.testing import FlaskClient
 from oslo_config import cfg
 
-from ciming.api import app, auth
+from ciming.api import app, auth, schemas
 
 PUBLIC = {"list_versions", "show_version", "show_upload_options"}
 CALLER = {
@@ -156,18 +157,83 @@ def test_the_document_has_every_route(api: flask.Flask, document: Document) -> N
                 assert (method, path) in described
 
 
-def test_the_document_says_what_errors_look_like(document: Document) -> None:
-    schemas = document["components"]["schemas"]
-    assert set(schemas["Error"]["properties"]) >= {
-        *("request_id", "code", "status", "title", "detail", "field"),
-    }
-    assert set(schemas["Errors"]["properties"]) == {"message", "errors"}
-    for method, path, operation in operations(document):
-        response = operation["responses"]["default"]
+def answers(document: Document, operation: Document) -> dict[str, Document]:
+    """What an operation answers, by status, without references."""
+    found = {}
+    for status, response in operation["responses"].items():
         while "$ref" in response:
             response = document["components"]["responses"][response["$ref"].rpartition("/")[2]]
-        reference = response["content"]["application/json"]["schema"]["$ref"]
-        assert reference == "#/components/schemas/Errors", (method, path)
+        found[status] = response
+    return found
+
+
+def test_the_document_says_what_errors_look_like(document: Document) -> None:
+    schemas = document["components"]["schemas"]
+    wanted = {"request_id", "code", "status", "title", "detail", "field", "links"}
+    assert set(schemas["Error"]["properties"]) == wanted
+    assert set(schemas["Error"]["required"]) == wanted - {"field"}
+    assert set(schemas["Errors"]["properties"]) == {"message", "errors"}
+    for method, path, operation in operations(document):
+        for status, answer in answers(document, operation).items():
+            if int(status) >= 400 and status != "414":     # that comes from the web server
+                reference = answer["content"]["application/json"]["schema"]["$ref"]
+                assert reference == "#/components/schemas/Errors", (method, path, status)
+
+
+def test_the_document_says_which_errors_there_are(document: Document) -> None:
+    for method, path, operation in operations(document):
+        given = {status for status in answers(document, operation) if int(status) >= 400}
+        wanted = set() if operation["operationId"] in PUBLIC else {"401", "403", "406"}
+        wanted |= {"404"} if "{" in path else set()
+        wanted |= {"400"} if "{image}" in path or "{job}" in path else set()
+        if "application/json" in operation.get("requestBody", {}).get("content", {}):
+            wanted |= {"400", "413", "415"}
+        assert wanted <= given, (method, path)
+    assert "409" in answers(document, document["paths"]["/v1/images/{image}/file"]["put"])
+    assert "507" in answers(document, document["paths"]["/v1/images"]["post"])
+
+
+def test_the_document_says_which_headers_answers_have(document: Document) -> None:
+    for _method, path, operation in operations(document):
+        for status, answer in answers(document, operation).items():
+            if status == "414":
+                continue
+            assert {"X-Openstack-Request-Id", "OpenStack-API-Version"} <= set(answer["headers"]), path
+            assert ("content" in answer) == (status != "204"), path
+    created = document["paths"]["/v1/images"]["post"]["responses"]["202"]
+    assert "Location" in created["headers"]
+    ids = {operation["operationId"] for _method, _path, operation in operations(document)}
+    assert {link["operationId"] for link in created["links"].values()} <= ids
+
+
+def test_the_document_knows_the_bounds(document: Document) -> None:
+    """They are those of the schemas that check requests."""
+    fields = document["components"]["schemas"]["ImageCreate"]
+    assert fields["additionalProperties"] is False and set(fields["required"]) == {"name", "clouds"}
+    known = fields["properties"]
+    assert (known["name"]["minLength"], known["name"]["maxLength"]) == (1, 255)
+    assert (known["size"]["minimum"], known["size"]["maximum"]) == (1, 2**63 - 1)
+    assert known["properties"]["maxProperties"] == known["tags"]["maxItems"] == 128
+    assert known["clouds"]["oneOf"][0]["maxItems"] == 100
+    for name, schema in known.items():
+        constrained = {"enum", "pattern", "maximum", "maxItems", "maxProperties", "oneOf"}
+        assert constrained & set(schema), name
+    for path, methods in document["paths"].items():
+        for parameter in methods.get("parameters", []):
+            uuid = parameter["name"] in ("image", "job")
+            assert (parameter["schema"].get("format") == "uuid") == uuid, path
+    parameters = document["paths"]["/v1/jobs"]["get"]["parameters"]
+    query = {each["name"]: each["schema"] for each in parameters if "name" in each}
+    assert query["limit"]["minimum"] == 1 and query["marker"]["format"] == "uuid"
+    assert re.search(query["sort"]["pattern"], "status:desc,id")
+    assert not re.search(query["sort"]["pattern"], "name")
+
+
+def test_examples_are_good_examples(document: Document) -> None:
+    fields = document["components"]["schemas"]["ImageCreate"]["properties"]
+    body = {name: schema["example"] for name, schema in fields.items() if "example" in schema}
+    assert len(body) > 8
+    assert schemas.ImageCreate().load(body) == body
 
 
 def test_the_document_says_who_needs_a_token(document: Document) -> None:
@@ -176,6 +242,14 @@ def test_the_document_says_who_needs_a_token(document: Document) -> None:
     for _method, _path, operation in operations(document):
         public = operation.get("security") == []
         assert public == (operation["operationId"] in PUBLIC)
+
+
+def test_the_reference_has_every_operation(document: Document) -> None:
+    """It is made from the document, tag by tag."""
+    page = pathlib.Path(__file__).parents[3] / "doc/source/api-ref/index.rst"
+    found = re.findall(r"^\.\. openapi-operations:: (.*)$", page.read_text(), re.MULTILINE)
+    shown = {tag for tags in found for tag in tags.split()}
+    assert shown == {tag for _method, _path, operation in operations(document) for tag in operation["tags"]}
 
 
 def test_every_operation_is_described(document: Document) -> None:

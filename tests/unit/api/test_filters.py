@@ -65,7 +65,7 @@ def test_meaning(name: str, text: str, meaning: tuple[str, list[Any]]) -> None:
         ("name", "lte:a"),
         ("name", "n" * 256),
         ("name", "a\0"),
-        ("name", "in:" + ",".join(["a"] * 101)),
+        ("name", "in:" + ",".join(["a"] * 51)),
         ("status", "fine"),
         ("status", "in:active,fine"),
         ("status", "gte:active"),
@@ -96,7 +96,7 @@ def test_conditions_add_up() -> None:
     with pytest.raises(ma.ValidationError):
         images(size=["gte:1", "x"])
     with pytest.raises(ma.ValidationError):
-        images(size=["1"] * 101)
+        images(size=["1"] * 5)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Kinds of values in requests and answers, and how they are checked."""
+
+import re
+from datetime import UTC, datetime
+from typing import Any
+
+import marshmallow as ma
+from marshmallow import fields, validate
+
+CHECKSUM = {"md5": 32, "sha256": 64, "sha512": 128}     # algorithm: hex digits
+A_CHECKSUM = "|".join(f"{algorithm}:[0-9a-fA-F]{{{digits}}}" for algorithm, digits in CHECKSUM.items())
+NO_NUL = r"^[^\u0000]*$"
+MOST_PROPERTIES = 128
+
+# What Glance calls its own attributes, and what CIMinG marks its images with.
+RESERVED_PROPERTIES = {
+    *("id", "name", "status", "owner", "size", "virtual_size", "visibility", "checksum", "tags"),
+    *("protected", "min_disk", "min_ram", "file", "schema", "self", "locations", "direct_url"),
+    *("container_format", "disk_format", "created_at", "updated_at"),
+    *("os_hash_algo", "os_hash_value", "os_hidden", "stores"),
+}
+RESERVED_PREFIXES = ("os_glance_", "ciming_")
+
+
+def property_name(name: str) -> None:
+    if name in RESERVED_PROPERTIES or name.startswith(RESERVED_PREFIXES):
+        raise ma.ValidationError("This name is reserved.")
+
+
+def checksum(value: str) -> None:
+    if not re.fullmatch(A_CHECKSUM, value):
+        raise ma.ValidationError("Write it as sha256:HEX, sha512:HEX or md5:HEX.")
+
+
+def few(properties: dict[str, str]) -> None:
+    if len(properties) > MOST_PROPERTIES:
+        raise ma.ValidationError(f"At most {MOST_PROPERTIES} properties, please.")
+
+
+class Text(fields.String):
+    """A string that every database and cloud can hold."""
+
+    def __init__(self, *, metadata: dict[str, Any] | None = None, **kwargs: Any) -> None:
+        super().__init__(metadata={"pattern": NO_NUL, **(metadata or {})}, **kwargs)
+
+    def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> str:
+        text: str = super()._deserialize(value, *args, **kwargs)
+        if "\0" in text or any("\ud800" <= character <= "\udfff" for character in text):
+            raise self.make_error("invalid_utf8")
+        return text
+
+
+class Whole(fields.Integer):
+    """An integer, and no other JSON that Python would take for one."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(strict=True, **kwargs)
+
+    def _validated(self, value: Any) -> int:
+        if isinstance(value, bool):
+            raise self.make_error("invalid", input=value)
+        return super()._validated(value)
+
+
+class Time(fields.Field[int]):
+    """Milliseconds since the epoch in rows, ISO 8601 in UTC in answers."""
+
+    def _serialize(self, value: int | None, *_args: Any, **_kwargs: Any) -> str | None:
+        if value is None:
+            return None
+        at = datetime.fromtimestamp(value / 1000, UTC)
+        return at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def time(*, allow_none: bool = False) -> Time:
+    return Time(
+        metadata={"type": "string", "format": "date-time", "example": "2026-03-01T12:00:00.000Z"},
+        allow_none=allow_none,
+    )
+
+
+def word(*words: str, allow_none: bool = False) -> fields.String:
+    return fields.String(validate=validate.OneOf(words), allow_none=allow_none)
+
+
+def count(*, allow_none: bool = False) -> fields.Integer:
+    return fields.Integer(validate=validate.Range(0, 2**63 - 1), allow_none=allow_none)
+
+
+class CloudNames(fields.Field[Any]):
+    """A list of Cloud names, or the word "all"."""
+
+    def _deserialize(self, value: Any, *_args: Any, **_kwargs: Any) -> list[str] | str:
+        if value == "all":
+            return "all"
+        if (
+            not isinstance(value, list)
+            or not 0 < len(value) <= 100
+            or not all(isinstance(name, str) and 0 < len(name) <= 255 for name in value)
+        ):
+            raise ma.ValidationError('Give a list of 1 to 100 Cloud names, or "all".')
+        return list(dict.fromkeys(value))
