@@ -15,6 +15,7 @@ ERRORS = {
     404: ("NotFound", "There is none, or it belongs to another project."),
     406: ("NotAcceptable", "`OpenStack-API-Version` asks for a version that there is not."),
     409: ("Conflict", "It is in a state in which this can not be done."),
+    410: ("Gone", "The upload has expired, or was given up."),
     412: ("PreconditionFailed", "The request asks for a protocol version that there is not."),
     413: ("TooLarge", "The body is larger than it may be."),
     415: ("ContentType", "The body is of a type that is not taken here."),
@@ -29,7 +30,10 @@ URI_TOO_LONG = "The web server refused it, in words of its own: most take a requ
 
 MORE_ERRORS = {
     "create_image": (503, 507),
-    "upload_image": (409, 415, 503, 507),
+    "upload_image": (409, 410, 415, 503, 507),
+    "show_upload": (410, 412),
+    "continue_upload": (409, 410, 412, 413, 415, 423, 460, 503, 507),
+    "terminate_upload": (409, 410, 412, 423),
 }
 """By operationId: what does not follow from the shape of the request."""
 
@@ -71,6 +75,51 @@ LOCATION = {
     "schema": {"type": "string", "format": "uri-reference"},
     "required": True,
 }
+BYTES = {"type": "integer", "minimum": 0, "maximum": 2**63 - 1}
+TUS = {"type": "string", "enum": ["1.0.0"]}
+UPLOAD_STATE = {
+    "Tus-Resumable": {"description": "The protocol.", "schema": TUS, "required": True},
+    "Upload-Offset": {"description": "Bytes that are here.", "schema": BYTES, "required": True},
+    "Upload-Length": {"description": "Bytes there are in all, where that is known.", "schema": BYTES},
+    "Upload-Expires": {
+        "description": "When the upload is given up if no more comes.",
+        "schema": {"type": "string", "example": "Tue, 24 Nov 2026 19:25:03 GMT"},
+    },
+}
+UPLOAD_OPTIONS = {
+    "Tus-Resumable": UPLOAD_STATE["Tus-Resumable"],
+    "Tus-Version": {"description": "Versions there are.", "schema": {"type": "string"}, "required": True},
+    "Tus-Extension": {"description": "What is offered.", "schema": {"type": "string"}, "required": True},
+    "Tus-Max-Size": {"description": "Bytes an image may have.", "schema": BYTES, "required": True},
+    "Tus-Checksum-Algorithm": {
+        "description": "Algorithms for `Upload-Checksum`.",
+        "schema": {"type": "string"},
+        "required": True,
+    },
+}
+ASKED_TUS = {"name": "Tus-Resumable", "in": "header", "required": True, "schema": TUS}
+ASKED_PART = [
+    ASKED_TUS,
+    {
+        "name": "Upload-Offset",
+        "in": "header",
+        "required": True,
+        "description": "The byte at which the part begins: where the data ends that is here.",
+        "schema": BYTES,
+    },
+    {
+        "name": "Upload-Length",
+        "in": "header",
+        "description": "Bytes there are in all, where create did not say.",
+        "schema": BYTES,
+    },
+    {
+        "name": "Upload-Checksum",
+        "in": "header",
+        "description": "What the part must hash to: the algorithm, a space, the digest in base64.",
+        "schema": {"type": "string", "example": "sha1 Kq5sNclPz7QV2+lfQIuc6R7oRu0="},
+    },
+]
 ASKED_VERSION = {
     "description": "`multicloud 1` or `multicloud latest`. Other services' versions do not matter.",
     "schema": {"type": "string", "example": "multicloud 1"},

@@ -17,7 +17,7 @@ from werkzeug import exceptions as http
 from werkzeug import http as werkzeug_http
 
 from ciming import exceptions, rpc
-from ciming.api import auth, receiving, schemas, staging_area
+from ciming.api import auth, document, receiving, schemas, staging_area
 from ciming.db import api as db
 from ciming.db import models, uploads
 
@@ -61,10 +61,11 @@ class File(MethodView):
         rpc.knock(lease.job_id)
 
     @auth.public
-    @blueprint.response(204)
+    @blueprint.response(204, headers=document.UPLOAD_OPTIONS)
     @blueprint.doc(operationId="show_upload_options", security=[])
     def options(self, image: str) -> flask.Response:
         """Tell what of tus is offered"""
+        schemas.row_id("image", image)
         response = flask.current_app.make_default_options_response()
         response.status_code = 204
         response.headers.update(
@@ -78,8 +79,8 @@ class File(MethodView):
         return response
 
     @auth.needs("image:upload")
-    @blueprint.response(200)
-    @blueprint.doc(operationId="show_upload")
+    @blueprint.response(200, headers=document.UPLOAD_STATE)
+    @blueprint.doc(operationId="show_upload", parameters=[document.ASKED_TUS])
     def head(self, image: str) -> flask.Response:
         """Tell how far an upload is
 
@@ -89,8 +90,10 @@ class File(MethodView):
         return _answer(200, uploads.state(_own(image)))
 
     @auth.needs("image:upload")
-    @blueprint.response(204)
-    @blueprint.doc(operationId="continue_upload", requestBody=_body(PART))
+    @blueprint.response(204, headers=document.UPLOAD_STATE)
+    @blueprint.doc(
+        operationId="continue_upload", requestBody=_body(PART), parameters=document.ASKED_PART
+    )
     def patch(self, image: str) -> flask.Response:
         """Send the next part of an Image's data
 
@@ -118,7 +121,7 @@ class File(MethodView):
 
     @auth.needs("image:upload")
     @blueprint.response(204)
-    @blueprint.doc(operationId="terminate_upload")
+    @blueprint.doc(operationId="terminate_upload", parameters=[document.ASKED_TUS])
     def delete(self, image: str) -> None:
         """Give an unfinished upload up
 
