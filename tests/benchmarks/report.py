@@ -25,6 +25,16 @@ class Memory(NamedTuple):
     most: int
 
 
+class Rate(NamedTuple):
+    """Of one contender, in one round."""
+
+    per_second: float
+    median: float
+    """Seconds, as `slowest`."""
+    slowest: float
+    """All but one in a hundred took no longer."""
+
+
 def machine() -> str:
     """What else there was to do: figures of a busy machine tell little."""
     return f"{os.cpu_count()} processors, load {os.getloadavg()[0]:.1f}"
@@ -51,6 +61,21 @@ def memory(found: Mapping[int, Memory]) -> None:
         say(f"{f'{size} MiB image':34}{before / MIB:10.1f}{most / MIB:9.1f}")
     peaks = [most for _, most in found.values()]
     say(f"{'difference            wanted ≤ 32':34}{(peaks[-1] - peaks[0]) / MIB:19.1f}")
+
+
+def rates(clients: int, rounds: Sequence[tuple[Rate, Rate]]) -> None:
+    """Print how ours and another list did, round by round."""
+    numbers = "".join(f"{number:8}" for number in range(1, len(rounds) + 1))
+    say(f"\n{f'{clients} clients at a time; round':36}{numbers}{'median':>9}")
+    for name, field, unit in (
+        ("requests per second", "per_second", 1.0),
+        ("p50, ms", "median", 1e3),
+        ("p99, ms", "slowest", 1e3),
+    ):
+        ours, others = ([getattr(rate, field) * unit for rate in each] for each in zip(*rounds, strict=True))
+        _line(f"ours: {name}", ours)
+        _line(f"Glance: {name}", others)
+        _line("ours / Glance", [one / other for one, other in zip(ours, others, strict=True)])
 
 
 def say(text: str) -> None:
