@@ -42,8 +42,12 @@ without_start() {
 }
 
 system_packages() {
-    local missing=() package command unwanted=' distributed\]'
-    [ -z "$wanted" ] || unwanted='^$'
+    local missing=() package command unwanted
+    case $wanted in
+        test) unwanted='^$' ;;
+        distributed) unwanted=' browser\]' ;;
+        *) unwanted=' (browser|distributed)\]' ;;
+    esac
     while read -r package command; do
         has "$package" "$command" || missing+=("$package")
     done < <(sed -nE "/$unwanted/d; s/^([a-z0-9-]+) .*# (.+)\$/\1 \2/p" bindep.txt)
@@ -90,7 +94,7 @@ provide() {
     rm "$unfinished"
 }
 
-system_packages
+system_packages "${1:-}"
 "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || fail "Python 3.11 or later, please"
 mkdir -p .cache
 exec 9>.cache/setup.lock

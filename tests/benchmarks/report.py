@@ -30,6 +30,16 @@ class Memory(NamedTuple):
     most: int
 
 
+class Rate(NamedTuple):
+    """Of one contender, in one round."""
+
+    per_second: float
+    median: float
+    """Seconds, as `slowest`."""
+    slowest: float
+    """All but one in a hundred took no longer."""
+
+
 def machine() -> str:
     """What else there was to do: figures of a busy machine tell little."""
     return f"{os.cpu_count()} processors, load {os.getloadavg()[0]:.1f}"
@@ -67,6 +77,21 @@ def uploads(found: Mapping[str, Sequence[float]]) -> None:
     for name in ("put", "tus"):
         ratios = [floor / ours for floor, ours in zip(found["floor"], found[name], strict=True)]
         _line(f"speed of {name} / floor     wanted ≥ 0.8", ratios)
+
+
+def rates(clients: int, rounds: Sequence[tuple[Rate, Rate]]) -> None:
+    """Print how ours and another list did, round by round."""
+    numbers = "".join(f"{number:8}" for number in range(1, len(rounds) + 1))
+    say(f"\n{f'{clients} clients at a time; round':36}{numbers}{'median':>9}")
+    for name, field, unit in (
+        ("requests per second", "per_second", 1.0),
+        ("p50, ms", "median", 1e3),
+        ("p99, ms", "slowest", 1e3),
+    ):
+        ours, others = ([getattr(rate, field) * unit for rate in each] for each in zip(*rounds, strict=True))
+        _line(f"ours: {name}", ours)
+        _line(f"Glance: {name}", others)
+        _line("ours / Glance", [one / other for one, other in zip(ours, others, strict=True)])
 
 
 def say(text: str) -> None:
