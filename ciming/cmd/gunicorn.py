@@ -9,6 +9,8 @@ import os
 import signal
 from typing import Any
 
+from oslo_config import cfg
+
 PR_SET_PDEATHSIG = 1                            # <linux/prctl.h>
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3     # <malloc.h>
 
@@ -22,6 +24,14 @@ keepalive = 15
 limit_request_field_size = 16384        # tokens can be long
 loglevel = "warning"
 control_socket_disable = True
+
+
+def on_starting(_arbiter: Any) -> None:
+    """In the master, once: of several workers that can not start, each would say why."""
+    from ciming.api import startup
+
+    startup.prepare()
+    cfg.CONF.reset()        # each worker reads it for itself
 
 
 def post_fork(_arbiter: Any, worker: Any) -> None:
