@@ -93,9 +93,12 @@ class Listener:
     def start(self) -> None:
         self._thread.start()
 
-    def stop(self) -> None:
+    def begin_to_stop(self) -> None:
         self._stopping.set()
-        self._thread.join(STOP_SECONDS)
+
+    def stop(self) -> None:
+        self.begin_to_stop()
+        self._thread.join(STOP_SECONDS)     # it may hang: the broker is away
 
     def _listen(self) -> None:
         while not self._stopping.is_set():

@@ -6,10 +6,10 @@ OS_CIMING_CONFIG_FILES (with `:` between several) and OS_CIMING_CONFIG_DIR, else
 """
 
 import os
-import sys
 from typing import Any
 
 from ciming import cmd, config, rpc, staging, trusts
+from ciming.api import uwsgi
 from ciming.db import session
 
 PROGRAM = "ciming-api"
@@ -19,9 +19,7 @@ GUNICORN_BOOT_ERROR, UWSGI_FAILED_APP = 3, 22
 
 def prepare() -> None:
     """Read the configuration; end the process with one clear line if it is of no use."""
-    # uWSGI has a module of its name built in.
-    under_uwsgi = "uwsgi" in sys.modules or "uwsgi" in sys.builtin_module_names
-    with cmd.one_clear_line(PROGRAM, UWSGI_FAILED_APP if under_uwsgi else GUNICORN_BOOT_ERROR):
+    with cmd.one_clear_line(PROGRAM, UWSGI_FAILED_APP if uwsgi.is_here() else GUNICORN_BOOT_ERROR):
         conf = config.load([], **_configuration())
         trusts.check_trustee()
         rpc.transport()
