@@ -16,9 +16,12 @@ import oslo_messaging as messaging
 from oslo_config import cfg
 from oslo_log import log
 
+from ciming import exceptions
+
 LOG = log.getLogger(__name__)
 TOPIC = "ciming-engine"
 WAITING = 100           # knocks to be sent; more than that say nothing new
+RETRIES = 2             # a broker that was started again has closed the connection
 AGAIN_SECONDS = 10.0    # until a broker is asked again that refused us
 STOP_SECONDS = 5.0
 _url: str | None = None     # None: [DEFAULT] transport_url
@@ -28,9 +31,12 @@ _url: str | None = None     # None: [DEFAULT] transport_url
 def transport() -> Any:
     """The process's way to the other side; it connects when it is used.
 
-    :raises MessagingException: `transport_url` is none
+    :raises NotReady: `transport_url` is none
     """
-    return messaging.get_rpc_transport(cfg.CONF, url=_url)
+    try:
+        return messaging.get_rpc_transport(cfg.CONF, url=_url)
+    except (messaging.MessagingException, ValueError) as error:
+        raise exceptions.NotReady(f"[DEFAULT] transport_url can not be used: {error}") from None
 
 
 def stay_in_process() -> None:
@@ -56,7 +62,8 @@ def _knocks() -> queue.Queue[str]:
 
 
 def _send(waiting: queue.Queue[str]) -> None:
-    client = messaging.get_rpc_client(transport(), messaging.Target(topic=TOPIC), retry=0)
+    target = messaging.Target(topic=TOPIC)
+    client = messaging.get_rpc_client(transport(), target, retry=RETRIES)
     while True:
         job_id = waiting.get()
         try:
@@ -86,9 +93,12 @@ class Listener:
     def start(self) -> None:
         self._thread.start()
 
-    def stop(self) -> None:
+    def begin_to_stop(self) -> None:
         self._stopping.set()
-        self._thread.join(STOP_SECONDS)
+
+    def stop(self) -> None:
+        self.begin_to_stop()
+        self._thread.join(STOP_SECONDS)     # it may hang: the broker is away
 
     def _listen(self) -> None:
         while not self._stopping.is_set():

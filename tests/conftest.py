@@ -1,13 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
 """The real services that contract and functional tests share: started once, stopped at the end."""
 
+import os
 import pathlib
 from collections.abc import Iterator
 
 import pytest
 
+from tests import shapes
 from tests.person import Person
 from tests.sandbox import ciming, disk, sandbox, servers
+
+SHAPES = os.environ.get("CIMING_TEST_SHAPE", "").split() or shapes.wanted()
+Shape = shapes.Shape
+
+
+@pytest.fixture(scope="session")
+def rabbitmq(tmp_path_factory: pytest.TempPathFactory) -> Iterator[servers.RabbitMQ]:
+    with servers.RabbitMQ(tmp_path_factory.mktemp("rabbitmq")) as running:
+        yield running
 
 
 @pytest.fixture(scope="session")
@@ -31,21 +42,6 @@ def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[sandbox.Sandbox]
 
 
 @pytest.fixture(scope="session")
-def service(
-    cloud: sandbox.Sandbox, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[ciming.Ciming]:
-    """ciming-standalone, as an operator would run it, but quicker to try again."""
-    options = {
-        ("engine", "retry_delay"): "0.2",
-        ("engine", "max_attempts"): "5",
-        ("staging", "keep_free"): "0",
-        ("staging", "max_virtual_size"): str(64 << 40),     # what the corpus counts on
-    }
-    with ciming.Ciming(cloud, tmp_path_factory.mktemp("ciming"), options) as running:
-        yield running
-
-
-@pytest.fixture(scope="session")
 def member(cloud: sandbox.Sandbox) -> Person:
     return Person(cloud, "member")
 
@@ -63,6 +59,28 @@ def stranger(cloud: sandbox.Sandbox) -> Person:
 @pytest.fixture(scope="session")
 def admin(cloud: sandbox.Sandbox) -> Person:
     return Person(cloud, "admin")
+
+
+@pytest.fixture(scope="session", params=SHAPES)
+def shape(request: pytest.FixtureRequest) -> Shape:
+    """How CIMinG runs: every test of it is done in each of these shapes."""
+    return shapes.make(request.param, request.getfixturevalue)
+
+
+@pytest.fixture(scope="session")
+def service(
+    cloud: sandbox.Sandbox, member: Person, shape: Shape, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ciming.Ciming]:
+    """CIMinG, as an operator would run it, but quicker to try again."""
+    options = {
+        ("engine", "retry_delay"): "0.2",
+        ("engine", "max_attempts"): "5",
+        ("staging", "keep_free"): "0",
+        ("staging", "max_virtual_size"): str(64 << 40),     # what the corpus counts on
+    }
+    with shape(cloud, tmp_path_factory.mktemp("ciming"), options) as running:
+        yield running
+    member.take_trusts_back()       # of uploads that nobody waits for any more
 
 
 @pytest.fixture(scope="session")

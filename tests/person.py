@@ -76,6 +76,12 @@ class Person:
         answer = session.get(url, params={"trustor_user_id": session.get_user_id()})
         return list(answer.json()["trusts"])
 
+    def take_trusts_back(self) -> None:
+        """Delete all trusts of this person's."""
+        for trust in self.trusts():
+            url = f"{self.cloud.url('keystone')}/v3/OS-TRUST/trusts/{trust['id']}"
+            self._connection.session.delete(url)
+
     # by REST
 
     def call(self, method: str, path: str, **kwargs: Any) -> requests.Response:

@@ -4,11 +4,12 @@
 #   tools/demo.sh           shows it and stops what it started
 #   tools/demo.sh --keep    leaves it up, to be used: see .demo/env
 #   tools/demo.sh --down    stops what --keep left up
+#   tools/demo.sh --distributed [--keep]    the same with API, engine, RabbitMQ and PostgreSQL apart
 set -euo pipefail
 cd "$(dirname "$0")/.."
-if [ "${1:-}" != --down ]; then
-    tools/setup.sh
-elif [ ! -x .venv/bin/python ]; then
-    exit 0
-fi
+case " $* " in
+    *" --down "*) [ -x .venv/bin/python ] || exit 0 ;;
+    *" --distributed "*) tools/setup.sh distributed ;;
+    *) tools/setup.sh ;;
+esac
 exec .venv/bin/python -m tests.sandbox.demo "$@"

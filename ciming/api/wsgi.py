@@ -1,45 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The API for any WSGI server: `ciming.api.wsgi:application`.
+"""The API for any WSGI server: `ciming.api.wsgi:application`."""
 
-A WSGI server has a command line of its own, so the environment says where the configuration is:
-OS_CIMING_CONFIG_FILES (with `:` between several) and OS_CIMING_CONFIG_DIR, else /etc/ciming.
-"""
+from ciming import cmd
+from ciming.api import app, startup, uwsgi
 
-import os
-import sys
-from typing import Any
-
-from ciming import cmd, config, rpc, staging, trusts
-from ciming.api import app
-from ciming.db import session
-
-PROGRAM = "ciming-api"
-# By these, gunicorn and uWSGI know that to start the worker again would be of no use.
-GUNICORN_BOOT_ERROR, UWSGI_FAILED_APP = 3, 22
-
-
-def _configuration() -> dict[str, Any]:
-    """What oslo.config gets to know of the environment."""
-    found: dict[str, Any] = {"prog": PROGRAM}
-    files, folder = (os.environ.get(f"OS_CIMING_CONFIG_{kind}") for kind in ("FILES", "DIR"))
-    if files:
-        found["default_config_files"] = [file for file in files.split(os.pathsep) if file]
-    if folder:
-        found["default_config_dirs"] = [folder]
-    return found
-
-
-def _load() -> Any:
-    conf = config.load([], **_configuration())
-    trusts.check_trustee()
-    rpc.transport()
-    session.require_current_schema()
-    session.forget_connections()        # the server may fork after this
-    staging.open_area(conf.staging)
-    return app.create_app()
-
-
-# uWSGI has a module of its name built in.
-_under_uwsgi = "uwsgi" in sys.modules or "uwsgi" in sys.builtin_module_names
-with cmd.one_clear_line(PROGRAM, UWSGI_FAILED_APP if _under_uwsgi else GUNICORN_BOOT_ERROR):
-    application = _load()
+assert cmd      # imported first: it settles how the process is concurrent
+startup.prepare()
+application = uwsgi.with_chunked_input(app.create_app())

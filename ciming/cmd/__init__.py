@@ -23,9 +23,6 @@ from taskflow import exceptions as tf_exceptions  # noqa: E402
 from tooz import ToozError  # noqa: E402
 
 backend.init_backend(backend.BackendType.THREADING)
-
-import oslo_messaging  # noqa: E402  # after the choice of the backend
-
 from ciming import exceptions  # noqa: E402
 
 # Logs what it also raises, with a traceback.
@@ -39,7 +36,6 @@ NOT_READY = (
     db_exceptions.DBError,
     exceptions.NotReady,
     ks_exceptions.ClientException,
-    oslo_messaging.MessagingException,
     sa_exceptions.SQLAlchemyError,
     stevedore_exceptions.NoMatches,
     tf_exceptions.TaskFlowException,

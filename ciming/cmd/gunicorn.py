@@ -28,6 +28,14 @@ loglevel = "warning"
 control_socket_disable = True
 
 
+def on_starting(_arbiter: Any) -> None:
+    """In the master, once: of several workers that can not start, each would say why."""
+    from ciming.api import startup
+
+    startup.prepare()
+    cfg.CONF.reset()        # each worker reads it for itself
+
+
 def post_fork(_arbiter: Any, worker: Any) -> None:
     """In each worker, before it loads the application."""
     die_with_parent(worker)

@@ -32,6 +32,7 @@ class Standalone(base.BaseApplication):  # type: ignore[misc]  # gunicorn is unt
             "proc_name": "ciming-standalone",
             "workers": 1,
             "threads": api.threads,
+            "on_starting": lambda _arbiter: None,       # prepare() was there before
             "post_worker_init": start_engine,
             "worker_exit": stop_engine,
         }

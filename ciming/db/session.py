@@ -29,9 +29,12 @@ UPGRADE_SECONDS = 600               # for which one upgrade waits for another
 def engine() -> sa.Engine:
     """The process's SQLAlchemy engine; call it after the fork, not before.
 
-    :raises NotReady: the URL is of a kind that oslo.db does not know
+    :raises NotReady: the URL is none, or of a kind that oslo.db does not know
     """
-    url = sa.engine.make_url(cfg.CONF.database.connection)
+    try:
+        url = sa.engine.make_url(cfg.CONF.database.connection)
+    except (sa.exc.ArgumentError, ValueError):
+        raise exceptions.NotReady("[database] connection is no URL of a database.") from None
     if url.get_backend_name() not in ("sqlite", "postgresql", "mysql"):
         raise exceptions.NotReady(
             "[database] connection must begin with sqlite:, postgresql+psycopg2: or mysql+pymysql: (for "

@@ -41,6 +41,7 @@ class Engine:
         """Stop at the next part of each transfer and hand the Jobs back. Returns at once."""
         self._stopping.set()
         self._knocked.set()
+        self._listener.begin_to_stop()
 
     def stop(self) -> None:
         """Return when nothing runs any more."""

@@ -111,7 +111,7 @@ def settle() -> None:
 
 def measure_memory(bench: Bench, file: pathlib.Path) -> report.Memory:
     """What a fresh service takes at most while the main job runs."""
-    with bench.service() as service, memory.Peak(os.getsid(service.pid)) as peak:
+    with bench.service() as service, memory.Peak(os.getsid(service.pids[0])) as peak:
         contenders.ours(bench.person, file)
         contenders.clean(bench.person)
     return report.Memory(peak.before, peak.most)

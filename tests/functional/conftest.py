@@ -12,6 +12,7 @@ import pytest
 from ciming.db import status
 from tests.person import Person
 from tests.sandbox import ciming, processes, sandbox
+from tests.shapes import Shape
 
 ZONES = ("zone-a", "zone-b")
 
@@ -47,7 +48,7 @@ def assert_nothing_left(service: ciming.Ciming, member: Person) -> None:
 
 @pytest.fixture
 def another(
-    cloud: sandbox.Sandbox, tmp_path: pathlib.Path
+    cloud: sandbox.Sandbox, shape: Shape, tmp_path: pathlib.Path
 ) -> Iterator[Callable[..., tuple[ciming.Ciming, Person]]]:
     """Starts another service, beside the shared one, with options of its own; and its member."""
     with contextlib.ExitStack() as stack:
@@ -55,7 +56,7 @@ def another(
         def start(options: ciming.Options, **kwargs: Any) -> tuple[ciming.Ciming, Person]:
             port = processes.free_block(str(tmp_path))
             options = {("staging", "keep_free"): "0", **options}
-            made = ciming.Ciming(cloud, tmp_path, options, port=port, **kwargs)
+            made = shape(cloud, tmp_path, options, port=port, **kwargs)
             return stack.enter_context(made), Person(cloud, "member", made.url)
 
         yield start

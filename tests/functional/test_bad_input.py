@@ -364,8 +364,10 @@ def test_disk_fills_up_while_it_comes(crowded: Person) -> None:
 
 def test_quota(another: Another) -> None:
     _service, member = another({("staging", "quota"): str(4 << 20)})
+    before = len(member.trusts())
     answer = member.call("POST", "/v1/images", json={**GOOD, "size": 5 << 20})
     the_error(answer, 507, "staging.full")
+    assert len(member.trusts()) == before       # the one for this Job was taken back
     first, other = member.create(size=3 << 20), member.create(size=2 << 20)
     with futures.ThreadPoolExecutor() as pool:
         body = faulty.slowly(b"x" * (3 << 20), 3)

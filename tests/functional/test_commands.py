@@ -11,12 +11,19 @@ from concurrent import futures
 
 import pytest
 
-from tests.sandbox import ciming, files, processes
+from tests.sandbox import ciming, files, processes, servers
+from tests.sandbox.distributed import UWSGI_INI
 
 PROGRAMS = {
     "ciming-standalone": (),
+    "ciming-engine": (),
     "ciming-manage": ("db", "sync"),
     "ciming-status": ("upgrade", "check"),
+}
+WSGI_SERVERS = {
+    "gunicorn": ("--config", "python:ciming.cmd.gunicorn", "--bind", "127.0.0.1:0", "ciming.api.wsgi"),
+    # Two processes that fail would interrupt each other.
+    "uwsgi": ("--ini", str(UWSGI_INI), "--http", "127.0.0.1:0", "--processes", "1"),
 }
 LOGIN = {
     ("service_user", "auth_type"): "password",
@@ -42,13 +49,17 @@ class Operator:
         files.write(self.config, files.ini(sections))
 
     def run(self, program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        config = ("--config-file", str(self.config))
+        return self._run(program, *config, *(arguments or PROGRAMS[program]))
+
+    def serve(self, server: str) -> subprocess.CompletedProcess[str]:
+        """Start the API under a WSGI server, and wait until that has ended."""
+        return self._run(server, *WSGI_SERVERS[server], OS_CIMING_CONFIG_FILES=str(self.config))
+
+    def _run(self, program: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [
-                str(pathlib.Path(sys.executable).parent / program),
-                *("--config-file", str(self.config)),
-                *(arguments or PROGRAMS[program]),
-            ],
-            env=processes.environment(),
+            [str(pathlib.Path(sys.executable).parent / program), *arguments],
+            env=processes.environment(**environment),
             cwd=self.folder,
             capture_output=True,
             text=True,
@@ -170,6 +181,100 @@ def test_standalone_without_a_service_user(operator: Operator) -> None:
     one_clear_line(operator.run("ciming-standalone"), "auth_type")
 
 
+# Separate processes
+
+
+@pytest.mark.parametrize(
+    ("program", "kind", "words"),
+    [
+        ("ciming-engine", "postgresql+psycopg2", "refused"),
+        ("ciming-manage", "mysql+pymysql", "refused"),
+        ("ciming-engine", "mariadb+pymysql", "mysql+pymysql:"),
+    ],
+)
+def test_a_database_server_that_is_away(
+    operator: Operator, program: str, kind: str, words: str
+) -> None:
+    """Said at once: to try again is for who started it."""
+    url = f"{kind}://ciming:swordfish@127.0.0.1:1/ciming"
+    operator.configure({("database", "connection"): url})
+    one_clear_line(operator.run(program), words)
+
+
+@pytest.mark.parametrize("program", ["ciming-standalone", "ciming-engine"])
+def test_unknown_coordination(operator: Operator, program: str) -> None:
+    operator.run("ciming-manage", "db", "sync")
+    operator.configure({("engine", "coordination_url"): "moon://127.0.0.1"})
+    one_clear_line(operator.run(program), "coordination_url", "moon:")
+
+
+@pytest.mark.parametrize(
+    "url", ["nonsense", "carrier-pigeon://ciming:swordfish@127.0.0.1/", "rabbit://ciming:swordfish@host:port/"]
+)
+def test_a_broker_of_no_kind(operator: Operator, url: str) -> None:
+    operator.run("ciming-manage", "db", "sync")
+    operator.configure({("DEFAULT", "transport_url"): url})
+    one_clear_line(operator.run("ciming-engine"), "transport_url")
+
+
+def test_an_engine_without_a_schema(operator: Operator) -> None:
+    one_clear_line(operator.run("ciming-engine"), "ciming-manage db sync")
+
+
+API_LOGIN = {
+    **{("keystone_authtoken", option): value for (_, option), value in LOGIN.items()},
+    ("trust", "trustee_user_id"): "somebody",
+}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({}, "ciming-manage db sync"),
+        ({("database", "connection"): "nonsense"}, "[database] connection"),
+        ({("trust", "trustee_user_id"): ""}, "trustee_user_id"),
+        ({("keystone_authtoken", "auth_type"): ""}, "auth_type"),
+        ({("DEFAULT", "transport_url"): "nonsense"}, "transport_url"),
+        ({("api", "max_uploads"): "many"}, "max_uploads"),
+    ],
+)
+@pytest.mark.parametrize("server", WSGI_SERVERS)
+def test_an_api_that_can_not_start(
+    operator: Operator, server: str, wrong: ciming.Options, words: str
+) -> None:
+    """The server says why and ends; it does not try again for ever."""
+    operator.configure(wrong, login=API_LOGIN)
+    run = operator.serve(server)
+    assert run.returncode == {"gunicorn": 3, "uwsgi": 22}[server]
+    said = {line for line in run.stderr.splitlines() if line.startswith("ciming-api: ")}
+    assert len(said) == 1 and words in said.pop(), run.stderr       # by each worker
+    assert "Traceback" not in run.stderr and "swordfish" not in run.stderr
+
+
+def test_an_api_without_its_file(operator: Operator) -> None:
+    operator.config = operator.folder / "absent.conf"
+    assert "absent.conf" in operator.serve("gunicorn").stderr
+
+
+@pytest.mark.parametrize("server", ["postgresql", "mariadb"])
+def test_db_sync_from_two_hosts_at_once(
+    request: pytest.FixtureRequest, server: str, tmp_path: pathlib.Path
+) -> None:
+    """Nothing that they share but the database."""
+    database: servers.Database = request.getfixturevalue(server)
+    url = database.create("ciming_at_once")
+    hosts = []
+    for name in ("first", "second", "third"):
+        (tmp_path / name).mkdir()
+        hosts.append(Operator(tmp_path / name))
+        hosts[-1].configure({("database", "connection"): url})
+    with futures.ThreadPoolExecutor() as pool:
+        runs = list(pool.map(lambda host: host.run("ciming-manage", "db", "sync"), hosts))
+    assert [run.returncode for run in runs] == [0, 0, 0], runs
+    assert "Success" in hosts[0].run("ciming-status").stdout
+    database.drop("ciming_at_once")
+
+
 def test_unknown_words_are_explained(operator: Operator) -> None:
     for arguments in (("db",), ("db", "drop"), ("fly",)):
         run = operator.run("ciming-manage", *arguments)
@@ -188,7 +293,7 @@ def test_a_taken_port(operator: Operator) -> None:
     assert "swordfish" not in run.stderr
 
 
-@pytest.mark.parametrize("program", ["ciming-standalone", "ciming-manage"])
+@pytest.mark.parametrize("program", ["ciming-standalone", "ciming-engine", "ciming-manage"])
 def test_version_and_help(operator: Operator, program: str) -> None:
     assert re.match(r"\d+\.\d+", operator.run(program, "--version").stdout)
     assert operator.run(program, "--help").stdout.startswith(f"usage: {program}")
@@ -197,7 +302,7 @@ def test_version_and_help(operator: Operator, program: str) -> None:
 def test_no_process_imports_eventlet() -> None:
     """Chosen by a library behind our back, it would turn threads into something else."""
     code = (
-        "import sys, ciming.cmd.standalone, ciming.api.app, ciming.engine.service;"
+        "import sys, ciming.cmd.standalone, ciming.cmd.engine, ciming.api.app, ciming.engine.service;"
         "assert sys.modules['eventlet'] is None;"
         "assert not [name for name in sys.modules if name.startswith('eventlet.')]"
     )

@@ -13,6 +13,7 @@ from tests.functional import faulty
 from tests.functional.test_bad_input import the_error
 from tests.person import Person
 from tests.sandbox import ciming, sandbox
+from tests.shapes import Shape
 
 
 def test_one_command_two_zones(
@@ -101,7 +102,7 @@ def test_visibility(
 
 
 def test_token_ends_before_the_transfer(
-    tmp_path_factory: pytest.TempPathFactory, qcow2: pathlib.Path
+    shape: Shape, tmp_path_factory: pytest.TempPathFactory, qcow2: pathlib.Path
 ) -> None:
     """Tokens live 8 seconds; the upload and the transfer to the zone each take longer."""
     cloud = sandbox.Sandbox(
@@ -109,7 +110,7 @@ def test_token_ends_before_the_transfer(
     )
     folder = tmp_path_factory.mktemp("service")
     data = qcow2.read_bytes()
-    with cloud, ciming.Ciming(cloud, folder), faulty.Proxy(cloud.url("glance-b")) as slow:
+    with cloud, shape(cloud, folder), faulty.Proxy(cloud.url("glance-b")) as slow:
         slow.throttle = len(data) / 12        # bytes a second
         slow.register(cloud, "zone-slow")
         member = Person(cloud, "member")

@@ -1,22 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """CIMinG itself: ciming-standalone as a process of its own, against a sandbox."""
 
-import os
 import pathlib
-import signal
-import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Self
 
-from tests.sandbox import files, processes, services
+from tests.sandbox import files, processes, programs, services
 from tests.sandbox import sandbox as sandboxes
 
 START_SECONDS = 60.0
 PORT_SECONDS = 5.0
 """How long a service that was killed may still hold its port."""
 Options = Mapping[tuple[str, str], str]
+Check = Callable[[], bool]
 
 
 class CimingError(Exception):
@@ -45,7 +43,7 @@ class Ciming:
         self.options = dict(options or {})
         self.wrap = list(wrap)
         self._port = port
-        self._process: subprocess.Popen[bytes] | None = None
+        self._standalone = programs.Program(self.folder / "process", self.log_dir / "stdout.log")
 
     def __enter__(self) -> Self:
         return self.start()
@@ -64,9 +62,9 @@ class Ciming:
         return f"http://{processes.HOST}:{self.port}"
 
     @property
-    def config_file(self) -> pathlib.Path:
+    def config_files(self) -> list[pathlib.Path]:
         """Its configuration, written anew at each start."""
-        return self.folder / "ciming.conf"
+        return [self.folder / "ciming.conf"]
 
     @property
     def pid_file(self) -> pathlib.Path:
@@ -76,18 +74,19 @@ class Ciming:
     @property
     def running(self) -> bool:
         """Tell whether it runs; one that was started by hand, with our files, is taken over."""
-        known = processes.running(self._record) is not None
-        if not known and self.pid_file.exists() and self._healthy():
+        if not self._standalone.running and self.pid_file.exists() and self._healthy():
             self._remember()
-        return processes.running(self._record) is not None
+        return self._standalone.running
 
     @property
-    def pid(self) -> int:
-        """Its process id; CimingError when it does not run."""
-        pid = processes.running(self._record)
-        if pid is None:
-            raise CimingError("the service does not run")
-        return pid
+    def pids(self) -> list[int]:
+        """The processes that were started, those that run."""
+        return [pid for pid in (self._standalone.pid,) if pid is not None]
+
+    @property
+    def servers(self) -> list[pathlib.Path]:
+        """Folders of the servers that it needs; what they keep is in `data`."""
+        return []
 
     @property
     def database_url(self) -> str:
@@ -109,37 +108,29 @@ class Ciming:
         if not self.running:
             self._free_port()
             self.log_dir.mkdir(parents=True, exist_ok=True)
-            files.write(self.config_file, files.ini(self._config()))
+            files.write(self.config_files[0], files.ini(self._config()))
             self._launch()
         self._wait()
         return self
 
     def stop(self, patience: float = 15.0) -> bool:
         """End it: SIGTERM, and SIGKILL after `patience` seconds; tell whether it ran."""
-        stopped = self.running and processes.stop(self._record, patience, group=False)
-        self._reap()
-        return stopped
+        return self.running and self._standalone.stop(patience)
 
     def kill(self) -> None:
         """Kill it as a crash would; what dies with it is the service's own care."""
-        os.kill(self.pid, signal.SIGKILL)
-        processes.gone(self._record, 10.0)
-        self._reap()
+        self._standalone.kill()
 
     def last_words(self, lines: int = 20) -> str:
         """Return the end of each of its logs."""
         logs = sorted(self.log_dir.glob("*.log"))
         return "\n".join(f"== {log}\n{files.tail(log, lines)}" for log in logs)
 
-    @property
-    def _record(self) -> pathlib.Path:
-        return self.folder / "process"
-
     def _healthy(self) -> bool:
         return processes.get(self.port, "/healthcheck") == 200
 
     def _remember(self) -> None:
-        processes.record(self._record, int(self.pid_file.read_text()))
+        self._standalone.remember(int(self.pid_file.read_text()))
 
     def _config(self) -> dict[str, dict[str, object]]:
         sections: dict[str, dict[str, object]] = {
@@ -174,30 +165,14 @@ class Ciming:
     def _launch(self) -> None:
         self.pid_file.unlink(missing_ok=True)
         program = pathlib.Path(sys.executable).parent / "ciming-standalone"
-        command = [*self.wrap, str(program), "--config-file", str(self.config_file)]
-        with (self.log_dir / "stdout.log").open("ab") as log:
-            self._process = subprocess.Popen(
-                command,
-                cwd=self.folder,
-                env=processes.environment(),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
-        processes.record(self._record, self._process.pid)
+        command = [*self.wrap, str(program), "--config-file", str(self.config_files[0])]
+        self._standalone.start(command, self.folder)
 
     def _wait(self) -> None:
         end = time.monotonic() + START_SECONDS
         while not self._healthy():
-            ended = self._process is not None and self._process.poll() is not None
-            if ended or time.monotonic() > end:
+            if self._standalone.ended or time.monotonic() > end:
                 self.stop()
                 raise CimingError(f"the service did not start:\n{self.last_words()}")
             time.sleep(0.05)
         self._remember()  # with `wrap` it need not be the process that was launched
-
-    def _reap(self) -> None:
-        if self._process is not None:
-            self._process.wait()
-            self._process = None

@@ -16,12 +16,14 @@ from collections.abc import Iterator
 
 import yaml
 
-from tests.sandbox import ciming, disk, files, processes, services
+from tests.sandbox import ciming, disk, distributed, files, processes, servers, services
 from tests.sandbox import sandbox as sandboxes
 
 FOLDER = sandboxes.ROOT / ".demo"
 BIN = pathlib.Path(sys.executable).parent
 IMAGE = "demo.qcow2"
+STANDALONE, DISTRIBUTED = "", "-distributed"
+"""Shapes, as the names of folders end."""
 
 ENV = """\
 # Point a shell at the demonstration:  . {file}
@@ -51,6 +53,9 @@ It stays up. To use it:
 To stop it: tools/demo.sh --down
 """
 
+HAVE_THE_LOGS = (ciming.CimingError, sandboxes.SandboxError, servers.ServerError)
+"""Errors with the end of the logs in them."""
+
 
 class DemoError(Exception):
     """The demonstration did not show what it should."""
@@ -59,10 +64,18 @@ class DemoError(Exception):
 class Demo:
     """The services of one demonstration, and what is done with them."""
 
-    def __init__(self, folder: pathlib.Path, second: bool) -> None:
+    def __init__(self, folder: pathlib.Path, second: bool, shape: str) -> None:
         self.folder = folder
         self.sandbox = sandboxes.Sandbox(folder / "openstack", second=second)
         self.service = ciming.Ciming(self.sandbox, folder / "ciming")
+        self.servers: tuple[servers.Server, ...] = ()
+        if shape == DISTRIBUTED:
+            broker = servers.RabbitMQ(folder / "rabbitmq")
+            database = servers.PostgreSQL(folder / "postgresql")
+            self.servers = (broker, database)
+            self.service = distributed.Distributed(
+                self.sandbox, folder / "ciming", broker=broker, database=database
+            )
 
     def start(self) -> None:
         """Start what does not run."""
@@ -71,13 +84,24 @@ class Demo:
             say(f"Starting Keystone, Barbican, a Glance in each of zone-a and zone-b{second}")
         self.sandbox.up()
         if not self.service.running:
-            say("Starting CIMinG")
+            beside = " in processes of its own, with RabbitMQ and PostgreSQL" if self.servers else ""
+            say(f"Starting CIMinG{beside}")
         self.service.start()
+        if isinstance(self.service, distributed.Distributed):
+            self._list_processes(self.service)
 
     def stop(self) -> None:
         """Stop what runs."""
         self.service.stop()
+        for server in self.servers:
+            server.stop()
         self.sandbox.down()
+
+    def _list_processes(self, service: distributed.Distributed) -> None:
+        for server in self.servers:
+            print(f"{type(server).__name__:12} pid {server.pid:<8} port {server.port}")
+        print(f"{'API':12} pid {service.api.pid:<8} {service.url} (gunicorn, two processes)")
+        print(f"{'Engine':12} pid {service.engine.pid:<8}", flush=True)
 
     def show(self) -> None:
         """Do the main job as an ordinary member, and look at what it left in each zone."""
@@ -150,13 +174,13 @@ def say(text: str) -> None:
     print(f"\n# {text}", flush=True)
 
 
-def once() -> None:
+def once(shape: str) -> None:
     """Start all of it, show the main job, stop all of it."""
     began = time.monotonic()
-    folder = FOLDER / "once"
-    Demo(folder, second=False).stop()  # what a killed run left
+    folder = FOLDER / f"once{shape}"
+    Demo(folder, second=False, shape=shape).stop()  # what a killed run left
     shutil.rmtree(folder, ignore_errors=True)
-    demo = Demo(folder, second=False)
+    demo = Demo(folder, second=False, shape=shape)
     try:
         with explained(demo):
             demo.start()
@@ -168,9 +192,11 @@ def once() -> None:
     say(f"Done in {time.monotonic() - began:.0f} s")
 
 
-def keep() -> None:
+def keep(shape: str) -> None:
     """Start what does not run and leave it up; show the main job unless that was done before."""
-    demo = Demo(FOLDER / "keep", second=True)
+    other = DISTRIBUTED if shape == STANDALONE else STANDALONE
+    Demo(FOLDER / f"keep{other}", second=True, shape=other).stop()  # .demo/env is of one
+    demo = Demo(FOLDER / f"keep{shape}", second=True, shape=shape)
     shown = demo.folder / "shown"
     with explained(demo):
         demo.start()
@@ -181,11 +207,12 @@ def keep() -> None:
     print(USAGE.format(env=env, folder=demo.folder, image=IMAGE), end="")
 
 
-def down() -> None:
-    """Stop all of it."""
+def down(_shape: str) -> None:
+    """Stop all of it, in whatever shape it is."""
     say("Stopping everything")
-    for folder in ("keep", "once"):
-        Demo(FOLDER / folder, second=folder == "keep").stop()
+    for name in ("keep", "once"):
+        for shape in (STANDALONE, DISTRIBUTED):
+            Demo(FOLDER / f"{name}{shape}", second=name == "keep", shape=shape).stop()
 
 
 @contextlib.contextmanager
@@ -193,7 +220,7 @@ def explained(demo: Demo) -> Iterator[None]:
     """Say what failed, with the end of the logs that tell why, and leave with status 1."""
     try:
         yield
-    except (ciming.CimingError, sandboxes.SandboxError) as error:  # they have the logs with them
+    except HAVE_THE_LOGS as error:
         reason = str(error)
     except (DemoError, subprocess.CalledProcessError) as error:
         reason = f"{error}\n{demo.service.last_words()}"
@@ -209,10 +236,14 @@ def main() -> None:
     choice = parser.add_mutually_exclusive_group()
     choice.add_argument("--keep", action="store_true", help="leave it up, to be used")
     choice.add_argument("--down", action="store_true", help="stop what --keep left up")
+    parser.add_argument(
+        "--distributed", action="store_true", help="API, engine, broker and database server apart"
+    )
     arguments = parser.parse_args()
+    shape = DISTRIBUTED if arguments.distributed else STANDALONE
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
-        (keep if arguments.keep else down if arguments.down else once)()
+        (keep if arguments.keep else down if arguments.down else once)(shape)
     except KeyboardInterrupt:
         sys.exit(130)
 

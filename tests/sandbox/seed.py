@@ -11,6 +11,8 @@ from tests.sandbox import identity, processes, services
 from tests.sandbox import state as sandbox_state
 
 MEMBER, READER, STRANGER, OTHER = "alice", "rita", "sam", "carol"
+ENGINE = "ciming-engine"
+"""The service user of an engine that is not in the API's process."""
 FIRST_USERS = {
     MEMBER: ("studio", "member"),
     READER: ("studio", "reader"),
@@ -18,6 +20,7 @@ FIRST_USERS = {
     "glance": ("service", "service"),
     "barbican": ("service", "service"),
     "ciming": ("service", "service"),
+    ENGINE: ("service", "service"),
 }
 """User: project and role there."""
 SECOND_USERS = {OTHER: ("shop", "member"), "glance": ("service", "service")}

@@ -53,7 +53,12 @@ class Server(abc.ABC):
     @property
     def running(self) -> bool:
         """Tell whether it runs."""
-        return processes.running(self._record) is not None
+        return self.pid is not None
+
+    @property
+    def pid(self) -> int | None:
+        """Its process id, if it runs."""
+        return processes.running(self._record)
 
     def start(self) -> Self:
         """Start it if it does not run, and return when it works."""

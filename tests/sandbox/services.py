@@ -24,6 +24,17 @@ PORTS = {
 }
 """Where in the sandbox's block of ports each service listens."""
 
+LOGIN = (
+    "auth_url",
+    "auth_type",
+    "username",
+    "password",
+    "project_name",
+    "user_domain_name",
+    "project_domain_name",
+)
+"""What of an […_authtoken] section another section needs for a login as the same user."""
+
 PROBES: dict[Kind, tuple[str, str]] = {
     "keystone": ("/v3", "/v3/auth/projects"),
     "glance": ("/healthcheck", "/v2/images?limit=1"),
