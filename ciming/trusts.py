@@ -171,10 +171,13 @@ def delete(trust_id: str) -> bool:
     try:
         try:
             adapter.Adapter(session(trust_id)).delete(f"{auth_url()}/OS-TRUST/trusts/{trust_id}")
-        except (ks_exceptions.NotFound, ks_exceptions.Unauthorized, ks_exceptions.Forbidden) as error:
+        except (ks_exceptions.NotFound, ks_exceptions.Unauthorized) as error:
             service_session().get_token()       # so it is not our own login that is wrong
-            # Gone, expired, or its user lost the role: nobody can use it, and we can do no more.
-            LOG.info("Trust %s is not usable any more: %s", trust_id, error)
+            LOG.info("Trust %s is gone, or has expired: %s", trust_id, error)
+        except ks_exceptions.Forbidden as error:
+            # Its user is disabled or lost the role: once that is restored, so is the trust.
+            LOG.info("Trust %s can not be used now, nor deleted: %s", trust_id, error)
+            return False
     except ks_exceptions.ClientException as error:
         LOG.warning("Trust %s could not be deleted now: %s", trust_id, error)
         return False
