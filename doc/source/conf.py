@@ -4,6 +4,8 @@
 import importlib.metadata
 import logging
 
+import ciming.cmd  # noqa: F401  # first: or the reference of the options looks for eventlet
+
 extensions = [
     "openstackdocstheme",
     "oslo_config.sphinxext",
