@@ -8,7 +8,8 @@ from typing import Any, TypeVar
 import flask
 from werkzeug import exceptions as http
 
-from ciming import context, policies
+from ciming import context, exceptions, policies
+from ciming.api import middleware
 
 View = TypeVar("View", bound=Callable[..., Any])
 
@@ -17,9 +18,15 @@ def caller() -> context.RequestContext:
     """The authenticated caller of this request.
 
     :raises Unauthorized: no token, or none that Keystone takes
+    :raises Unavailable: Keystone can not be asked
     """
     if "caller" not in flask.g:
         environ = flask.request.environ
+        if environ.get("HTTP_X_IDENTITY_STATUS") == middleware.UNKNOWN:
+            raise exceptions.Unavailable(
+                "Keystone can not be asked now whether the token is good. Try again later, or tell the "
+                "operator."
+            )
         if environ.get("HTTP_X_IDENTITY_STATUS") != "Confirmed":
             raise http.Unauthorized(
                 "This call needs a valid token in X-Auth-Token. The one given is missing, wrong or expired."

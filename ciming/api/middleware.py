@@ -5,10 +5,12 @@ import urllib.parse
 from typing import Any
 
 import oslo_middleware
+from keystoneauth1 import exceptions as ks_exceptions
 from keystonemiddleware import auth_token
 from oslo_config import cfg
 from werkzeug.middleware import dispatcher
 
+UNKNOWN = "Unknown"     # identity status, where Keystone could not be asked
 VERSION_HEADER = "OpenStack-API-Version"
 
 
@@ -41,8 +43,55 @@ def _health(inner: Any, conf: cfg.ConfigOpts) -> Any:
     return dispatcher.DispatcherMiddleware(inner, {"/healthcheck": health})
 
 
+class KeystoneAway(Exception):
+    """Nobody can say whether a token is good."""
+
+
+class AuthToken(auth_token.AuthProtocol):  # type: ignore[misc]  # keystonemiddleware is untyped
+    """keystonemiddleware's; but a Keystone that does not answer is no fault of the token."""
+
+    def fetch_token(self, token: str, allow_expired: bool = False) -> Any:
+        """:raises KeystoneAway: Keystone does not answer, or does not take our own login"""
+        try:
+            return super().fetch_token(token, allow_expired)
+        except auth_token.InvalidToken as error:
+            if isinstance(error.__context__, AWAY):
+                raise KeystoneAway from None
+            raise
+
+
+AWAY = (
+    ks_exceptions.ConnectFailure,
+    ks_exceptions.DiscoveryFailure,
+    ks_exceptions.RequestTimeout,
+    auth_token.ServiceError,
+)
+
+
 def _authtoken(inner: Any, conf: cfg.ConfigOpts) -> Any:
-    return auth_token.AuthProtocol(inner, {"oslo_config_config": conf, "delay_auth_decision": True})
+    protected = AuthToken(inner, {"oslo_config_config": conf, "delay_auth_decision": True})
+
+    def asked(environ: Any, start_response: Any) -> Any:
+        try:
+            return protected(environ, start_response)
+        except KeystoneAway:
+            environ["HTTP_X_IDENTITY_STATUS"] = UNKNOWN
+            return inner(environ, start_response)
+
+    return asked
+
+
+def _method_of_tus(inner: Any, _conf: cfg.ConfigOpts) -> Any:
+    """tus' X-HTTP-Method-Override: for clients that can send nothing but POST."""
+
+    def overridden(environ: Any, start_response: Any) -> Any:
+        said = environ.get("HTTP_X_HTTP_METHOD_OVERRIDE", "").upper()
+        is_upload = environ["REQUEST_METHOD"] == "POST" and environ.get("PATH_INFO", "").endswith("/file")
+        if is_upload and said in ("PATCH", "DELETE", "HEAD"):
+            environ["REQUEST_METHOD"] = said
+        return inner(environ, start_response)
+
+    return overridden
 
 
 def _finished(inner: Any, conf: cfg.ConfigOpts) -> Any:
@@ -81,6 +130,7 @@ PIPELINE = (
     oslo_middleware.RequestId,
     _health,
     _authtoken,
+    _method_of_tus,
 )
 """From the outermost to the innermost."""
 

@@ -26,6 +26,7 @@ keepalive = 15
 limit_request_field_size = 16384        # tokens can be long
 loglevel = "warning"
 control_socket_disable = True
+forwarded_allow_ips = ""    # [oslo_middleware] enable_proxy_headers_parsing says whether a proxy is believed
 
 
 def on_starting(_arbiter: Any) -> None:

@@ -8,6 +8,8 @@ import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "ext"))
 
+import ciming.cmd  # noqa: F401  # first: or the reference of the options looks for eventlet
+
 extensions = [
     "openapi",
     "openstackdocstheme",

@@ -11,7 +11,7 @@ import pytest
 from tests.functional import faulty
 from tests.functional.conftest import soon
 from tests.person import Person
-from tests.sandbox import ciming, processes, sandbox
+from tests.sandbox import ciming, processes, sandbox, seed
 
 
 @pytest.fixture
@@ -198,3 +198,27 @@ def test_keystone_forgets_the_trust_meanwhile(
     job = member.wait(made["job"]["id"])
     assert job["status"] == "error"
     assert job["targets"][0]["error"]["code"] == "cloud.auth_failed"
+
+
+def test_trust_of_one_who_lost_the_role_goes_when_it_is_back(
+    cloud: sandbox.Sandbox, another: Callable[..., tuple[ciming.Ciming, Person]]
+) -> None:
+    """Keystone lets nobody use it meanwhile, nor delete it, but it would work again."""
+    service, _member = another(
+        {("staging", "upload_expiry"): "1", ("engine", "housekeeping_interval"): "0.5"}
+    )
+    stranger, admin = Person(cloud, "stranger", service.url), Person(cloud, "admin", service.url)
+    keystone = cloud.admin
+    ids = {kind: keystone.ids(kind) for kind in ("user", "role")}
+    role = f"/projects/{stranger.project_id}/users/{ids['user'][seed.STRANGER]}/roles/{ids['role']['member']}"
+    job = stranger.create()["job"]
+    [trust] = stranger.trusts()
+    keystone.call("DELETE", role)
+    try:
+        assert admin.wait(job["id"])["error"]["code"] == "upload.expired"
+        soon(lambda: "can not be used now" in service.last_words(200))
+        assert trust["id"] in {each["id"] for each in keystone.call("GET", "/OS-TRUST/trusts")["trusts"]}
+    finally:
+        keystone.call("PUT", role)
+    stranger.log_in_again()
+    soon(lambda: not stranger.trusts())

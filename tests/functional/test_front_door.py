@@ -12,7 +12,7 @@ import requests
 from tests.functional import browser
 from tests.functional.test_bad_input import the_error
 from tests.person import ENDS, Person
-from tests.sandbox import ciming
+from tests.sandbox import ciming, processes
 
 Another = Callable[..., tuple[ciming.Ciming, Person]]
 DISABLED = "DISABLED BY FILE"
@@ -165,7 +165,16 @@ def test_a_proxy_is_believed_where_the_operator_says_so(
 @pytest.mark.parametrize("headers", PROXIED)
 def test_nobody_is_believed_by_default(service: ciming.Ciming, headers: dict[str, str]) -> None:
     [version] = ask(service, "/", **headers).json()["versions"]
-    assert "images.example.org" not in version["links"][0]["href"]
+    assert version["links"][0]["href"] == f"{service.url}/v1/"
+
+
+def test_a_keystone_that_is_away_is_no_fault_of_the_token(another: Another) -> None:
+    closed = f"http://127.0.0.1:{processes.free_block('nobody')}"
+    service, member = another({("keystone_authtoken", "auth_url"): closed})
+    for call in (member.get("/v1/images"), member.call("POST", "/v1/images", json={})):
+        assert call.status_code == 503
+        assert call.json()["errors"][0]["code"] == "service.unavailable"
+    assert ask(service, "/v1").status_code == 200
 
 
 # Health

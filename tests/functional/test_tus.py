@@ -120,6 +120,16 @@ def test_curl(service: ciming.Ciming, member: Person, data: bytes, tmp_path: pat
     arrived(member, image_id, job_id, data)
 
 
+def test_clients_that_can_only_post(member: Person) -> None:
+    image_id, job_id = create(member, b"x" * 512)
+    headers = {**TUS, **PART, "Upload-Offset": "0", "X-HTTP-Method-Override": "PATCH"}
+    answer = member.call("POST", file_of(image_id), headers=headers, data=b"x" * 100)
+    assert (answer.status_code, answer.headers["Upload-Offset"]) == (204, "100")
+    headers["X-HTTP-Method-Override"] = "TRACE"
+    the_error(member.call("POST", file_of(image_id), headers=headers), 405, "method.not_allowed")
+    finish(member, image_id, job_id, b"x" * 512)
+
+
 TUSPY = """
 import os, sys
 from tusclient.client import TusClient
