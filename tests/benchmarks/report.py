@@ -94,6 +94,17 @@ def rates(clients: int, rounds: Sequence[tuple[Rate, Rate]]) -> None:
         _line("ours / Glance", [one / other for one, other in zip(ours, others, strict=True)])
 
 
+def processes(found: Mapping[str, Sequence[tuple[float, int]]]) -> None:
+    """Print how long each took to start, what it holds, and how often that of the first."""
+    rounds = len(next(iter(found.values())))
+    say(f"\n{'round':36}{''.join(f'{number:8}' for number in range(1, rounds + 1))}{'median':>9}")
+    floor = next(iter(found.values()))
+    for name, figures in found.items():
+        _line(f"{name}: seconds", [seconds for seconds, _ in figures])
+        _line("    MiB", [held / MIB for _, held in figures])
+        _line("    MiB / bare", [held / base for (_, held), (_, base) in zip(figures, floor, strict=True)])
+
+
 def say(text: str) -> None:
     """Print at once: a benchmark takes minutes."""
     print(text, flush=True)

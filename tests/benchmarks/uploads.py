@@ -30,18 +30,23 @@ def application(environ, start_response):
 
 
 @contextlib.contextmanager
-def bare(folder: pathlib.Path) -> Iterator[str]:
-    """The floor: its URL, to which the path of the file to write is added."""
+def bare(folder: pathlib.Path, *, apart: bool = False) -> Iterator[tuple[str, int]]:
+    """The floor: its URL, to which the path of the file to write is added, and its process id.
+
+    :param apart: in a session of its own
+    """
     (folder / "bare.py").write_text(BARE)
     port = processes.free_block(str(folder))
     program = pathlib.Path(sys.executable).parent / "gunicorn"
     options = ["--worker-class", "gthread", "--threads", "4", "--no-control-socket", "--timeout", "0"]
     command = [str(program), *options, "--bind", f"{processes.HOST}:{port}", "bare:application"]
-    with subprocess.Popen(command, cwd=folder, stderr=subprocess.DEVNULL) as server:
-        while processes.free(port):
+    with subprocess.Popen(
+        command, cwd=folder, stderr=subprocess.DEVNULL, start_new_session=apart
+    ) as server:
+        while processes.get(port, f"{folder}/probe") != 204:
             assert server.poll() is None
         try:
-            yield f"http://{processes.HOST}:{port}"
+            yield f"http://{processes.HOST}:{port}", server.pid
         finally:
             server.terminate()
 
@@ -108,7 +113,7 @@ def run(folder: pathlib.Path, rounds: int, megabytes: int) -> None:
     """Measure, and print what was found."""
     with sandbox.Sandbox(folder / "sandbox", second=False, barbican=False) as cloud:
         quiet = {("DEFAULT", "debug"): "false"}
-        with ciming.Ciming(cloud, folder / "ciming", quiet), bare(folder) as url:
+        with ciming.Ciming(cloud, folder / "ciming", quiet), bare(folder) as (url, _pid):
             contenders = Contenders(folder, Person(cloud, "member"), url, megabytes)
             ways = [contenders.floor, contenders.put, contenders.tus]
             found: dict[str, list[float]] = {way.__name__: [] for way in ways}
