@@ -55,7 +55,8 @@ class AuthToken(auth_token.AuthProtocol):  # type: ignore[misc]  # keystonemiddl
         try:
             return super().fetch_token(token, allow_expired)
         except auth_token.InvalidToken as error:
-            if isinstance(error.__context__, AWAY):
+            cause = error.__context__
+            if isinstance(cause, AWAY) and getattr(cause.__context__, "http_status", 0) not in REFUSED:
                 raise KeystoneAway from None
             raise
 
@@ -66,6 +67,7 @@ AWAY = (
     ks_exceptions.RequestTimeout,
     auth_token.ServiceError,
 )
+REFUSED = (400, 404, 413, 414, 431)     # Keystone, or its web server, on a token that is none: too long, say
 
 
 def _authtoken(inner: Any, conf: cfg.ConfigOpts) -> Any:

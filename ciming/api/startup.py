@@ -24,8 +24,10 @@ def prepare() -> None:
         trusts.check_trustee()
         rpc.transport()
         session.require_current_schema()
-        session.forget_connections()        # the server may fork after this
         staging.open_area(conf.staging)
+        # The server may fork after this.
+        session.forget_connections()
+        rpc.transport.cache_clear()
 
 
 def _configuration() -> dict[str, Any]:

@@ -1,35 +1,60 @@
 # SPDX-License-Identifier: Apache-2.0
 """What only separate processes show: one of them is away, or killed, or there are two."""
 
+import contextlib
 import pathlib
+import socket
 import time
 from collections.abc import Callable, Iterator
+from typing import cast
 
+import amqp
 import pytest
 
+from ciming import rpc
 from tests import shapes
 from tests.functional import faulty
 from tests.functional.conftest import soon
 from tests.person import Person
-from tests.sandbox import distributed, processes, sandbox, servers
+from tests.sandbox import distributed, processes, sandbox, seed, servers
 
 QUICK = {("staging", "keep_free"): "0", ("engine", "retry_delay"): "0.2"}
 NO_POLL = {**QUICK, ("engine", "poll_interval"): "3600"}
 Start = Callable[..., tuple[distributed.Distributed, Person]]
 
 
+@pytest.fixture(scope="module")
+def own_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[servers.RabbitMQ]:
+    """Another service's engine would hear the knocks for ours."""
+    with servers.RabbitMQ(tmp_path_factory.mktemp("own-rabbitmq")) as running:
+        yield running
+
+
+@pytest.fixture
+def broker(own_broker: servers.RabbitMQ) -> Iterator[servers.RabbitMQ]:
+    """A broker, which a test may stop."""
+    yield own_broker
+    own_broker.start()
+
+
 @pytest.fixture
 def start(
-    request: pytest.FixtureRequest, cloud: sandbox.Sandbox, tmp_path: pathlib.Path
+    request: pytest.FixtureRequest,
+    cloud: sandbox.Sandbox,
+    broker: servers.RabbitMQ,
+    tmp_path: pathlib.Path,
 ) -> Iterator[Start]:
     """Starts a service of a shape with options of its own; and its member."""
     made: list[distributed.Distributed] = []
+
+    def server(name: str) -> servers.Server:
+        return broker if name == "rabbitmq" else cast(servers.Server, request.getfixturevalue(name))
 
     def starter(
         shape: str = "distributed", options: dict[tuple[str, str], str] | None = None
     ) -> tuple[distributed.Distributed, Person]:
         port = processes.free_block(str(tmp_path))
-        service = shapes.make(shape, request.getfixturevalue)(cloud, tmp_path, options or QUICK, port=port)
+        service = shapes.make(shape, server)(cloud, tmp_path, options or QUICK, port=port)
         assert isinstance(service, distributed.Distributed)
         made.append(service)
         service.start()
@@ -41,13 +66,6 @@ def start(
 
 
 @pytest.fixture
-def broker(rabbitmq: servers.RabbitMQ) -> Iterator[servers.RabbitMQ]:
-    """The broker, which a test may stop."""
-    yield rabbitmq
-    rabbitmq.start()
-
-
-@pytest.fixture
 def slow(cloud: sandbox.Sandbox, qcow2: pathlib.Path) -> Iterator[faulty.Proxy]:
     """A zone to which the image takes six seconds."""
     with faulty.Proxy(cloud.url("glance-b")) as proxy, proxy.as_zone(cloud, "zone-slow"):
@@ -56,20 +74,45 @@ def slow(cloud: sandbox.Sandbox, qcow2: pathlib.Path) -> Iterator[faulty.Proxy]:
 
 
 def uploading(member: Person, job_id: str) -> bool:
-    target = member.job(job_id)["targets"][0]
-    return bool(target["step"] == "upload" and target["bytes_done"])
+    return bool(member.job(job_id)["targets"][0]["step"] == "upload")
 
 
 def test_a_job_waits_for_an_engine(start: Start, qcow2: pathlib.Path) -> None:
     service, member = start()
     assert service.engine.stop()
     assert service.engine.status == 0
+    before = [trust["id"] for trust in member.trusts()]
     made = member.create(clouds=["zone-a", "zone-b"])
     assert member.put(made["image"]["id"], qcow2.read_bytes()).status_code == 204
     assert member.job(made["job"]["id"])["status"] == "queued"
+    [trust] = [trust for trust in member.trusts() if trust["id"] not in before]
+    assert trust["trustee_user_id"] == member.cloud.admin.ids("user")[seed.ENGINE]
     assert member.image(made["image"]["id"])["status"] == "pending"
     service.start_engine()
     assert member.wait(made["job"]["id"])["status"] == "success"
+
+
+def test_api_and_engine_do_not_know_each_others_password(start: Start) -> None:
+    service, member = start()
+    api, engine = (file.read_text() for file in service.config_files)
+    passwords = member.cloud.state.passwords
+    assert passwords["ciming"] in api and passwords["ciming"] not in engine
+    assert passwords[seed.ENGINE] in engine and passwords[seed.ENGINE] not in api
+
+
+def test_queues_are_quorum_queues(start: Start, broker: servers.RabbitMQ) -> None:
+    """The broker refuses to declare a queue again that is of another type."""
+    start()
+    host = socket.gethostname()
+    for name in (rpc.TOPIC, f"{rpc.TOPIC}.{host}"):
+        for kind in ("quorum", "classic"):
+            address = f"{processes.HOST}:{broker.port}"
+            with amqp.Connection(address, servers.USER, broker.password) as connection:
+                refused = pytest.raises(amqp.PreconditionFailed)
+                with refused if kind == "classic" else contextlib.nullcontext():
+                    connection.channel().queue_declare(
+                        name, durable=True, auto_delete=False, arguments={"x-queue-type": kind}
+                    )
 
 
 def test_a_knock_arrives(start: Start, broker: servers.RabbitMQ, qcow2: pathlib.Path) -> None:

@@ -193,6 +193,23 @@ def test_a_refusal_leaves_the_lease_free() -> None:
     assert begin(job, 49, room=lambda _held, _coming: 49).room == 49
 
 
+def test_many_at_once_do_not_block_each_other() -> None:
+    """Whoever waits for room holds nothing that another waits for, who has it."""
+    gate = threading.Barrier(8)
+
+    def bring(_number: int) -> None:
+        gate.wait()
+        for size in (None, 30, None):
+            job = rows.make_job(stage="uploading", size=size)
+            lease = begin(job)
+            for offset in (10, 20):
+                commit(lease, offset)
+            uploads.complete(lease, 30)
+
+    with futures.ThreadPoolExecutor(8) as pool:
+        assert len(list(pool.map(bring, range(8)))) == 8
+
+
 def test_two_that_have_room_for_one() -> None:
     """Room is reserved in the transaction that takes the lease."""
     area, gate = Area(100), threading.Barrier(2)
