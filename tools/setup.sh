@@ -34,9 +34,11 @@ without_start() {
     if [ -e "$policy" ]; then
         "$@" || status=$?
     else
+        trap "as_root rm -f $policy" EXIT
         printf '#!/bin/sh\nexit 101\n' | as_root install -m 755 /dev/stdin "$policy"
         "$@" || status=$?
         as_root rm -f "$policy"
+        trap - EXIT
     fi
     return $status
 }
