@@ -216,12 +216,13 @@ NAMED = {
 
 
 def test_bad_files_are_refused(service: ciming.Ciming, member: Person, tmp_path: pathlib.Path) -> None:
-    """With --all every one of them; the unit tests always see all."""
+    """With --all every tenth of them as well; the unit tests always see all."""
     every = corpus.bad(tmp_path)
     some = {(case.code, case.declared): case for case in every}
     named = {case.name: case for case in every if case.name in NAMED}
     assert named.keys() == NAMED
-    chosen = every if "CIMING_TEST_ALL" in os.environ else [*some.values(), *named.values()]
+    chosen = [*some.values(), *named.values()]
+    chosen += every[::10] if "CIMING_TEST_ALL" in os.environ else []
     assert len(chosen) >= 12
     for case in chosen:
         if case.code == "image.empty" or case.declared not in (None, *DISK_FORMATS):
