@@ -190,6 +190,8 @@ def commit(lease: Lease, offset: int, expires_at: int, room: Room) -> int:
     :raises StagingFull: no more may come
     """
     with db.writer() as session:
+        if lease.size is None:
+            _one_at_a_time(session)     # before our row, as who begins has it
         _fence(
             session,
             lease,
