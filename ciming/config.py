@@ -175,7 +175,7 @@ OPENSTACK_OPTS: list[cfg.Opt] = [
         "interface",
         default="public",
         choices=["public", "internal", "admin"],
-        help="Endpoint interface through which the zones' Glances are reached.",
+        help="Endpoint interface through which Keystone and the zones' Glances are reached.",
     ),
     cfg.FloatOpt(
         "timeout",

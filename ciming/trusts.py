@@ -95,7 +95,8 @@ def check_trustee() -> None:
 def auth_url() -> str:
     """Keystone's versioned URL."""
     session = _own_session()
-    found = session.get_endpoint(service_type="identity", interface="public", version="v3")
+    interface = cfg.CONF.openstack.interface
+    found = session.get_endpoint(service_type="identity", interface=interface, version="v3")
     return str(found or getattr(session.auth, "auth_url", "")).rstrip("/")
 
 
