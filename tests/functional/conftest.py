@@ -2,6 +2,7 @@
 """What holds after every functional test: nothing is left over anywhere."""
 
 import contextlib
+import os
 import pathlib
 import time
 from collections.abc import Callable, Iterator
@@ -44,6 +45,12 @@ def assert_nothing_left(service: ciming.Ciming, member: Person) -> None:
         all_there: Iterator[Any] = member.zone(zone).image.images()
         ours = {image.id for image in all_there if image.properties.get("ciming_image") in ids}
         assert ours <= known, f"{ours - known} in {zone} is in no Link"
+
+
+@pytest.fixture(scope="session")
+def data() -> bytes:
+    """A raw disk of random bytes."""
+    return os.urandom(24 << 20)
 
 
 @pytest.fixture
