@@ -32,6 +32,19 @@ stage() {
     report+=("$(printf '%-8s %-12s %4d s  %s' "$word" "$name" $((SECONDS - began)) "$(tail -n 1 "$log")")")
 }
 
+# The shapes of the service side by side: tests with real services mostly wait.
+shapes() {
+    local log=$logs/distributed.log others=distributed status=0
+    [ -z "${CIMING_TEST_ALL:-}" ] || others="distributed uwsgi"
+    CIMING_TEST_SHAPE=$others pytest -q --timeout 600 -k "${others// / or }" tests/functional >"$log" 2>&1 &
+    CIMING_TEST_SHAPE=standalone pytest -q --timeout 600 --durations 10 \
+        --ignore tests/functional/test_distributed.py tests/contract tests/functional || status=1
+    wait $! || status=1
+    printf '\n== %s\n' "$others"
+    cat "$log"
+    return $status
+}
+
 stage ruff ruff check .
 stage hacking flake8
 stage mypy mypy
@@ -40,7 +53,7 @@ stage docs sphinx-build -q -W --keep-going -b html doc/source doc/build/html
 stage unit pytest -q --timeout 120 tests/unit
 stage fuzz pytest -q --timeout 900 tests/fuzz
 
-stage real pytest -q --timeout 600 tests/contract tests/functional
+stage real shapes
 
 printf '\n'
 printf '%s\n' "${report[@]}"
