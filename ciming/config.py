@@ -151,7 +151,7 @@ ENGINE_OPTS: list[cfg.Opt] = [
     cfg.FloatOpt(
         "max_stall",
         default=20.0,
-        min=0.1,
+        min=3.0,
         help="Seconds for which an upload to a Cloud is held open without a byte, where the image is still "
         "on its way in. Then it is given up, and begins again when the image is whole. Must be below "
         "the timeouts of what is between CIMinG and the Clouds.",

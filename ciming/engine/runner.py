@@ -125,15 +125,15 @@ class Runner:
             contextlib.closing(growing.GrowingFile()) as staged,
             futures.ThreadPoolExecutor(max(1, len(todo)), "publish") as pool,
         ):
-            parts = [
-                pool.submit(self._publish, flows, job, self._tools(claim, job, target, watching, staged))
-                for target in todo
-            ]
+            kits = [self._tools(claim, job, target, watching, staged) for target in todo]
+            parts = [pool.submit(self._publish, flows, job, kit) for kit in kits]
             try:
                 self._stage(flows, job, watching, staged)
             except BaseException as reason:
                 staged.fail(reason)     # or those who follow would wait for ever
                 raise
+            finally:
+                _await(parts, kits, watching)
             for part in parts:
                 part.result()
 
@@ -201,6 +201,19 @@ class Runner:
         if job.trust_id and trusts.delete(job.trust_id):
             work.trust_deleted(job.id, job.trust_id)
         LOG.info("Job %s: ended: %s", job.id, work.finish(claim, purge=purge))
+
+
+def _await(
+    parts: Sequence[futures.Future[None]], kits: Sequence[tools.TargetTools], watching: watch.Watch
+) -> None:
+    """Until all publish flows have ended; no cloud that hangs holds that up when nobody is to go on."""
+    while futures.wait(parts, watch.ASK_SECONDS).not_done:
+        with contextlib.suppress(exceptions.Interrupted):
+            watching.ask()
+        if watching.over:
+            for part, kit in zip(parts, kits, strict=True):
+                if not part.done():
+                    kit.hang_up()
 
 
 def _log_for(job: models.Job) -> None:

@@ -24,6 +24,7 @@ from ciming.providers import base
 LOG = log.getLogger(__name__)
 Result = TypeVar("Result")
 PROGRESS_SECONDS = 0.5
+HANG_SECONDS = 2.0      # without a question, after which a call to a cloud hangs
 LONGEST = 2000      # characters of a cloud's own words
 
 
@@ -110,6 +111,7 @@ class Tools(abc.ABC):
             except Exception:       # its text may hold anything: for the log only
                 LOG.exception("Job %s: unexpected error in step %s", self.job.id, step)
                 failure = exceptions.CimingError(str(work.INTERNAL["message"]))
+            alive()     # or it failed because nobody is to go on
             failures += 1
             LOG.warning("Job %s: %s failed (%s of this step): %s", self.job.id, step, failures, failure)
             final = not self._again(failures, failure)
@@ -263,7 +265,8 @@ class TargetTools(Tools):
         self._claim = claim
         self._target = target
         self._slot = slot
-        self._told = time.monotonic()
+        self._told = self._asked = time.monotonic()
+        self._undoing = False
         self._fault = target.error
         spec = job.spec or {}
         self.spec = base.ImageSpec(
@@ -284,8 +287,16 @@ class TargetTools(Tools):
 
     def alive(self) -> None:
         """:raises CimingError: the stage flow failed"""
+        self._asked = time.monotonic()
         super().alive()
         self.staged.check()
+
+    def hang_up(self) -> None:
+        """From another thread, when nobody is to go on: end a call to the cloud that does not return."""
+        hangs = time.monotonic() - self._asked > HANG_SECONDS
+        if hangs and "provider" in self.__dict__ and (self._watch.ends or not self._undoing):
+            LOG.info("Job %s: hanging up on %s", self.job.id, self._target.cloud)
+            self.provider.hang_up()
 
     def await_known(self) -> None:
         """Wait until enough of the image is known to begin; most providers need it whole."""
@@ -325,12 +336,17 @@ class TargetTools(Tools):
             block = self.staged.read(position, epoch)
             if not block:
                 self._slot.free()
-                self.staged.await_next(position, epoch, self.alive, cfg.CONF.engine.max_stall)
+                waiting = functools.partial(self._waiting, position)
+                self.staged.await_next(position, epoch, waiting, cfg.CONF.engine.max_stall)
                 continue
             self._slot.take(self._impatiently())
             self.progress(position)
             yield block
             position += len(block)
+
+    def _waiting(self, position: int) -> None:
+        self.alive()
+        self.progress(position)
 
     def _impatiently(self) -> Callable[[], None]:
         """An alive() for who waits with an open request."""
@@ -345,6 +361,7 @@ class TargetTools(Tools):
 
     def withdraw(self) -> None:
         """Remove what this Target made in its cloud; what can not be removed is said in its error."""
+        self._undoing = True
         with contextlib.suppress(exceptions.CimingError):
             self.undo(lambda: self.provider.discard(self.key))
 

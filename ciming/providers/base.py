@@ -109,6 +109,9 @@ class Provider(abc.ABC):
     def delete(self, image_ref: str) -> None:
         """Delete an image; absent is fine."""
 
+    def hang_up(self) -> None:  # noqa: B027  # where calls can not hang
+        """End, from another thread, the calls that run: each raises an error that passes."""
+
 
 def load(name: str) -> type[Provider]:
     """The class of a provider, by its entry point.

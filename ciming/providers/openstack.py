@@ -17,7 +17,7 @@ from keystoneauth1 import exceptions as ks_exceptions
 from keystoneauth1 import session as ks_session
 from openstack import exceptions as sdk_exceptions
 
-from ciming import exceptions, staging
+from ciming import connections, exceptions, staging
 from ciming.providers import base
 
 # 410: of two uploads at once, Glance lets one lose so.
@@ -127,6 +127,9 @@ class OpenStack(base.Provider):
 
     def delete(self, image_ref: str) -> None:
         self._call("DELETE", f"/images/{image_ref}", also=404)
+
+    def hang_up(self) -> None:
+        connections.hang_up(self._session)
 
     # What we made before
 
