@@ -63,10 +63,21 @@ def public(view: View) -> View:
 
 
 def scope() -> str | None:
-    """The project whose rows the caller sees; None: all of them."""
+    """The project whose rows the caller sees one by one; None: those of all."""
     if policies.allowed("ciming:all_projects", caller()):
         return None
     return str(caller().project_id)
+
+
+def listed(noun: str, everywhere: bool) -> str | None:
+    """The project whose rows a list of the caller's shows; None: all, which must be asked for.
+
+    :raises Forbidden: they ask, and may not
+    """
+    if not everywhere:
+        return str(caller().project_id)
+    policies.authorize(f"ciming:{noun}:list:all_projects", caller())
+    return None
 
 
 def assert_policy_checked(response: flask.Response) -> flask.Response:

@@ -31,7 +31,7 @@ class Images(MethodView):
     @blueprint.doc(operationId="list_images")
     def get(self, query: dict[str, Any]) -> dict[str, Any]:
         """List Images"""
-        return paging.page("images", lists.images, query)
+        return paging.page("image", lists.images, query)
 
     @auth.needs("image:create")
     @blueprint.arguments(schemas.ImageCreate, error_status_code=400)
