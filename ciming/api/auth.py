@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Who calls, and may they: every handler opens with @needs(rule) or says @public."""
 
+import contextlib
 import functools
+import uuid
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -44,11 +46,18 @@ def needs(rule: str) -> Callable[[View], View]:
         def checked(*args: Any, **kwargs: Any) -> Any:
             policies.authorize(f"ciming:{rule}", caller())
             flask.g.policy_checked = True
+            _log_for(**kwargs)
             return view(*args, **kwargs)
 
         return checked  # type: ignore[return-value]  # same signature
 
     return decorate
+
+
+def _log_for(job: str = "", **_others: Any) -> None:
+    """Log lines of a call whose path names a Job carry its id; anything else there is no id."""
+    with contextlib.suppress(ValueError):
+        context.about(str(uuid.UUID(job)))
 
 
 def public(view: View) -> View:

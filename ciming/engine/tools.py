@@ -55,7 +55,7 @@ class Tools(abc.ABC):
 
         :raises CimingError: for good
         """
-        LOG.debug("Job %s: %s", self.job.id, step)
+        LOG.debug("Step: %s", step)
         self._write(step=step, status="running")
         result = self._until_final(step, call, self._tell)
         if self._fault:
@@ -82,10 +82,10 @@ class Tools(abc.ABC):
             except exceptions.CimingError as error:
                 failure = error
             except Exception:       # its text may hold anything: for the log only
-                LOG.exception("Job %s: unexpected error in step %s", self.job.id, step)
+                LOG.exception("Unexpected error in step %s", step)
                 failure = exceptions.CimingError(str(work.INTERNAL["message"]))
             failures += 1
-            LOG.warning("Job %s: %s failed (%s of this step): %s", self.job.id, step, failures, failure)
+            LOG.warning("%s failed (%s of this step): %s", step, failures, failure)
             final = not self._again(failures, failure)
             tell(failure, final)
             if final:
