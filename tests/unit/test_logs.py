@@ -78,8 +78,12 @@ def test_in_a_jobs_thread(lines: Lines, kind: str) -> None:
 
 
 def test_threads_do_not_mix(lines: Lines, kind: str) -> None:
+    def elsewhere() -> None:
+        context.for_job(OTHER, "req-2")
+        say("there")
+
     context.for_job(JOB, "req-1")
-    other = threading.Thread(target=lambda: (context.for_job(OTHER, "req-2"), say("there")))
+    other = threading.Thread(target=elsewhere)
     other.start()
     other.join()
     say("here")
