@@ -249,7 +249,9 @@ def list_opts() -> list[tuple[str | None, Sequence[cfg.Opt]]]:
 
 def set_lib_defaults() -> None:
     """Defaults of libraries' options that differ here."""
-    from oslo_messaging._drivers import impl_rabbit  # there is no public way to its defaults
+    # There is no public way to their defaults.
+    from oslo_log import _options as log_options
+    from oslo_messaging._drivers import impl_rabbit
 
     cfg.set_defaults(
         db_options.database_opts,
@@ -259,6 +261,8 @@ def set_lib_defaults() -> None:
     cfg.set_defaults(
         impl_rabbit.rabbit_opts, rabbit_quorum_queue=True, rabbit_transient_quorum_queue=True
     )
+    # A part of both of oslo.log's formats: what a line is about, in our case a Job.
+    cfg.set_defaults(log_options.log_opts, instance_uuid_format="[job %(uuid)s] ")
     policy_opts.set_defaults(cfg.CONF, policy_file="policy.yaml")
     cors.set_defaults(
         allow_methods=CORS_METHODS,

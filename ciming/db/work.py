@@ -40,6 +40,7 @@ class Claim:
     job_id: str
     owner: str
     generation: int
+    request_id: str | None = None       # of the request that made the Job
     takes_long: bool = False
 
 
@@ -115,8 +116,9 @@ def claim(candidate: Candidate, owner: str, lock_marker: str) -> Claim | None:
         )
         if not db.changed_one(taken):
             return None
-        api.refresh(session, session.get_one(models.Job, candidate.job_id))
-    return Claim(candidate.job_id, owner, generation, candidate.takes_long)
+        job = session.get_one(models.Job, candidate.job_id)
+        api.refresh(session, job)
+    return Claim(candidate.job_id, owner, generation, job.request_id, candidate.takes_long)
 
 
 def fence(connection: sa.Connection | orm.Session, held: Claim) -> None:

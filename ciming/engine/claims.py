@@ -13,7 +13,7 @@ from pathlib import Path
 from oslo_log import log
 from tooz import ToozError, coordination
 
-from ciming import staging
+from ciming import context, staging
 from ciming.db import work
 
 LOG = log.getLogger(__name__)
@@ -77,5 +77,7 @@ def take(
                 continue
         claim = work.claim(candidate, liveness.name, liveness.marker)
         if claim is not None:
-            LOG.info("Job %s: claimed from %s", claim.job_id, owner or "the queue")
+            context.for_job(claim.job_id, claim.request_id)
+            LOG.info("Claimed from %s", owner or "the queue")
+            context.forget()
             yield claim

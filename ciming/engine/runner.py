@@ -68,17 +68,18 @@ class Runner:
 
     def _run(self, claim: work.Claim) -> None:
         """One Job, from where it is to its end. If interrupted it goes on later, here or elsewhere."""
+        context.for_job(claim.job_id, claim.request_id)
         try:
             self._stage_and_publish(claim)
             self._end(claim)
         except sources.Stalls as reason:
-            LOG.info("Job %s: %s", claim.job_id, reason)
+            LOG.info("Given back: %s", reason)
             self._hand_back(claim, work.stop_following)
         except exceptions.Interrupted as reason:
-            LOG.info("Job %s: interrupted: %s", claim.job_id, reason)
+            LOG.info("Interrupted: %s", reason)
             self._hand_back(claim)
         except Exception:
-            LOG.exception("Job %s: unexpected error", claim.job_id)
+            LOG.exception("Unexpected error")
             self._stopping.wait(cfg.CONF.engine.max_retry_delay)
             self._hand_back(claim, self._give_up)
         finally:
@@ -112,7 +113,7 @@ class Runner:
                 before(claim)
             work.release(claim)
         except exceptions.Interrupted as reason:
-            LOG.info("Job %s: not handed back: %s", claim.job_id, reason)
+            LOG.info("Not handed back: %s", reason)
 
     def _stage_and_publish(self, claim: work.Claim) -> None:
         """Bring the bytes in, and to each Target as soon as that can be."""
@@ -200,7 +201,7 @@ class Runner:
         persistence.forget(job.id, claim)
         if job.trust_id and trusts.delete(job.trust_id):
             work.trust_deleted(job.id, job.trust_id)
-        LOG.info("Job %s: ended: %s", job.id, work.finish(claim, purge=purge))
+        LOG.info("Ended: %s", work.finish(claim, purge=purge))
 
 
 def _await(
@@ -217,8 +218,7 @@ def _await(
 
 
 def _log_for(job: models.Job) -> None:
-    """From here on this thread's log lines carry the id of the request that made the Job."""
-    context.RequestContext(request_id=job.request_id, user_id=job.user_id, project_id=job.project_id)
+    context.for_job(job.id, job.request_id, job.user_id, job.project_id)
 
 
 class Flows:
@@ -250,6 +250,6 @@ class Flows:
             engine.storage.inject(injected, transient=True)
             engine.run()
         except Exception as error:      # what failed is in the Job's rows; here it is only logged
-            LOG.info("Job %s: flow %s failed: %s", self.claim.job_id, name, error)
+            LOG.info("Flow %s failed: %s", name, error)
             return str(detail.state if detail.state in ENDS else states.FAILURE)
         return str(states.SUCCESS)

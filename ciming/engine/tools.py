@@ -70,7 +70,7 @@ class Tools(abc.ABC):
         """
         try:
             self.alive()
-            LOG.debug("Job %s: %s", self.job.id, step)
+            LOG.debug("Step: %s", step)
             self._write(step=step, status="running")
             result = self._until_final(step, call, self._tell, self.alive)
         except exceptions.Cancelled:
@@ -101,7 +101,7 @@ class Tools(abc.ABC):
                 alive()
                 return call()
             except (growing.Stalled, sources.Replaced) as reason:      # no fault of anybody
-                LOG.info("Job %s: %s starts again: %s", self.job.id, step, reason)
+                LOG.info("%s starts again: %s", step, reason)
                 self._start_again()
                 continue
             except exceptions.Cancelled:
@@ -109,11 +109,11 @@ class Tools(abc.ABC):
             except exceptions.CimingError as error:
                 failure = error
             except Exception:       # its text may hold anything: for the log only
-                LOG.exception("Job %s: unexpected error in step %s", self.job.id, step)
+                LOG.exception("Unexpected error in step %s", step)
                 failure = exceptions.CimingError(str(work.INTERNAL["message"]))
             alive()     # or it failed because nobody is to go on
             failures += 1
-            LOG.warning("Job %s: %s failed (%s of this step): %s", self.job.id, step, failures, failure)
+            LOG.warning("%s failed (%s of this step): %s", step, failures, failure)
             final = not self._again(failures, failure)
             tell(failure, final)
             if final:
@@ -295,7 +295,7 @@ class TargetTools(Tools):
         """From another thread, when nobody is to go on: end a call to the cloud that does not return."""
         hangs = time.monotonic() - self._asked > HANG_SECONDS
         if hangs and "provider" in self.__dict__ and (self._watch.ends or not self._undoing):
-            LOG.info("Job %s: hanging up on %s", self.job.id, self._target.cloud)
+            LOG.info("Hanging up on %s", self._target.cloud)
             self.provider.hang_up()
 
     def await_known(self) -> None:
