@@ -6,7 +6,7 @@ transaction, so an engine that lost its Job can write nothing.
 """
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,8 +51,11 @@ class Candidate:
     generation: int
 
 
-def candidates(marker: str, lock_marker: str) -> Sequence[Candidate]:
-    """Unfinished Jobs whose bytes are here, oldest first: free ones, and those of owners we can judge."""
+def candidates(marker: str, lock_marker: str, dead: Collection[str] = ()) -> Sequence[Candidate]:
+    """Unfinished Jobs whose bytes are here, oldest first: free ones, and those of owners we can judge.
+
+    :param dead: owners who are judged already, wherever their locks were
+    """
     job = models.Job
     query = (
         sa.select(job.id, job.owner, job.generation)
@@ -60,7 +63,7 @@ def candidates(marker: str, lock_marker: str) -> Sequence[Candidate]:
             job.finished_at.is_(None),
             job.stage != "uploading",
             job.marker == marker,
-            sa.or_(job.owner.is_(None), job.lock_marker == lock_marker),
+            sa.or_(job.owner.is_(None), job.lock_marker == lock_marker, job.owner.in_(dead)),
         )
         .order_by(job.created_at)
     )
