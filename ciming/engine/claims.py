@@ -111,12 +111,18 @@ class Liveness:
             LOG.info("The lock of engine %s was not let go of: %s", self.name, error)
 
 
-def take(liveness: Liveness, marker: str, running: Collection[str]) -> Iterator[work.Claim]:
+def take(
+    liveness: Liveness,
+    marker: str,
+    running: Collection[str],
+    may_take: Callable[[work.Candidate], bool] = lambda _candidate: True,
+    large: int | None = None,
+) -> Iterator[work.Claim]:
     """Claim, one by one, Jobs that nobody alive runs: not we, where they are not in `running`."""
     judged = {liveness.name: True}
-    for candidate in work.candidates(marker, liveness.marker, liveness.former):
+    for candidate in work.candidates(marker, liveness.marker, large, liveness.former):
         owner = candidate.owner
-        if candidate.job_id in running:
+        if candidate.job_id in running or not may_take(candidate):
             continue
         if owner is not None:
             if owner not in judged:

@@ -122,12 +122,13 @@ class Engine:
             self._stopping.wait(cfg.CONF.engine.housekeeping_interval)
 
     def _look(self) -> None:
-        liveness, jobs = self._term.liveness, self._term.runner
-        if jobs.full or not liveness.sure:
+        liveness, runs = self._term.liveness, self._term.runner
+        if not liveness.sure:
             return
-        for claim in claims.take(liveness, self._area.marker, jobs.running):
-            jobs.start(claim)
-            if jobs.full or liveness.lost.is_set():
+        large = cfg.CONF.engine.large_image
+        for claim in claims.take(liveness, self._area.marker, runs.running, runs.may_take, large):
+            runs.start(claim)
+            if liveness.lost.is_set():
                 return
 
 
