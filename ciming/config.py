@@ -113,11 +113,23 @@ ENGINE_OPTS: list[cfg.Opt] = [
     cfg.StrOpt(
         "coordination_url",
         default="file://$state_path/locks",
-        help="Where engines show that they live, as a tooz URL. This release takes file:// only.",
+        secret=True,
+        help="Where engines show that they live. file:///FOLDER: on one host, freed the moment an engine "
+        "dies. For several hosts postgresql://, mysql:// (one server of MariaDB or MySQL, never Galera), "
+        "etcd3+http://, etcd3+https:// or redis://, with USER:PASSWORD@HOST:PORT/DATABASE as far as the "
+        "service has them. The same for all engines; ${database.connection} is the database itself.",
+    ),
+    cfg.IntOpt(
+        "coordination_ttl",
+        default=15,
+        min=3,
+        help="Seconds after which the coordination service takes an engine for dead that it hears nothing "
+        "of: one that is cut off, or stopped. A third of it is between two signs of life. One that is "
+        "killed is found out at once, but with etcd and Redis. file:// has no such time.",
     ),
     cfg.FloatOpt(
         "poll_interval",
-        default=2.0,
+        default=1.0,
         min=0.05,
         help="Seconds between looks for Jobs whose knock was lost or whose engine died.",
     ),
