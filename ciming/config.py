@@ -49,6 +49,7 @@ API_OPTS: list[cfg.Opt] = [
         help="Seconds without a byte after which a client's connection is given up: one that sends an "
         "image whole, or the head of any request.",
     ),
+    cfg.IntOpt("max_targets", default=100, min=1, help="Clouds that one request may name at most."),
     cfg.StrOpt("pid_file", help="File into which ciming-standalone writes its process id."),
     cfg.IntOpt(
         "max_limit", default=1000, min=1, help="Largest page a list call gives, whatever was asked."

@@ -6,10 +6,12 @@ little while it waits; what is limited is how many of them work at a time.
 """
 
 import contextlib
+import functools
 import threading
 import uuid
 from collections.abc import Callable, Sequence
 from concurrent import futures
+from pathlib import Path
 from typing import Any
 
 from oslo_config import cfg
@@ -24,7 +26,7 @@ from ciming.engine import persistence, slots, sources, tools, watch
 from ciming.flows import publish, stage
 
 LOG = log.getLogger(__name__)
-STAGE = "stage"
+STAGE, RESTORE = "stage", "restore"
 ENDS = (states.SUCCESS, states.REVERTED, states.FAILURE)
 NOT_TO_BE_RETRIED = ("image.", "upload.")       # codes of Jobs whose bytes are of no use
 
@@ -120,8 +122,10 @@ class Runner:
         job = work.load(claim)
         _log_for(job)
         watching = watch.Watch(claim, self._stopping)
-        flows = Flows(claim, [STAGE, *(target.id for target in job.targets)])
+        flows = Flows(claim, [STAGE, RESTORE, *(target.id for target in job.targets)])
         todo = [target for target in job.targets if target.status not in status.TARGET_ENDS]
+        if not todo:        # and what is cleaned up need not come back
+            return
         with (
             contextlib.closing(growing.GrowingFile()) as staged,
             futures.ThreadPoolExecutor(max(1, len(todo)), "publish") as pool,
@@ -143,15 +147,15 @@ class Runner:
     ) -> None:
         """Have the file whole and looked at, or failed."""
         claim = flows.claim
-        if job.stage == "staged":
+        name, source = self._source(claim, job)
+        if job.stage == "staged" and self._path(job).exists():
             staged.finish(self._staged(job))
             return
         if job.stage != "failed":
             large = (job.image.size or 0) >= cfg.CONF.engine.large_image
-            source = sources.Upload(self._area, claim, cfg.CONF.engine.max_stall)
             slot = self._stages.slot(large=large)
             kit = tools.StageTools(job, watching, staged, claim, source, slot)
-            if flows.run(STAGE, stage.flow, tools=kit) == states.SUCCESS:
+            if flows.run(name, stage.flow, tools=kit) == states.SUCCESS:
                 if not staged.whole:        # a former run had done it, and did not come to say so
                     staged.finish(self._staged(work.load(claim)))
                 return
@@ -163,12 +167,24 @@ class Runner:
         else:
             staged.fail(tools.error_of(job.error or work.INTERNAL))
 
+    def _source(self, claim: work.Claim, job: models.Job) -> tuple[str, sources.Source]:
+        """Where the bytes come from, and the flow that brings them: only what was lost is restored."""
+        path = self._path(job)
+        linked = [target for target in job.targets if target.status == "success"]
+        if linked and not path.exists():
+            [target, *_] = linked
+            provider = functools.partial(tools.provider_of, job, target)
+            return RESTORE, sources.Link(self._area, claim, provider, str(target.image_ref), path)
+        return STAGE, sources.Upload(self._area, claim, cfg.CONF.engine.max_stall)
+
+    def _path(self, job: models.Job) -> Path:
+        return self._area.upload_path(job.id, job.upload.generation if job.upload else 0)
+
     def _staged(self, job: models.Job) -> staging.StagedFile:
         """What the stage flow of a Job left."""
         image = job.image
-        generation = job.upload.generation if job.upload else 0
         return staging.StagedFile(
-            path=str(self._area.upload_path(job.id, generation)),
+            path=str(self._path(job)),
             disk_format=str(image.disk_format),
             size=int(image.size or 0),
             virtual_size=int(image.virtual_size or 0),

@@ -6,6 +6,7 @@ Injected into a flow at each load, never persisted.
 
 import abc
 import contextlib
+import dataclasses
 import functools
 import random
 import time
@@ -42,6 +43,15 @@ def error_of(fault: dict[str, Any]) -> exceptions.CimingError:
     return exceptions.ProviderError(
         fault["message"], code=fault["code"], cloud_request_id=fault.get("cloud_request_id")
     )
+
+
+def provider_of(job: models.Job, target: models.Target) -> base.Provider:
+    """The cloud of a Target, as the Job's user.
+
+    :raises ProviderError: there is no credential, or no such provider
+    """
+    place, credential = credentials.of_target(job, target)
+    return base.load(target.provider)(place, credential)
 
 
 class Tools(abc.ABC):
@@ -140,7 +150,8 @@ class Tools(abc.ABC):
 
     @staticmethod
     def _again(failures: int, error: exceptions.CimingError) -> bool:
-        passing = isinstance(error, exceptions.TransientProviderError | exceptions.Unavailable)
+        kinds = exceptions.TransientProviderError | exceptions.Unavailable | exceptions.StagingFull
+        passing = isinstance(error, kinds)
         return passing and failures < int(cfg.CONF.engine.max_attempts)
 
     def _pause(self, failures: int, alive: Callable[[], None]) -> None:
@@ -165,7 +176,7 @@ class StageTools(Tools):
         watch: watch_.Watch,
         staged: growing.GrowingFile,
         claim: work.Claim,
-        source: sources.Upload,
+        source: sources.Source,
         slot: slots.Slot,
     ) -> None:
         super().__init__(job, watch, staged)
@@ -219,7 +230,12 @@ class StageTools(Tools):
         :raises CimingError: the staging area lost some of them
         :raises ImageRejected: they are others
         """
-        size = work.load(self._claim).image.size
+        image = work.load(self._claim).image
+        size, sha512 = image.size, image.digests.get("sha512")
+        if sha512 not in (None, staged.digests["sha512"]):      # they were looked at before
+            raise exceptions.ProviderError(
+                "The Cloud that has the image gave other bytes than it got.", code="image.hash_mismatch"
+            )
         if staged.size != size:
             raise exceptions.CimingError(
                 f"{size} bytes were received, but the staging area holds {staged.size}.",
@@ -235,6 +251,7 @@ class StageTools(Tools):
 
     def finish(self, staged: staging.StagedFile) -> None:
         """The stage flow has passed it."""
+        staged = dataclasses.replace(staged, path=self._source.keep(staged.path))
         work.staged(
             self._claim,
             disk_format=staged.disk_format,
@@ -282,8 +299,7 @@ class TargetTools(Tools):
     @functools.cached_property
     def provider(self) -> base.Provider:
         """The Target's cloud. Made when first used: inside an attempt."""
-        place, credential = credentials.of_target(self.job, self._target)
-        return base.load(self._target.provider)(place, credential)
+        return provider_of(self.job, self._target)
 
     def alive(self) -> None:
         """:raises CimingError: the stage flow failed"""
