@@ -61,7 +61,7 @@ def test_unknown_cloud_names_those_one_may_use(member: Person) -> None:
     assert "zone-a, zone-b" in run.stderr and "Traceback" not in run.stderr
 
 
-def test_too_many_clouds(another: Callable[..., tuple[ciming.Ciming, Person]]) -> None:
+def test_too_many_clouds(another: Another) -> None:
     _service, member = another({("api", "max_targets"): "1"})
     for clouds in (["zone-a", "zone-b"], "all"):
         answer = member.call("POST", "/v1/images", json={"name": "x", "clouds": clouds})
