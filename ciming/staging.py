@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol, Self
 
-from ciming import exceptions
+from ciming import exceptions, points
 
 BLOCK = 1024 * 1024
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -97,10 +97,10 @@ class StagingArea:
         """
         path = self.upload_path(job_id, generation)
         try:
-            path.parent.mkdir(mode=0o700, exist_ok=True)
+            _make_folder(path.parent)
             with _taken_over(self._earlier(job_id, generation), path, offset) as file:
                 for earlier in self._earlier(job_id, generation):      # of writers that died
-                    earlier.unlink(missing_ok=True)
+                    _unlink(earlier)
                 yield file
         except OSError as error:
             if error.errno in NO_ROOM:
@@ -120,27 +120,29 @@ class StagingArea:
         """
         folder = self.folder(job_id)
         try:
-            folder.mkdir(mode=0o700, exist_ok=True)
+            _make_folder(folder)
             path = folder / f"restored.{generation}"
             earlier = sorted(folder.glob("restored.*"), key=lambda each: int(each.suffix[1:]))
             if earlier and earlier[-1] != path:
-                earlier[-1].rename(path)
-            with path.open("r+b" if earlier else "x+b", buffering=0) as file:
+                _rename(earlier[-1], path)
+            with path.open("r+b", buffering=0) if earlier else _make(path) as file:
                 yield file
         except OSError as error:
             if error.errno in NO_ROOM:
                 raise no_room() from None
             raise
 
+    @points.mutation
     def discard(self, job_id: str, generation: int) -> None:
         """Remove an upload's file of this generation; absent is fine."""
-        self.upload_path(job_id, generation).unlink(missing_ok=True)
+        _unlink(self.upload_path(job_id, generation))
         with contextlib.suppress(OSError):      # not empty: another upload's; or not there
             self.folder(job_id).rmdir()
 
     def upload_path(self, job_id: str, generation: int) -> Path:
         return self.folder(job_id) / f"upload.{generation}"
 
+    @points.mutation
     def remove(self, job_id: str) -> None:
         """Remove all bytes of a Job; absent is fine."""
         with contextlib.suppress(FileNotFoundError):
@@ -156,7 +158,7 @@ def _taken_over(earlier: list[Path], path: Path, offset: int) -> Iterator[Binary
     the late writer still does goes into a file of its own.
     """
     if not offset:
-        with path.open("xb", buffering=0) as file:
+        with _make(path) as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield file
         return
@@ -168,9 +170,9 @@ def _taken_over(earlier: list[Path], path: Path, offset: int) -> Iterator[Binary
             with contextlib.ExitStack() as stack:
                 try:
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    candidate.rename(path)
+                    _rename(candidate, path)
                 except OSError:     # held; or locks are not to be had here
-                    mine = stack.enter_context(path.open("xb", buffering=0))
+                    mine = stack.enter_context(_make(path))
                     fcntl.flock(mine, fcntl.LOCK_EX)
                     _copy(file, mine, offset)
                 mine.truncate(offset)
@@ -205,6 +207,27 @@ def marker_of(folder: Path) -> str:
     return path.read_text()
 
 
+@points.mutation
+def _make_folder(path: Path) -> None:
+    path.mkdir(mode=0o700, exist_ok=True)
+
+
+@points.mutation
+def _make(path: Path) -> BinaryIO:
+    return path.open("x+b", buffering=0)
+
+
+@points.mutation
+def _rename(path: Path, other: Path) -> None:
+    path.rename(other)
+
+
+@points.mutation
+def _unlink(path: Path) -> None:
+    path.unlink(missing_ok=True)
+
+
+@points.mutation
 def _copy(source: BinaryIO, target: BinaryIO, size: int) -> None:
     """Copy the first bytes of a file, inside the kernel and where it can by reference."""
     done = 0
@@ -215,6 +238,7 @@ def _copy(source: BinaryIO, target: BinaryIO, size: int) -> None:
         done += copied
 
 
+@points.mutation
 def write_all(file: BinaryIO, block: bytes) -> None:
     """Write a whole block to an unbuffered file: on a disk that fills up, write() takes only a part."""
     rest = memoryview(block)

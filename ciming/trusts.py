@@ -15,7 +15,7 @@ from keystoneauth1 import session as ks_session
 from oslo_config import cfg
 from oslo_log import log
 
-from ciming import config, connections, context, exceptions
+from ciming import config, connections, context, exceptions, points
 
 LOG = log.getLogger(__name__)
 
@@ -119,6 +119,7 @@ def _as_caller(caller: context.RequestContext, url: str) -> adapter.Adapter:
     )
 
 
+@points.mutation
 def create(caller: context.RequestContext) -> str:
     """Make a trust from the caller to the service user, for the caller's project; its id.
 
@@ -160,6 +161,7 @@ def create(caller: context.RequestContext) -> str:
     return str(answer.json()["trust"]["id"])
 
 
+@points.mutation
 def take_back(caller: context.RequestContext, trust_id: str) -> None:
     """Delete a trust that no Job came to have, as the caller who gave it."""
     url = f"{auth_url()}/OS-TRUST/trusts/{trust_id}"
@@ -169,6 +171,7 @@ def take_back(caller: context.RequestContext, trust_id: str) -> None:
         LOG.warning("Trust %s of no Job is left over until it ends by itself: %s", trust_id, error)
 
 
+@points.mutation
 def delete(trust_id: str) -> bool:
     """Delete a trust, logged in under it; False when Keystone could not do it now."""
     try:

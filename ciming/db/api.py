@@ -10,13 +10,14 @@ from typing import TypeVar
 import sqlalchemy as sa
 from sqlalchemy import orm
 
-from ciming import exceptions
+from ciming import exceptions, points
 from ciming.db import models, status
 from ciming.db import session as db
 
 Row = TypeVar("Row", models.Image, models.Job)
 
 
+@points.mutation
 def create(
     image: models.Image,
     job: models.Job,

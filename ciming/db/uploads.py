@@ -11,7 +11,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import orm
 
-from ciming import exceptions, staging
+from ciming import exceptions, points, staging
 from ciming.db import api, models
 from ciming.db import session as db
 
@@ -71,6 +71,7 @@ def _one_at_a_time(session: orm.Session) -> None:
     assert db.changed_one(session.execute(taken)), "the migration has written this row"
 
 
+@points.mutation
 def begin(
     image_id: str, owner: str, size: int | None, expires_at: int, room: Room, *, offset: int | None = None
 ) -> Lease:
@@ -204,6 +205,7 @@ def progress(job_id: str) -> Progress:
     return Progress(row.generation, row.offset, row.complete, error)
 
 
+@points.mutation
 def commit(lease: Lease, offset: int, expires_at: int, room: Room) -> int:
     """Say that `offset` bytes are on disk, and keep the lease; bytes that may come in all.
 
@@ -226,6 +228,7 @@ def commit(lease: Lease, offset: int, expires_at: int, room: Room) -> int:
         return offset + reserve(session, 0, room, job_id=lease.job_id, offset=offset)
 
 
+@points.mutation
 def complete(lease: Lease, size: int) -> None:
     """All bytes are on disk: hand the Job to the engines."""
     with db.writer() as session:
@@ -237,6 +240,7 @@ def complete(lease: Lease, size: int) -> None:
         api.refresh(session, job)
 
 
+@points.mutation
 def release(lease: Lease, offset: int) -> None:
     """Give the lease back; the upload goes on later from `offset`. Does nothing when it was lost."""
     with db.writer() as session:
@@ -245,6 +249,7 @@ def release(lease: Lease, offset: int) -> None:
         )
 
 
+@points.mutation
 def terminate(image_id: str) -> str:
     """Give an upload up for good; the id of its Job, which an engine then cleans up.
 

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from oslo_db import exception as oslo_db_exception
 from sqlalchemy import orm
 
-from ciming import exceptions
+from ciming import exceptions, points
 from ciming.db import api, models, status, uploads
 from ciming.db import session as db
 
@@ -96,6 +96,7 @@ def candidates(
         ]
 
 
+@points.mutation
 def claim(candidate: Candidate, owner: str, lock_marker: str) -> Claim | None:
     """Take a Job; None when another engine was faster."""
     generation = candidate.generation + 1
@@ -163,12 +164,14 @@ def load(held: Claim) -> models.Job:
         return session.get_one(models.Job, held.job_id)
 
 
+@points.mutation
 def release(held: Claim) -> None:
     """Hand the Job back: any engine may claim it at once."""
     with fenced(held) as (_session, job):
         job.owner = None
 
 
+@points.mutation
 def stop_following(held: Claim) -> None:
     """The bytes do not come any more: nothing is done until all are there."""
     with fenced(held) as (_session, job):
@@ -177,6 +180,7 @@ def stop_following(held: Claim) -> None:
                 target.status, target.step, target.bytes_done = "waiting", "receive", 0
 
 
+@points.mutation
 def staged(held: Claim, *, disk_format: str, virtual_size: int, digests: dict[str, str]) -> None:
     """The bytes are here, whole, inspected and hashed."""
     with fenced(held) as (session, job):
@@ -189,6 +193,7 @@ def staged(held: Claim, *, disk_format: str, virtual_size: int, digests: dict[st
             target.bytes_total = image.size
 
 
+@points.mutation
 def update_stage(held: Claim, *, step: str | None, error: dict[str, Any] | None) -> None:
     """Write the stage flow's step into the Targets that wait for it, its error into the Job."""
     with fenced(held) as (_session, job):
@@ -198,12 +203,14 @@ def update_stage(held: Claim, *, step: str | None, error: dict[str, Any] | None)
                 target.step = step
 
 
+@points.mutation
 def end_stage(held: Claim) -> None:
     """The stage flow failed, by the Job's error; its Targets end with that when they are withdrawn."""
     with fenced(held) as (_session, job):
         job.stage, job.error = "failed", job.error or INTERNAL
 
 
+@points.mutation
 def update_target(held: Claim, target_id: str, **values: Any) -> None:
     """Write values into a Target; `status="retrying"` counts as another attempt."""
     with fenced(held) as (session, _job):
@@ -214,6 +221,7 @@ def update_target(held: Claim, target_id: str, **values: Any) -> None:
         target.attempts = max(target.attempts + again, 1)
 
 
+@points.mutation
 def end_target(held: Claim, target_id: str) -> None:
     """The Target's flow failed: the Target ends with its last error, or as cancelled."""
     with fenced(held) as (session, job):
@@ -224,6 +232,7 @@ def end_target(held: Claim, target_id: str) -> None:
             target.status, target.error = "error", target.error or job.error or INTERNAL
 
 
+@points.mutation
 def progress(held: Claim, target_id: str, bytes_done: int) -> None:
     """Write how far a transfer is: no status depends on it."""
     with interrupting(), db.writer() as session:
@@ -245,6 +254,7 @@ def check(held: Claim) -> str:
     return str(wanted)
 
 
+@points.mutation
 def give_up(held: Claim) -> None:
     """Something unexpected ended the run: so end all that has not ended."""
     with fenced(held) as (_session, job):
@@ -255,6 +265,7 @@ def give_up(held: Claim) -> None:
                 target.status, target.error = "error", target.error or INTERNAL
 
 
+@points.mutation
 def add_link(held: Claim, target_id: str, image_ref: str, proof: str) -> None:
     """The Target's image is there and proven: link it, and end the Target."""
     with fenced(held) as (session, job):
@@ -275,6 +286,7 @@ def add_link(held: Claim, target_id: str, image_ref: str, proof: str) -> None:
         target.bytes_done = target.bytes_total or 0
 
 
+@points.mutation
 def trust_deleted(job_id: str, trust_id: str) -> None:
     with db.writer() as session:
         session.execute(
@@ -284,6 +296,7 @@ def trust_deleted(job_id: str, trust_id: str) -> None:
         )
 
 
+@points.mutation
 def finish(held: Claim, *, purge: bool) -> str:
     """End the Job; its status from now on is one of the ends, and is returned.
 
@@ -310,6 +323,7 @@ def past_retention(marker: str, before: int) -> Sequence[str]:
         return session.scalars(query.where(job.spec.is_not(None))).all()
 
 
+@points.mutation
 def purge(job_id: str) -> None:
     """Forget the spec and the upload of a Job that has ended, after its bytes are gone."""
     with db.writer() as session:
@@ -328,6 +342,7 @@ def ended_with_trust() -> Sequence[tuple[str, str]]:
         return [(row.id, row.trust_id) for row in rows]
 
 
+@points.mutation
 def expire_uploads(marker: str) -> Sequence[str]:
     """Fail the Jobs whose bytes never came; an engine then claims them to clean up."""
     job, upload = models.Job, models.Upload

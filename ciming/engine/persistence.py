@@ -14,6 +14,7 @@ from taskflow import exceptions as tf_exceptions
 from taskflow.persistence.backends import impl_sqlalchemy
 from taskflow.persistence.backends.sqlalchemy import tables
 
+from ciming import points
 from ciming.db import session as db
 from ciming.db import work
 
@@ -63,6 +64,7 @@ class FencedBackend(impl_sqlalchemy.SQLAlchemyBackend):  # type: ignore[misc]
         return self._connection
 
 
+@points.mutation
 def forget(job_id: str, claim: work.Claim | None = None) -> None:
     """Drop the LogBook of a Job, if there is one.
 

@@ -22,7 +22,7 @@ from taskflow.persistence import models as tf_models
 
 from ciming import context, exceptions, growing, staging, trusts
 from ciming.db import models, status, work
-from ciming.engine import persistence, slots, sources, tools, watch
+from ciming.engine import atom_points, persistence, slots, sources, tools, watch
 from ciming.flows import publish, stage
 
 LOG = log.getLogger(__name__)
@@ -262,7 +262,9 @@ class Flows:
         if detail.state in ENDS:
             return str(detail.state)
         try:
-            engine = engines.load(factory(), flow_detail=detail, backend=self._backend, engine="serial")
+            flow = factory()
+            engine = engines.load(flow, flow_detail=detail, backend=self._backend, engine="serial")
+            atom_points.watch(engine, flow, f"{self.claim.job_id} {name}")
             engine.storage.inject(injected, transient=True)
             engine.run()
         except Exception as error:      # what failed is in the Job's rows; here it is only logged

@@ -18,7 +18,7 @@ from keystoneauth1 import exceptions as ks_exceptions
 from keystoneauth1 import session as ks_session
 from openstack import exceptions as sdk_exceptions
 
-from ciming import connections, exceptions, staging
+from ciming import connections, exceptions, points, staging
 from ciming.providers import base
 
 # 410: of two uploads at once, Glance lets one lose so.
@@ -63,12 +63,7 @@ class OpenStack(base.Provider):
         if not transfer.checkpoint or transfer.checkpoint.get("image") != image["id"]:
             transfer.save_checkpoint({"image": image["id"]})    # who has to clean up by hand needs it
         if image["status"] != "active":
-            self._call(
-                "PUT",
-                f"/images/{image['id']}/file",
-                data=_Body(staged, transfer),
-                headers={"Content-Type": OCTETS, "x-openstack-image-size": str(staged.size)},
-            )
+            self._put(image["id"], staged, transfer)
         transfer.progress(staged.size)
         return str(image["id"])
 
@@ -126,6 +121,7 @@ class OpenStack(base.Provider):
                 return
             query = dict(urllib.parse.parse_qsl(urllib.parse.urlparse(page["next"]).query))
 
+    @points.mutation
     def delete(self, image_ref: str) -> None:
         self._call("DELETE", f"/images/{image_ref}", also=404)
 
@@ -183,11 +179,16 @@ class OpenStack(base.Provider):
         if spec.visibility:
             body["visibility"] = spec.visibility
         with_id = {**body, "id": spec.image_id}
-        return (
-            self._ask("POST", "/images", also=409, needs="id", json=with_id)
-            or self._find(key)
-            or self._ask("POST", "/images", needs="id", json=body)
-        )
+        return self._post(with_id, also=409) or self._find(key) or self._post(body)
+
+    @points.mutation
+    def _post(self, body: dict[str, Any], also: int | None = None) -> Any:
+        return self._ask("POST", "/images", also=also, needs="id", json=body)
+
+    @points.mutation
+    def _put(self, image_ref: str, staged: staging.Staged, transfer: base.Transfer) -> None:
+        headers = {"Content-Type": OCTETS, "x-openstack-image-size": str(staged.size)}
+        self._call("PUT", f"/images/{image_ref}/file", data=_Body(staged, transfer), headers=headers)
 
     def _settled(
         self, image: Mapping[str, Any], size: int, transfer: base.Transfer

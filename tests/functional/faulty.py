@@ -135,6 +135,7 @@ class Proxy:
         fault, _, seconds = self.next_fault(client.command, client.path).partition(" ")
         started = time.monotonic()
         if fault.isdigit():
+            client.rfile.read(int(client.headers.get("Content-Length") or 0))     # or it hears no answer
             headers = {"x-openstack-request-id": "req-faulty", "Retry-After": RETRY_AFTER}
             self._answer(client, int(fault), b"stumbled", headers)
             client.close_connection = True

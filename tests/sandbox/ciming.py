@@ -26,7 +26,7 @@ class Ciming:
 
     It outlives the object: another object with the same folder finds it again. `options` are set
     over what is written by default, `wrap` is put in front of the command, `port` is the one that
-    the sandbox's catalog names unless another is given.
+    the sandbox's catalog names unless another is given, `environment` is added to what it inherits.
     """
 
     def __init__(
@@ -37,11 +37,13 @@ class Ciming:
         *,
         port: int | None = None,
         wrap: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         self.sandbox = sandbox
         self.folder = pathlib.Path(folder).absolute()
         self.options = dict(options or {})
         self.wrap = list(wrap)
+        self.environment = dict(environment or {})
         self._port = port
         self._standalone = programs.Program(self.folder / "process", self.log_dir / "stdout.log")
 
@@ -166,7 +168,7 @@ class Ciming:
         self.pid_file.unlink(missing_ok=True)
         program = pathlib.Path(sys.executable).parent / "ciming-standalone"
         command = [*self.wrap, str(program), "--config-file", str(self.config_files[0])]
-        self._standalone.start(command, self.folder)
+        self._standalone.start(command, self.folder, **self.environment)
 
     def _wait(self) -> None:
         end = time.monotonic() + START_SECONDS

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from tests.sandbox import ciming, files, processes, programs, seed, servers, services
@@ -35,8 +35,9 @@ class Distributed(ciming.Ciming):
         web: Web = "gunicorn",
         port: int | None = None,
         wrap: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
     ) -> None:
-        super().__init__(sandbox, folder, options, port=port, wrap=wrap)
+        super().__init__(sandbox, folder, options, port=port, wrap=wrap, environment=environment)
         self.broker = broker
         self.database = database
         self.web = web
@@ -99,7 +100,7 @@ class Distributed(ciming.Ciming):
         """Start the API, and return when it answers."""
         self._free_port()
         self.pid_file.unlink(missing_ok=True)
-        environment = {"OS_CIMING_CONFIG_FILES": str(self.config_files[0])}
+        environment = {"OS_CIMING_CONFIG_FILES": str(self.config_files[0]), **self.environment}
         self.api.start([*self._beside(), *self._server()], self.folder, **environment)
         self._until(self.api, self._healthy)
 
@@ -124,7 +125,7 @@ class Distributed(ciming.Ciming):
         log = self.log_dir / "ciming-engine.log"
         before = log.stat().st_size if log.exists() else 0
         program = [str(BIN / "ciming-engine"), "--config-file", str(self.config_files[1])]
-        engine.start([*self.wrap, *program], self.folder)
+        engine.start([*self.wrap, *program], self.folder, **self.environment)
         self._until(engine, lambda: log.exists() and b" started" in log.read_bytes()[before:])
 
     def _prepare(self) -> None:

@@ -1,0 +1,255 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A service that is killed at a point, people who do not give up, and pictures of what there is then."""
+
+import difflib
+import json
+import pathlib
+import re
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import requests
+import sqlalchemy as sa
+
+from tests.person import JSON, Person
+from tests.sandbox import ciming, distributed
+
+ZONES = ("zone-a", "zone-b")
+PATIENCE = 60.0
+OCTETS = {"Content-Type": "application/octet-stream"}
+TUS = {"Tus-Resumable": "1.0.0"}
+PART = {**TUS, "Content-Type": "application/offset+octet-stream"}
+FLOWS = ("logbooks", "flowdetails", "atomdetails")
+CHANGES = frozenset(
+    ("created_at", "updated_at", "started_at", "finished_at", "verified_at", "expires_at")
+    + ("generation", "lock_marker", "marker", "request_id", "cloud_request_id", "name")
+)
+"""What differs from run to run."""
+OPTIONS = {
+    ("engine", "retry_delay"): "0.1",
+    ("engine", "poll_interval"): "0.2",
+    ("engine", "housekeeping_interval"): "0.3",
+    ("engine", "max_stall"): "3",
+    ("staging", "retention"): "1",
+    ("staging", "quota"): str(1 << 30),
+    ("staging", "keep_free"): "0",
+}
+"""How a service is told that all is to go quickly."""
+
+
+class Points:
+    """The folder through which a service is told where to die; see ciming/points.py."""
+
+    def __init__(self, folder: pathlib.Path) -> None:
+        self._folder = folder
+        self._kill, self._killed = folder / "kill", folder / "killed"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {"CIMING_CRASH_POINTS": str(self._folder)}
+
+    @property
+    def killed(self) -> bool:
+        return self._killed.exists()
+
+    def arm(self, point: str, number: int = 1) -> None:
+        """Have the service die when it reaches a point so often; forget what was before."""
+        self.disarm()
+        new = self._folder / "kill.new"
+        new.write_text(f"{point}\t{number}")
+        new.rename(self._kill)
+
+    def disarm(self) -> None:
+        for file in (self._kill, self._killed, self._folder / "trace"):
+            file.unlink(missing_ok=True)
+
+    def saw(self, point: str) -> bool:
+        """Was a point reached, since it was armed?"""
+        return any(point == reached for reached, _ in self.trace)
+
+    @property
+    def trace(self) -> list[tuple[str, str]]:
+        """(point, whose) in order, since it was armed."""
+        file = self._folder / "trace"
+        lines = file.read_text().splitlines() if file.exists() else []
+        return [(point, of) for point, _, of in (line.partition("\t") for line in lines)]
+
+
+def done_twice(trace: Sequence[tuple[str, str]]) -> list[str]:
+    """Acts of atoms that began again after their end had been noted."""
+    noted: set[tuple[str, str]] = set()
+    twice = []
+    for point, of in trace:
+        when, _, act = point.partition(" ")
+        if when == "noted":
+            noted.add((act, of))
+        elif when == "before" and (act, of) in noted:
+            twice.append(f"{act} of {of}")
+    return twice
+
+
+class Survivor:
+    """A user who goes on when the service has died, and starts it again first."""
+
+    def __init__(self, service: ciming.Ciming, member: Person, points: Points) -> None:
+        self.service = service
+        self.points = points
+        self.member = member
+        self.database = sa.create_engine(service.database_url, poolclass=sa.NullPool)
+
+    def start_again(self) -> None:
+        """Start what is dead. Who receives bytes has a lease; it is as if that was over then."""
+        if self.service.running:
+            return
+        if not (isinstance(self.service, distributed.Distributed) and self.service.api.running):
+            self.execute("UPDATE uploads SET leased_until = 0")
+        self.service.start()
+
+    def execute(self, statement: str, **values: Any) -> None:
+        with self.database.begin() as connection:
+            connection.execute(sa.text(statement), values)
+
+    def ask(self, call: Callable[[], requests.Response]) -> requests.Response:
+        """Ask until there is an answer."""
+        end = time.monotonic() + PATIENCE
+        while True:
+            self.start_again()
+            try:
+                answer = call()
+            except requests.RequestException:
+                answer = None
+            if answer is not None and answer.status_code < 500 and "upload.in_progress" not in answer.text:
+                return answer
+            assert time.monotonic() < end, answer and answer.text
+            time.sleep(0.05)
+
+    def get(self, path: str, **params: str) -> JSON:
+        return dict(self.ask(lambda: self.member.get(path, params=params)).json())
+
+    def create(self, name: str, **wanted: Any) -> str:
+        """The id of a new image; one that was made, but not told of, is found by its name."""
+        body = {"name": name, "clouds": list(ZONES), **wanted}
+
+        def make() -> requests.Response:
+            found = self.member.get("/v1/images", params={"name": name})
+            if found.json()["images"]:
+                return found
+            return self.member.call("POST", "/v1/images", json=body)
+
+        answer = self.ask(make)
+        assert answer.status_code in (200, 202), answer.text
+        made = answer.json()
+        return str(made["image"]["id"] if "image" in made else made["images"][0]["id"])
+
+    def send(self, image_id: str, data: bytes, **headers: str) -> str:
+        """Send all bytes in one request; the code of the error, if any."""
+        answer = self.ask(lambda: self.member.put(image_id, data, headers=headers))
+        return "" if answer.status_code == 204 else str(answer.json()["errors"][0]["code"])
+
+    def offset(self, image_id: str) -> int:
+        path = f"/v1/images/{image_id}/file"
+        return int(self.ask(lambda: self.member.call("HEAD", path, headers=TUS)).headers["Upload-Offset"])
+
+    def resume(self, image_id: str, data: bytes, parts: Callable[[bytes], Iterator[bytes]]) -> None:
+        """Send the bytes up to the end of `data`, from where the service is."""
+        path = f"/v1/images/{image_id}/file"
+        while (offset := self.offset(image_id)) < len(data):
+            headers = {**PART, "Upload-Offset": str(offset)}
+            rest = data[offset:]
+            self.ask(
+                lambda headers=headers, rest=rest: self.member.call(  # type: ignore[misc]
+                    "PATCH", path, data=parts(rest), headers=headers
+                )
+            )
+
+    def give_up(self, image_id: str) -> None:
+        path = f"/v1/images/{image_id}/file"
+        answer = self.ask(lambda: self.member.call("DELETE", path, headers=TUS))
+        assert answer.status_code in (204, 410), answer.text
+
+    def job(self, image_id: str) -> JSON:
+        [job] = self.get("/v1/jobs", image_id=image_id)["jobs"]
+        return dict(job)
+
+    def until(self, condition: Callable[[], object]) -> None:
+        """Wait for something, and start the service again meanwhile."""
+        end = time.monotonic() + PATIENCE
+        while not condition():
+            assert time.monotonic() < end, self.service.last_words(40)
+            self.start_again()
+            time.sleep(0.05)
+
+    def settled(self, image_id: str) -> None:
+        """Wait until all is over, retention too."""
+        query = sa.text(
+            "SELECT count(*) FROM jobs WHERE image_id = :image AND"
+            " (finished_at IS NULL OR spec IS NOT NULL OR trust_id IS NOT NULL)"
+        )
+
+        def over() -> bool:
+            with self.database.connect() as connection:
+                return not connection.scalar(query, {"image": image_id})
+
+        self.until(over)
+
+    def picture(self, image_id: str) -> JSON:
+        """All that there is of an image, with what differs from run to run left out."""
+        found = {**self._rows(image_id), "clouds": {zone: self._images(zone, image_id) for zone in ZONES}}
+        jobs = [job["id"] for job in found["jobs"]]
+        there = {path.name for path in self.service.staging_dir.iterdir() if path.is_dir()}
+        found["staging"] = sorted(there.intersection(jobs))
+        names = {image_id: "IMAGE", **dict.fromkeys(jobs, "JOB")}
+        names |= {target["id"]: f"TARGET-{target['cloud']}" for target in found["targets"]}
+        text = json.dumps(_without_changes(found), sort_keys=True, default=str, indent=1)
+        for each, name in names.items():
+            text = text.replace(each, name)
+        return dict(json.loads(re.sub(r"req-[0-9a-f-]{36}", "REQUEST", text)))
+
+    def _rows(self, image_id: str) -> JSON:
+        metadata = sa.MetaData()
+        with self.database.connect() as connection:
+            metadata.reflect(connection)
+            tables = metadata.tables
+            job_ids = sa.select(tables["jobs"].c.id).where(tables["jobs"].c.image_id == image_id)
+            where = {
+                "images": tables["images"].c.id == image_id,
+                "jobs": tables["jobs"].c.image_id == image_id,
+                "links": tables["links"].c.image_id == image_id,
+                **{name: tables[name].c.job_id.in_(job_ids) for name in ("targets", "uploads")},
+                **{name: sa.true() for name in FLOWS},
+            }
+            return {
+                name: sorted(map(dict, connection.execute(tables[name].select().where(which)).mappings()), key=_key)
+                for name, which in where.items()
+            }
+
+    def _images(self, zone: str, image_id: str) -> list[JSON]:
+        answer = self.member.zone(zone).image.get("/images", params={"ciming_image": image_id})
+        kept = ("id", "status", "size", "os_hash_value", "disk_format", "visibility", "tags", "ciming_target")
+        return [{name: image.get(name) for name in kept} for image in answer.json()["images"]]
+
+
+def _key(row: JSON) -> str:
+    """Rows in an order that does not follow from what differs."""
+    return str(row.get("cloud", ""))
+
+
+def _without_changes(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _without_changes(each) for name, each in value.items() if name not in CHANGES}
+    if isinstance(value, list):
+        return [_without_changes(each) for each in value]
+    return value
+
+
+def difference(expected: JSON, found: JSON) -> str:
+    """What is not as it should be; nothing where all is."""
+    lines = [json.dumps(each, sort_keys=True, indent=1).splitlines() for each in (expected, found)]
+    return "\n".join(difflib.unified_diff(*lines, n=1, lineterm=""))
+
+
+def counts(trace: Sequence[tuple[str, str]]) -> Counter[str]:
+    """How often each point was reached, in the order in which they first were."""
+    return Counter(point for point, _ in trace)
