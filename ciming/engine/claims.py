@@ -10,13 +10,11 @@ import uuid
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
-from oslo_log import log
 from tooz import ToozError, coordination
 
-from ciming import context, staging
+from ciming import staging
 from ciming.db import work
-
-LOG = log.getLogger(__name__)
+from ciming.engine import events
 
 
 class Liveness:
@@ -77,7 +75,5 @@ def take(
                 continue
         claim = work.claim(candidate, liveness.name, liveness.marker)
         if claim is not None:
-            context.for_job(claim.job_id, claim.request_id)
-            LOG.info("Claimed from %s", owner or "the queue")
-            context.forget()
+            events.claimed(claim, owner)
             yield claim

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from oslo_config import cfg
 from oslo_log import log
 
-from ciming import context, exceptions, rpc, staging, trusts
+from ciming import context, exceptions, notifications, rpc, staging, trusts
 from ciming.db import api, models, work
 from ciming.engine import claims, persistence, runner
 
@@ -51,6 +51,7 @@ class Engine:
             thread.join()
         self._runner.stop()
         self._liveness.stop()
+        notifications.stop()
         LOG.info("Engine %s stopped", self._liveness.name)
 
     def _claim_loop(self) -> None:
