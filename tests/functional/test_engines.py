@@ -239,8 +239,8 @@ def test_one_sleeps_in_a_revert(
 ) -> None:
     """The other reverts instead; the one that wakes deletes nothing more."""
     first = fleet.engine({("engine", "max_attempts"): "30"})
-    slow.throttle, slow.corrupt = None, True
-    slow.faults = [("DELETE", "/images", "503")] * 30
+    slow.throttle = None
+    slow.faults = [("PUT", "/file", "corrupt"), *([("DELETE", "/images", "503")] * 30)]
     made = member.create(clouds=["zone-slow"], disk_format="raw", size=len(data))
     assert member.put(made["image"]["id"], data).status_code == 204
     soon(lambda: len(slow.faults) < 29, 30)     # it was refused, and tries again
