@@ -20,8 +20,10 @@ def target(**values: object) -> models.Target:
     )
 
 
-def value(name: str, **labels: str) -> float:
-    return metrics.REGISTRY.get_sample_value(name, labels) or 0.0
+def sent() -> float:
+    """Bytes so far; of this figure alone, others ask the database."""
+    [counter] = metrics.BYTES.collect()
+    return sum(sample.value for sample in counter.samples if sample.name.endswith("_total"))
 
 
 @pytest.mark.parametrize(
@@ -35,12 +37,11 @@ def value(name: str, **labels: str) -> float:
     ],
 )
 def test_bytes(before: int, positions: tuple[int, ...], counted: int) -> None:
-    labels = {"provider": "openstack", "cloud": "zone-a"}
-    at_first = value("ciming_uploaded_bytes_total", **labels)
+    at_first = sent()
     meter = metrics.Meter(target(bytes_done=before))
     for position in positions:
         meter.reached(position)
-    assert value("ciming_uploaded_bytes_total", **labels) - at_first == counted
+    assert sent() - at_first == counted
 
 
 def test_only_zones_have_a_name() -> None:
