@@ -21,10 +21,11 @@ PATIENCE = 60.0
 OCTETS = {"Content-Type": "application/octet-stream"}
 TUS = {"Tus-Resumable": "1.0.0"}
 PART = {**TUS, "Content-Type": "application/offset+octet-stream"}
+QUOTA = 1 << 30
 FLOWS = ("logbooks", "flowdetails", "atomdetails")
-CHANGES = frozenset(
-    ("created_at", "updated_at", "started_at", "finished_at", "verified_at", "expires_at")
-    + ("generation", "lock_marker", "marker", "request_id", "cloud_request_id", "name")
+CHANGES = (
+    *("created_at", "updated_at", "started_at", "finished_at", "verified_at", "expires_at"),
+    *("generation", "lock_marker", "marker", "request_id", "cloud_request_id", "name"),
 )
 """What differs from run to run."""
 OPTIONS = {
@@ -33,7 +34,7 @@ OPTIONS = {
     ("engine", "housekeeping_interval"): "0.3",
     ("engine", "max_stall"): "3",
     ("staging", "retention"): "1",
-    ("staging", "quota"): str(1 << 30),
+    ("staging", "quota"): str(QUOTA),
     ("staging", "keep_free"): "0",
 }
 """How a service is told that all is to go quickly."""
@@ -111,8 +112,11 @@ class Survivor:
         with self.database.begin() as connection:
             connection.execute(sa.text(statement), values)
 
-    def ask(self, call: Callable[[], requests.Response]) -> requests.Response:
-        """Ask until there is an answer."""
+    def ask(self, call: Callable[[], requests.Response], final: int = 200) -> requests.Response:
+        """Ask until there is an answer.
+
+        :param final: a status from 500 up that is one
+        """
         end = time.monotonic() + PATIENCE
         while True:
             self.start_again()
@@ -120,8 +124,9 @@ class Survivor:
                 answer = call()
             except requests.RequestException:
                 answer = None
-            if answer is not None and answer.status_code < 500 and "upload.in_progress" not in answer.text:
-                return answer
+            if answer is not None and "upload.in_progress" not in answer.text:
+                if answer.status_code < 500 or answer.status_code == final:
+                    return answer
             assert time.monotonic() < end, answer and answer.text
             time.sleep(0.05)
 
@@ -221,7 +226,7 @@ class Survivor:
                 **{name: sa.true() for name in FLOWS},
             }
             return {
-                name: sorted(map(dict, connection.execute(tables[name].select().where(which)).mappings()), key=_key)
+                name: _read(connection, tables[name].select().where(which))
                 for name, which in where.items()
             }
 
@@ -231,9 +236,10 @@ class Survivor:
         return [{name: image.get(name) for name in kept} for image in answer.json()["images"]]
 
 
-def _key(row: JSON) -> str:
+def _read(connection: sa.Connection, query: sa.Select[Any]) -> list[JSON]:
     """Rows in an order that does not follow from what differs."""
-    return str(row.get("cloud", ""))
+    rows = [dict(row) for row in connection.execute(query).mappings()]
+    return sorted(rows, key=lambda row: str(row.get("cloud", "")))
 
 
 def _without_changes(value: Any) -> Any:
@@ -250,6 +256,6 @@ def difference(expected: JSON, found: JSON) -> str:
     return "\n".join(difflib.unified_diff(*lines, n=1, lineterm=""))
 
 
-def counts(trace: Sequence[tuple[str, str]]) -> Counter[str]:
+def counts(trace: Sequence[tuple[str, str]]) -> dict[str, int]:
     """How often each point was reached, in the order in which they first were."""
-    return Counter(point for point, _ in trace)
+    return dict(Counter(point for point, _ in trace))

@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Crash points: nothing that outlives the process is changed without one, and outside of tests there are none."""
+
+import ast
+import importlib
+import pathlib
+import pkgutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+
+import pytest
+
+import ciming
+from ciming import points, providers
+from ciming.providers import base
+
+ROOT = pathlib.Path(ciming.__file__).parent
+Calls = Callable[[str, list[str]], bool]
+"""Is a call by this name and with these literals one that changes something?"""
+
+
+def named(*names: str) -> Calls:
+    return lambda name, _literals: name in names
+
+
+def asks_to_change(name: str, literals: list[str]) -> bool:
+    return name in ("_ask", "_call") and bool({"POST", "PUT", "PATCH", "DELETE"}.intersection(literals))
+
+
+def changes_files(name: str, literals: list[str]) -> bool:
+    writes = ("mkdir", "unlink", "rename", "rmdir", "rmtree", "link", "write", "write_text", "copy_file_range")
+    return name in writes or (name == "open" and any(set(mode) & set("xwa") for mode in literals))
+
+
+CHANGING: dict[str, Calls] = {
+    "providers/openstack.py": asks_to_change,
+    "staging.py": changes_files,
+    "trusts.py": named("post", "put", "patch", "delete"),
+    "db/api.py": named("writer"),
+    "db/uploads.py": named("writer"),
+    "db/work.py": named("writer", "fenced"),
+    "engine/persistence.py": named("destroy_logbook"),
+}
+UNMARKED = {
+    ("db/work.py", "fenced"): "those who write with it are marked",
+    ("db/work.py", "check"): "only the time changes",
+    ("staging.py", "__init__"): "at a start, before any Job",
+    ("staging.py", "marker_of"): "at a start, before any Job",
+}
+
+
+def unmarked(file: str, changes: Calls) -> Iterator[str]:
+    """The functions that change something without being marked."""
+
+    def walk(node: ast.AST, function: str, marked: bool) -> Iterator[str]:
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.FunctionDef):
+                decorators = [ast.unparse(each) for each in child.decorator_list]
+                yield from walk(child, child.name, marked or "points.mutation" in decorators)
+                continue
+            if isinstance(child, ast.Call) and not marked:
+                name = ast.unparse(child.func).rpartition(".")[2]
+                arguments = [*child.args, *(keyword.value for keyword in child.keywords)]
+                literals = [str(each.value) for each in arguments if isinstance(each, ast.Constant)]
+                if changes(name, literals):
+                    yield function
+            yield from walk(child, function, marked)
+
+    yield from walk(ast.parse((ROOT / file).read_text()), "", False)
+
+
+@pytest.mark.parametrize("file", CHANGING)
+def test_what_changes_something_is_marked(file: str) -> None:
+    exempt = {function for name, function in UNMARKED if name == file}
+    assert set(unmarked(file, CHANGING[file])) == exempt
+
+
+def test_every_module_of_rows_and_every_provider_is_looked_at() -> None:
+    there = {f"providers/{module.name}.py" for module in pkgutil.iter_modules(providers.__path__)}
+    there |= {
+        f"db/{file.name}"
+        for file in (ROOT / "db").glob("*.py")
+        if file.name != "session.py" and "writer(" in file.read_text()
+    }
+    there.discard(f"{base.__name__.removeprefix('ciming.').replace('.', '/')}.py")
+    assert there == {name for name in CHANGING if name.startswith(("db/", "providers/"))}
+
+
+def test_a_flow_is_loaded_in_one_place() -> None:
+    """There its atoms get their points."""
+    loading = [file.name for file in ROOT.rglob("*.py") if "engines.load(" in file.read_text()]
+    assert loading == ["runner.py"]
+
+
+def test_outside_of_tests_there_are_none() -> None:
+    assert points.FOLDER is None
+    staging = importlib.import_module("ciming.staging")
+    assert "staging.write_all" in points.MUTATIONS
+    assert not hasattr(staging.write_all, "__wrapped__")
+    points.reached("before anything")
+
+
+PROGRAM = """
+import os
+from ciming import points
+
+@points.mutation
+def change():
+    print("changed", flush=True)
+
+for _ in range(3):
+    change()
+"""
+
+
+def test_a_point_kills_once(tmp_path: pathlib.Path) -> None:
+    def run() -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-c", PROGRAM],
+            env={"CIMING_CRASH_POINTS": str(tmp_path)},
+            cwd=ROOT.parent,
+            capture_output=True,
+            text=True,
+            start_new_session=True,
+            check=False,
+        )
+
+    (tmp_path / "kill").write_text("before __main__.change\t2")
+    killed = run()
+    assert (killed.returncode, killed.stdout) == (-9, "changed\n"), killed.stderr
+    assert (tmp_path / "killed").exists() and not (tmp_path / "kill").exists()
+    one = ["before __main__.change\t", "after __main__.change\t"]
+    assert (tmp_path / "trace").read_text().splitlines() == [*one, one[0]]
+    again = run()
+    assert (again.returncode, again.stdout) == (0, "changed\n" * 3), again.stderr
