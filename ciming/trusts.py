@@ -117,11 +117,20 @@ def _as_caller(caller: context.RequestContext, url: str) -> adapter.Adapter:
     )
 
 
-def create(caller: context.RequestContext) -> str:
+def expiry() -> str:
+    """When a trust that is made now ends by itself, as Keystone writes it.
+
+    To the microsecond: Keystone refuses a second trust with the same people, project and end.
+    """
+    expires = datetime.now(UTC) + timedelta(seconds=cfg.CONF.trust.expiry)
+    return expires.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def create(caller: context.RequestContext, expires_at: str) -> str:
     """Make a trust from the caller to the service user, for the caller's project; its id.
 
     :raises TrustRefused: Keystone does not let this token delegate
-    :raises Unavailable: Keystone can not be asked
+    :raises Unavailable: Keystone can not be asked; it may have made the trust all the same
     """
     trust: dict[str, Any] = {
         "trustor_user_id": caller.user_id,
@@ -130,11 +139,8 @@ def create(caller: context.RequestContext) -> str:
         "impersonation": True,
         "allow_redelegation": False,
         "roles": [{"name": role} for role in cfg.CONF.trust.roles],
+        "expires_at": expires_at,
     }
-    if cfg.CONF.trust.expiry:
-        expires = datetime.now(UTC) + timedelta(seconds=cfg.CONF.trust.expiry)
-        # To the microsecond: Keystone refuses a second trust with the same people, project and end.
-        trust["expires_at"] = expires.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
     try:
         trust["trustee_user_id"], url = trustee_user_id(), f"{auth_url()}/OS-TRUST/trusts"
     except ks_exceptions.ClientException as error:
@@ -158,13 +164,34 @@ def create(caller: context.RequestContext) -> str:
     return str(answer.json()["trust"]["id"])
 
 
-def take_back(caller: context.RequestContext, trust_id: str) -> None:
-    """Delete a trust that no Job came to have, as the caller who gave it."""
+def take_back(caller: context.RequestContext, trust_id: str) -> bool:
+    """Delete a trust that no Job came to have, as the caller who gave it; False when that failed."""
     url = f"{auth_url()}/OS-TRUST/trusts/{trust_id}"
     try:
         _as_caller(caller, url).delete(url)
+    except ks_exceptions.NotFound:
+        pass
     except ks_exceptions.ClientException as error:
-        LOG.warning("Trust %s of no Job is left over until it ends by itself: %s", trust_id, error)
+        LOG.warning("Trust %s of no Job could not be deleted, housekeeping will: %s", trust_id, error)
+        return False
+    return True
+
+
+def given() -> dict[tuple[str, str, str | None], str]:
+    """Ids of all trusts that the service user was given, by their trustor, project and end.
+
+    :raises Unavailable: Keystone can not be asked
+    """
+    try:
+        answer = adapter.Adapter(service_session()).get(
+            f"{auth_url()}/OS-TRUST/trusts", params={"trustee_user_id": trustee_user_id()}
+        )
+    except ks_exceptions.ClientException as error:
+        raise exceptions.Unavailable(f"Keystone can not be asked for trusts: {error}") from None
+    return {
+        (trust["trustor_user_id"], trust["project_id"], trust["expires_at"]): trust["id"]
+        for trust in answer.json()["trusts"]
+    }
 
 
 def delete(trust_id: str) -> bool:

@@ -17,9 +17,9 @@ def job_status(
         return "running" if started else "queued"
     if targets and all(status == "success" for status in targets):
         return "success"
-    if "success" in targets:
-        return "partial"
-    return "cancelled" if wanted == "cancel" else "error"
+    if wanted == "cancel" and "cancelled" in targets:
+        return "cancelled"
+    return "partial" if "success" in targets else "error"
 
 
 def image_status(*, jobs: Collection[str], wanted: Collection[str], linked: Collection[str]) -> str:

@@ -3,15 +3,18 @@
 
 import threading
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from oslo_config import cfg
 from oslo_log import log
 
 from ciming import exceptions, rpc, staging, trusts
-from ciming.db import models, work
+from ciming.db import models, pending, work
 from ciming.engine import claims, persistence, runner
 
 LOG = log.getLogger(__name__)
+TRUST_MS = 60_000       # after which a trust that was announced and is in no Job is looked for,
+NO_TRUST_MS = 3600_000      # and after which it will not come any more
 
 
 class Engine:
@@ -80,33 +83,56 @@ class Engine:
 
 
 def keep_house(area: staging.StagingArea, stopping: threading.Event) -> bool:
-    """Expire uploads, purge what is past its retention, delete trusts that outlived their Job.
+    """Expire uploads, purge what is past its retention, delete trusts that outlived their Job or have none.
 
     What fails is logged, and tried again the next time; False if anything did.
     """
 
     def purge(job_id: str) -> None:
-        area.remove(job_id)
-        persistence.forget(job_id)
-        work.purge(job_id)
+        if work.forget_spec(job_id, kept_until):
+            area.remove(job_id)
+            persistence.forget(job_id)
+            work.purge(job_id)
 
     def delete_trust(job_id: str, trust_id: str) -> None:
         if trusts.delete(trust_id):
             work.trust_deleted(job_id, trust_id)
+
+    def delete_loose_trust(pending_id: str, trust_id: str | None, announced_at: int) -> None:
+        if trust_id is None:
+            if announced_at < models.now() - NO_TRUST_MS:
+                pending.forget(pending_id)
+        elif pending.found(pending_id, trust_id) and trusts.delete(trust_id):
+            pending.forget(pending_id)
 
     kept_until = models.now() - cfg.CONF.staging.retention * 1000
     done = True
     for chores, do in (
         (lambda: [(job_id,) for job_id in work.past_retention(area.marker, kept_until)], purge),
         (work.ended_with_trust, delete_trust),
+        (_loose_trusts, delete_loose_trust),
         (lambda: [(area.marker,)], work.expire_uploads),
     ):
         done = _do_each(chores, do, stopping) and done
     return done
 
 
+def _loose_trusts() -> Sequence[tuple[str, str | None, int]]:
+    """Trusts that are in no Job, by the rows that announced them: id of the row, of the trust, and when."""
+    rows = pending.overdue(models.now() - TRUST_MS)
+    given = {} if all(row.trust_id for row in rows) else trusts.given()
+    return [
+        (
+            row.id,
+            row.trust_id or given.get((row.trustor_user_id, row.project_id, row.expires_at)),
+            row.created_at,
+        )
+        for row in rows
+    ]
+
+
 def _do_each(
-    chores: Callable[[], Sequence[tuple[str, ...]]],
+    chores: Callable[[], Sequence[tuple[Any, ...]]],
     do: Callable[..., object],
     stopping: threading.Event,
 ) -> bool:
@@ -120,6 +146,9 @@ def _do_each(
             except Exception:
                 LOG.exception("%s of %s failed", do.__name__, chore)
                 done = False
+    except exceptions.Unavailable as error:
+        LOG.warning("Could not look for what there is to do: %s", error)
+        return False
     except Exception:
         LOG.exception("Could not look for what there is to do")
         return False

@@ -30,7 +30,8 @@ ZONES = ("zone-a", "zone-b", "zone-c")
         ("run", "staged", True, True, ["success", "success"], "success"),
         ("cancel", "staged", True, True, ["success"], "success"),       # it came too late
         ("run", "staged", True, True, ["success", "error"], "partial"),
-        ("cancel", "staged", True, True, ["success", "cancelled"], "partial"),
+        ("cancel", "staged", True, True, ["success", "cancelled"], "cancelled"),
+        ("cancel", "staged", True, True, ["success", "error"], "partial"),      # it was over before
         ("run", "staged", True, True, ["error", "error"], "error"),
         ("run", "failed", True, True, ["error"], "error"),
         ("cancel", "staged", True, True, ["cancelled", "cancelled"], "cancelled"),
@@ -81,7 +82,9 @@ def test_a_job_has_a_documented_status(
     assert found in JOB
     assert (found in status.JOB_ENDS) == finished
     assert (found == "success") == (finished and set(targets) == {"success"})
-    assert (found == "partial") == (finished and {"success"} < set(targets))
+    cancelled = finished and wanted == "cancel" and "cancelled" in targets
+    assert (found == "cancelled") == cancelled
+    assert (found == "partial") == (finished and {"success"} < set(targets) and not cancelled)
 
 
 @given(
