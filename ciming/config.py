@@ -129,14 +129,36 @@ ENGINE_OPTS: list[cfg.Opt] = [
     ),
     cfg.IntOpt("max_jobs", default=32, min=1, help="Jobs that one engine runs at a time."),
     cfg.IntOpt(
-        "stage_threads", default=2, min=1, help="Jobs whose image is received and inspected at a time."
+        "max_stages",
+        default=2,
+        min=1,
+        help="Images that one engine looks at and hashes at a time; about as many as it may use cores.",
+    ),
+    cfg.IntOpt("max_transfers", default=16, min=1, help="Uploads to Clouds that one engine runs at a time."),
+    cfg.IntOpt(
+        "max_transfers_per_cloud", default=4, min=1, help="Those of them that go to the same Cloud."
     ),
     cfg.IntOpt(
-        "publish_threads", default=8, min=1, help="Targets that are worked on at a time, over all Jobs."
+        "max_transfers_per_project", default=8, min=1, help="Those of them that are for the same project."
+    ),
+    cfg.IntOpt(
+        "large_image",
+        default=4 * GiB,
+        min=1,
+        help="Bytes from which on an image is large: a quarter of `max_jobs`, `max_stages` and "
+        "`max_transfers` is kept from large ones, so that small ones do not wait for them.",
+    ),
+    cfg.FloatOpt(
+        "max_stall",
+        default=20.0,
+        min=0.1,
+        help="Seconds for which an upload to a Cloud is held open without a byte, where the image is still "
+        "on its way in. Then it is given up, and begins again when the image is whole. Must be below "
+        "the timeouts of what is between CIMinG and the Clouds.",
     ),
     cfg.IntOpt(
         "max_attempts",
-        default=8,
+        default=10,
         min=1,
         help="Attempts at a step of a Target while the cloud's errors are of the passing kind.",
     ),

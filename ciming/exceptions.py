@@ -155,6 +155,14 @@ class TransientProviderError(ProviderError):
     code = "cloud.unavailable"
 
 
+class Cancelled(CimingError):
+    """Its user does not want the Job any more: end the running task, and undo what was not finished."""
+
+    status = 409
+    code = "job.cancelled"
+    title = "Cancelled"
+
+
 class NotReady(Exception):
     """This installation can not be started as it is; the text tells its operator what to do."""
 

@@ -51,6 +51,21 @@ class StagedFile:
         return self.digests[algorithm]
 
 
+class Staged(Protocol):
+    """What a Provider may know of a staged file. Where that still grows, digests are for verify() only."""
+
+    @property
+    def path(self) -> str: ...
+    @property
+    def disk_format(self) -> str: ...
+    @property
+    def size(self) -> int: ...
+    @property
+    def virtual_size(self) -> int: ...
+    def digest(self, algorithm: str) -> str:
+        """:raises ValueError: hashlib does not know the algorithm"""
+
+
 class StagingArea:
     """One folder, on this host or shared, with a marker that says which one it is."""
 
@@ -192,26 +207,6 @@ def read_blocks(path: str | Path) -> Iterator[bytes]:
     with Path(path).open("rb", buffering=0) as file:
         while block := file.read(BLOCK):
             yield block
-
-
-class Source(Protocol):
-    """Where a stage flow's bytes come from: an upload, or a Cloud."""
-
-    path: Path
-    """Where in the staging area the bytes are, once all blocks were taken."""
-
-    def blocks(self) -> Iterator[bytes]:
-        """All bytes, in order, as they become available."""
-
-
-class UploadSource:
-    """An upload that is whole: its bytes are in the staging area already."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def blocks(self) -> Iterator[bytes]:
-        return read_blocks(self.path)
 
 
 class Hasher:

@@ -17,7 +17,7 @@ import flask
 from oslo_config import cfg
 from oslo_log import log
 
-from ciming import exceptions, staging
+from ciming import exceptions, rpc, staging
 from ciming.api import staging_area
 from ciming.db import uploads
 
@@ -72,6 +72,7 @@ class _Writer:
         self._lease = lease
         self._file = file
         self._visible = visible
+        self._knocks = lease.size is not None
         self._room = lease.room
         self._told = (lease.start, time.monotonic())
 
@@ -97,6 +98,9 @@ class _Writer:
         self._room = uploads.commit(
             self._lease, self.committed, staging_area.expiry(), staging_area.room
         )
+        if self._knocks and self.committed:     # an engine may follow
+            rpc.knock(self._lease.job_id)
+            self._knocks = False
         self._told = (self.received, time.monotonic())
 
     def sync(self) -> None:

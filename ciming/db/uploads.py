@@ -6,6 +6,7 @@ A lease ends LEASE_MS after its last commit; the generation fences a writer that
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import orm
@@ -190,6 +191,26 @@ def state(image: models.Image) -> State:
         if image.size is None:
             check_open(image.id, job, upload)
         return State(image.size or 0, image.size, None)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far an upload is, for who follows it; `error` where it was given up."""
+
+    generation: int
+    offset: int
+    complete: bool
+    error: dict[str, Any] | None
+
+
+def progress(job_id: str) -> Progress:
+    """How far the upload of a Job is."""
+    upload, job = models.Upload, models.Job
+    query = sa.select(upload.generation, upload.offset, upload.complete, job.stage, job.error)
+    with db.reader() as session:
+        row = session.execute(query.join(job, job.id == upload.job_id).where(job.id == job_id)).one()
+    error = row.error if row.stage == "failed" else None
+    return Progress(row.generation, row.offset, row.complete, error)
 
 
 def commit(lease: Lease, offset: int, expires_at: int, room: Room) -> int:

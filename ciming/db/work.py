@@ -40,6 +40,7 @@ class Claim:
     job_id: str
     owner: str
     generation: int
+    takes_long: bool = False
 
 
 @dataclass(frozen=True)
@@ -49,23 +50,46 @@ class Candidate:
     job_id: str
     owner: str | None
     generation: int
+    takes_long: bool = False
+    """Its image is large, or still on its way in."""
 
 
-def candidates(marker: str, lock_marker: str) -> Sequence[Candidate]:
-    """Unfinished Jobs whose bytes are here, oldest first: free ones, and those of owners we can judge."""
-    job = models.Job
+def candidates(marker: str, lock_marker: str, large: int | None = None) -> Sequence[Candidate]:
+    """Unfinished Jobs whose bytes are here, oldest first: free ones, and those of owners we can judge.
+
+    Bytes that are on their way at this moment are followed, by one engine and once.
+
+    :param large: bytes from which on an image takes long
+    """
+    job, upload, image = models.Job, models.Upload, models.Image
+    comes = sa.and_(
+        sa.or_(job.generation == 0, job.owner.is_not(None)),
+        upload.offset > 0,
+        upload.size.is_not(None),
+        upload.leased_until > models.now(),
+    )
     query = (
-        sa.select(job.id, job.owner, job.generation)
+        sa.select(job.id, job.owner, job.generation, job.stage, image.size)
+        .join(image, image.id == job.image_id)
+        .outerjoin(upload, upload.job_id == job.id)
         .where(
             job.finished_at.is_(None),
-            job.stage != "uploading",
+            sa.or_(job.stage != "uploading", comes),
             job.marker == marker,
             sa.or_(job.owner.is_(None), job.lock_marker == lock_marker),
         )
         .order_by(job.created_at)
     )
     with db.reader() as session:
-        return [Candidate(*row) for row in session.execute(query)]
+        return [
+            Candidate(
+                row.id,
+                row.owner,
+                row.generation,
+                row.stage == "uploading" or bool(large and (row.size or 0) >= large),
+            )
+            for row in session.execute(query)
+        ]
 
 
 def claim(candidate: Candidate, owner: str, lock_marker: str) -> Claim | None:
@@ -92,7 +116,7 @@ def claim(candidate: Candidate, owner: str, lock_marker: str) -> Claim | None:
         if not db.changed_one(taken):
             return None
         api.refresh(session, session.get_one(models.Job, candidate.job_id))
-    return Claim(candidate.job_id, owner, generation)
+    return Claim(candidate.job_id, owner, generation, candidate.takes_long)
 
 
 def fence(connection: sa.Connection | orm.Session, held: Claim) -> None:
@@ -140,6 +164,14 @@ def release(held: Claim) -> None:
         job.owner = None
 
 
+def stop_following(held: Claim) -> None:
+    """The bytes do not come any more: nothing is done until all are there."""
+    with fenced(held) as (_session, job):
+        for target in job.targets:
+            if target.status not in status.TARGET_ENDS:
+                target.status, target.step, target.bytes_done = "waiting", "receive", 0
+
+
 def staged(held: Claim, *, disk_format: str, virtual_size: int, digests: dict[str, str]) -> None:
     """The bytes are here, whole, inspected and hashed."""
     with fenced(held) as (session, job):
@@ -153,24 +185,18 @@ def staged(held: Claim, *, disk_format: str, virtual_size: int, digests: dict[st
 
 
 def update_stage(held: Claim, *, step: str | None, error: dict[str, Any] | None) -> None:
-    """Write the stage flow's step into all Targets, its error into the Job."""
+    """Write the stage flow's step into the Targets that wait for it, its error into the Job."""
     with fenced(held) as (_session, job):
         job.error = error
         for target in job.targets:
-            target.step = step or target.step
+            if step and target.status == "waiting":
+                target.step = step
 
 
 def end_stage(held: Claim) -> None:
-    """The stage flow failed: the Job and all its Targets end with the Job's error."""
+    """The stage flow failed, by the Job's error; its Targets end with that when they are withdrawn."""
     with fenced(held) as (_session, job):
-        _fail_stage(job, job.error or INTERNAL)
-
-
-def _fail_stage(job: models.Job, error: dict[str, Any]) -> None:
-    job.stage = "failed"
-    job.error = error
-    for target in job.targets:
-        target.status, target.error = "error", error
+        job.stage, job.error = "failed", job.error or INTERNAL
 
 
 def update_target(held: Claim, target_id: str, **values: Any) -> None:
@@ -184,10 +210,13 @@ def update_target(held: Claim, target_id: str, **values: Any) -> None:
 
 
 def end_target(held: Claim, target_id: str) -> None:
-    """The Target's flow failed: the Target ends with its last error."""
-    with fenced(held) as (session, _job):
+    """The Target's flow failed: the Target ends with its last error, or as cancelled."""
+    with fenced(held) as (session, job):
         target = session.get_one(models.Target, target_id)
-        target.status, target.error = "error", target.error or INTERNAL
+        if job.wanted == "cancel" and not target.error:
+            target.status = "cancelled"
+        else:
+            target.status, target.error = "error", target.error or job.error or INTERNAL
 
 
 def progress(held: Claim, target_id: str, bytes_done: int) -> None:
@@ -200,17 +229,22 @@ def progress(held: Claim, target_id: str, bytes_done: int) -> None:
         )
 
 
-def check(held: Claim) -> None:
-    """:raises ClaimLost: the Job is not ours any more"""
+def check(held: Claim) -> str:
+    """What is wanted of the Job: run, cancel.
+
+    :raises ClaimLost: the Job is not ours any more
+    """
     with interrupting(), db.writer() as session:
         fence(session, held)
+        wanted = session.scalar(sa.select(models.Job.wanted).where(models.Job.id == held.job_id))
+    return str(wanted)
 
 
 def give_up(held: Claim) -> None:
     """Something unexpected ended the run: so end all that has not ended."""
     with fenced(held) as (_session, job):
-        if job.stage == "staging":
-            _fail_stage(job, INTERNAL)
+        if job.stage != "staged":
+            job.stage, job.error = "failed", job.error or INTERNAL
         for target in job.targets:
             if target.status not in status.TARGET_ENDS:
                 target.status, target.error = "error", target.error or INTERNAL
@@ -313,7 +347,7 @@ def expire_uploads(marker: str) -> Sequence[str]:
             close = sa.update(upload).where(upload.job_id == row.id, *overdue)
             if not db.changed_one(session.execute(close.values(complete=True))):
                 continue        # it goes on after all
-            _fail_stage(row, uploads.EXPIRED)
+            row.stage, row.error = "failed", uploads.EXPIRED
             api.refresh(session, row)
             expired.append(row.id)
     return expired

@@ -68,6 +68,15 @@ class Inspector:
         if self._disk_format in FILE_IS_DISK:
             self._judge_size(self._size)
 
+    @property
+    def settled(self) -> str | None:
+        """The disk_format, once the beginning has told all that it can.
+
+        A fixed VHD still looks raw then: only its end says what it is.
+        """
+        doubtful = self._hungry or (self._declared == "vhd" and self._disk_format == "raw")
+        return None if doubtful else self._disk_format
+
     def finish(self) -> Inspection:
         """Settle what only the end of the stream tells.
 

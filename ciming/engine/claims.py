@@ -7,7 +7,7 @@ owner's lock can be taken belongs to a dead engine and is claimed again.
 
 import urllib.parse
 import uuid
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 from oslo_log import log
@@ -57,12 +57,18 @@ class Liveness:
         return True
 
 
-def take(liveness: Liveness, marker: str, running: Collection[str]) -> Iterator[work.Claim]:
+def take(
+    liveness: Liveness,
+    marker: str,
+    running: Collection[str],
+    may_take: Callable[[work.Candidate], bool] = lambda _candidate: True,
+    large: int | None = None,
+) -> Iterator[work.Claim]:
     """Claim, one by one, Jobs that nobody alive runs: not we, where they are not in `running`."""
     judged = {liveness.name: True}
-    for candidate in work.candidates(marker, liveness.marker):
+    for candidate in work.candidates(marker, liveness.marker, large):
         owner = candidate.owner
-        if candidate.job_id in running:
+        if candidate.job_id in running or not may_take(candidate):
             continue
         if owner is not None:
             if owner not in judged:

@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""All TaskFlow wiring: a claimed Job's stage flow, then one publish flow per Target, then its end.
+"""All TaskFlow wiring: a claimed Job's stage flow, a publish flow per Target beside it, then its end.
 
-All flows of a Job are in one LogBook, whose id is the Job's. Stage flows have threads of their own, so
-that publishers can not starve the stage they wait for.
+All flows of a Job are in one LogBook, whose id is the Job's. Each flow has a thread of its own, which costs
+little while it waits; what is limited is how many of them work at a time.
 """
 
+import contextlib
 import threading
 import uuid
 from collections.abc import Callable, Sequence
 from concurrent import futures
-from pathlib import Path
 from typing import Any
 
 from oslo_config import cfg
@@ -18,48 +18,61 @@ from taskflow import engines, states
 from taskflow import exceptions as tf_exceptions
 from taskflow.persistence import models as tf_models
 
-from ciming import context, exceptions, staging, trusts
-from ciming.db import models, status, work
-from ciming.engine import persistence, tools
+from ciming import context, exceptions, growing, staging, trusts
+from ciming.db import models, status, uploads, work
+from ciming.engine import persistence, slots, sources, tools, watch
 from ciming.flows import publish, stage
 
 LOG = log.getLogger(__name__)
 STAGE = "stage"
 ENDS = (states.SUCCESS, states.REVERTED, states.FAILURE)
-NOT_TO_BE_RETRIED = ("image.", "upload.")       # codes of Jobs whose bytes are of no use
 
 
 class Runner:
-    """Runs claimed Jobs; `running` holds their ids."""
+    """Runs claimed Jobs; `running` holds them by their ids."""
 
     def __init__(self, area: staging.StagingArea, stopping: threading.Event) -> None:
         options = cfg.CONF.engine
-        self.running: set[str] = set()
+        self.running: dict[str, work.Claim] = {}
         self._area = area
         self._stopping = stopping
         self._max_jobs = int(options.max_jobs)
         self._jobs = futures.ThreadPoolExecutor(options.max_jobs, "job")
-        self._stages = futures.ThreadPoolExecutor(options.stage_threads, "stage")
-        self._publishers = futures.ThreadPoolExecutor(options.publish_threads, "publish")
+        self._stages = slots.Slots(slots.Limits(options.max_stages))
+        self._transfers = slots.Slots(
+            slots.Limits(
+                options.max_transfers,
+                options.max_transfers_per_cloud,
+                options.max_transfers_per_project,
+            )
+        )
 
-    @property
-    def full(self) -> bool:
-        return len(self.running) >= self._max_jobs
+    def may_take(self, candidate: work.Candidate) -> bool:
+        """Is there room for this Job? Large ones, and uploads that still come, leave some to others."""
+        taken = len(self.running)
+        if taken >= self._max_jobs:
+            return False
+        if candidate.takes_long:
+            long = sum(claim.takes_long for claim in list(self.running.values()))
+            return long < max(1, int(self._max_jobs * slots.LARGE_SHARE))
+        return True
 
     def start(self, claim: work.Claim) -> None:
-        self.running.add(claim.job_id)
+        self.running[claim.job_id] = claim
         self._jobs.submit(self._run, claim)
 
     def stop(self) -> None:
         """Wait until all threads have seen that the engine stops."""
-        for pool in (self._jobs, self._stages, self._publishers):
-            pool.shutdown()
+        self._jobs.shutdown()
 
     def _run(self, claim: work.Claim) -> None:
         """One Job, from where it is to its end. If interrupted it goes on later, here or elsewhere."""
         try:
             self._stage_and_publish(claim)
             self._end(claim)
+        except sources.Stalls as reason:
+            LOG.info("Job %s: %s", claim.job_id, reason)
+            self._hand_back(claim, work.stop_following)
         except exceptions.Interrupted as reason:
             LOG.info("Job %s: interrupted: %s", claim.job_id, reason)
             self._hand_back(claim)
@@ -68,15 +81,28 @@ class Runner:
             self._stopping.wait(cfg.CONF.engine.max_retry_delay)
             self._hand_back(claim, self._give_up)
         finally:
-            self.running.discard(claim.job_id)
+            self.running.pop(claim.job_id, None)
 
     def _give_up(self, claim: work.Claim) -> None:
         """End what has not ended, and leave nothing of it in the clouds."""
         job = work.load(claim)
         for target in job.targets:
             if target.attempts and target.status not in status.TARGET_ENDS:
-                tools.TargetTools(claim, job, self._stopping, target).withdraw()
+                kit = self._tools(claim, job, target, watch.Watch(claim, self._stopping))
+                kit.withdraw()
         work.give_up(claim)
+
+    def _tools(
+        self,
+        claim: work.Claim,
+        job: models.Job,
+        target: models.Target,
+        watching: watch.Watch,
+        staged: growing.GrowingFile | None = None,
+    ) -> tools.TargetTools:
+        large = (job.image.size or 0) >= cfg.CONF.engine.large_image
+        slot = self._transfers.slot(cloud=target.cloud_key, project=job.project_id, large=large)
+        return tools.TargetTools(job, watching, staged or growing.GrowingFile(), claim, target, slot)
 
     @staticmethod
     def _hand_back(claim: work.Claim, before: Callable[[work.Claim], None] | None = None) -> None:
@@ -88,60 +114,89 @@ class Runner:
             LOG.info("Job %s: not handed back: %s", claim.job_id, reason)
 
     def _stage_and_publish(self, claim: work.Claim) -> None:
+        """Bring the bytes in, and to each Target as soon as that can be."""
         job = work.load(claim)
         _log_for(job)
+        watching = watch.Watch(claim, self._stopping)
         flows = Flows(claim, [STAGE, *(target.id for target in job.targets)])
-        if job.stage == "staging":
-            self._stages.submit(self._stage, flows, job).result()
-            job = work.load(claim)
-        if job.stage == "staged":
-            todo = [target for target in job.targets if target.status not in status.TARGET_ENDS]
-            parts = [self._publishers.submit(self._publish, flows, job, target) for target in todo]
-            futures.wait(parts)
+        todo = [target for target in job.targets if target.status not in status.TARGET_ENDS]
+        with (
+            contextlib.closing(growing.GrowingFile()) as staged,
+            futures.ThreadPoolExecutor(max(1, len(todo)), "publish") as pool,
+        ):
+            parts = [
+                pool.submit(self._publish, flows, job, self._tools(claim, job, target, watching, staged))
+                for target in todo
+            ]
+            try:
+                self._stage(flows, job, watching, staged)
+            except BaseException as reason:
+                staged.fail(reason)     # or those who follow would wait for ever
+                raise
             for part in parts:
                 part.result()
 
-    def _stage(self, flows: "Flows", job: models.Job) -> None:
-        _log_for(job)
-        source = staging.UploadSource(self._uploaded(job))
-        kit = tools.StageTools(flows.claim, job, self._stopping, source)
-        if flows.run(STAGE, stage.flow, tools=kit) != states.SUCCESS:
-            work.end_stage(flows.claim)
+    def _stage(
+        self, flows: "Flows", job: models.Job, watching: watch.Watch, staged: growing.GrowingFile
+    ) -> None:
+        """Have the file whole and looked at, or failed."""
+        claim = flows.claim
+        if job.stage == "staged":
+            staged.finish(self._staged(job))
+            return
+        if job.stage != "failed":
+            large = (job.image.size or 0) >= cfg.CONF.engine.large_image
+            source = sources.Upload(self._area, claim, cfg.CONF.engine.max_stall)
+            slot = self._stages.slot(large=large)
+            kit = tools.StageTools(job, watching, staged, claim, source, slot)
+            if flows.run(STAGE, stage.flow, tools=kit) == states.SUCCESS:
+                if not staged.whole:        # a former run had done it, and did not come to say so
+                    staged.finish(self._staged(work.load(claim)))
+                return
+            if work.load(claim).wanted != "cancel":
+                work.end_stage(claim)
+            job = work.load(claim)
+        if job.wanted == "cancel":
+            staged.fail(exceptions.Cancelled("The Job was cancelled."))
+        else:
+            staged.fail(tools.error_of(job.error or work.INTERNAL))
 
-    def _publish(self, flows: "Flows", job: models.Job, target: models.Target) -> None:
-        _log_for(job)
+    def _staged(self, job: models.Job) -> staging.StagedFile:
+        """What the stage flow of a Job left."""
         image = job.image
-        staged = staging.StagedFile(
-            path=str(self._uploaded(job)),
+        generation = job.upload.generation if job.upload else 0
+        return staging.StagedFile(
+            path=str(self._area.upload_path(job.id, generation)),
             disk_format=str(image.disk_format),
             size=int(image.size or 0),
             virtual_size=int(image.virtual_size or 0),
             digests={name: digest for name, digest in image.digests.items() if digest},
         )
-        kit = tools.TargetTools(flows.claim, job, self._stopping, target)
-        end = flows.run(target.id, publish.flow, tools=kit, staged=staged)
+
+    def _publish(self, flows: "Flows", job: models.Job, kit: tools.TargetTools) -> None:
+        """Bring the image to one Cloud, or undo what was begun there."""
+        _log_for(job)
+        end = flows.run(kit.key, publish.flow, tools=kit, staged=kit.staged)
         if end == states.SUCCESS:
             return
         if end != states.REVERTED:      # TaskFlow itself failed, so nothing was undone
             kit.withdraw()
-        work.end_target(flows.claim, target.id)
-
-    def _uploaded(self, job: models.Job) -> Path:
-        generation = job.upload.generation if job.upload else 0
-        return self._area.upload_path(job.id, generation)
+        work.end_target(flows.claim, kit.key)
 
     def _end(self, claim: work.Claim) -> None:
         """Clean up, then end the Job: who sees it ended finds nothing left over."""
         work.check(claim)
         job = work.load(claim)
-        if job.stage == "failed":
+        if job.wanted == "cancel":
+            purge = True
+        elif job.stage == "failed":
             code = str((job.error or work.INTERNAL)["code"])
-            purge = code.startswith(NOT_TO_BE_RETRIED)
+            purge = code.startswith(uploads.OF_NO_USE)
         else:
             purge = all(target.status == "success" for target in job.targets)
         if purge:
             self._area.remove(job.id)
-            persistence.forget(job.id, claim)
+        persistence.forget(job.id, claim)
         if job.trust_id and trusts.delete(job.trust_id):
             work.trust_deleted(job.id, job.trust_id)
         LOG.info("Job %s: ended: %s", job.id, work.finish(claim, purge=purge))

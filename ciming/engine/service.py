@@ -74,12 +74,10 @@ class Engine:
             self._stopping.wait(cfg.CONF.engine.housekeeping_interval)
 
     def _look(self) -> None:
-        if self._runner.full:
-            return
-        for claim in claims.take(self._liveness, self._area.marker, self._runner.running):
-            self._runner.start(claim)
-            if self._runner.full:
-                return
+        runs = self._runner
+        large = cfg.CONF.engine.large_image
+        for claim in claims.take(self._liveness, self._area.marker, runs.running, runs.may_take, large):
+            runs.start(claim)
 
 
 def keep_house(area: staging.StagingArea, stopping: threading.Event) -> bool:

@@ -8,22 +8,22 @@ import abc
 import contextlib
 import functools
 import random
-import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
 from oslo_config import cfg
 from oslo_log import log
 
-from ciming import credentials, exceptions, staging
+from ciming import credentials, exceptions, growing, staging
 from ciming.db import models, work
+from ciming.engine import slots, sources
+from ciming.engine import watch as watch_
 from ciming.providers import base
 
 LOG = log.getLogger(__name__)
 Result = TypeVar("Result")
 PROGRESS_SECONDS = 0.5
-ASK_SECONDS = 2.0
 LONGEST = 2000      # characters of a cloud's own words
 
 
@@ -36,28 +36,47 @@ def fault(error: exceptions.CimingError) -> dict[str, Any]:
     }
 
 
+def error_of(fault: dict[str, Any]) -> exceptions.CimingError:
+    """The error that became a fault."""
+    return exceptions.ProviderError(
+        fault["message"], code=fault["code"], cloud_request_id=fault.get("cloud_request_id")
+    )
+
+
 class Tools(abc.ABC):
     """Common to all flows of a Job."""
 
-    def __init__(self, claim: work.Claim, job: models.Job, stopping: threading.Event) -> None:
-        self.claim = claim
+    def __init__(self, job: models.Job, watch: watch_.Watch, staged: growing.GrowingFile) -> None:
         self.job = job
-        self._stopping = stopping
+        self._watch = watch
+        self.staged = staged
         self._fault: dict[str, Any] | None = None
 
     def alive(self) -> None:
-        """:raises Interrupted: the engine stops: leave everything as it is, the Job goes on elsewhere"""
-        if self._stopping.is_set():
-            raise exceptions.Interrupted("The engine stops.")
+        """Asked between two parts of whatever takes long.
+
+        :raises Interrupted: leave everything as it is, the Job goes on elsewhere
+        :raises Cancelled: its user does not want it any more
+        """
+        self._watch.ask()
+        if self._watch.cancelled:
+            raise exceptions.Cancelled("The Job was cancelled.")
 
     def attempt(self, step: str, call: Callable[[], Result]) -> Result:
         """Do a step, again and again while its errors are passing ones; each is seen in the Job.
 
         :raises CimingError: for good
         """
-        LOG.debug("Job %s: %s", self.job.id, step)
-        self._write(step=step, status="running")
-        result = self._until_final(step, call, self._tell)
+        try:
+            self.alive()
+            LOG.debug("Job %s: %s", self.job.id, step)
+            self._write(step=step, status="running")
+            result = self._until_final(step, call, self._tell, self.alive)
+        except exceptions.Cancelled:
+            if self._fault:
+                self._fault = None
+                self._write(error=None)
+            raise
         if self._fault:
             self._fault = None
             self._write(error=None)
@@ -66,19 +85,26 @@ class Tools(abc.ABC):
     def undo(self, call: Callable[[], None]) -> None:
         """Do the opposite of a step; the error that led here stays the one that is shown."""
         self._write(step="withdraw")
-        self._until_final("withdraw", call, self._tell_leftover)
+        self._until_final("withdraw", call, self._tell_leftover, self._watch.ask)
 
     def _until_final(
         self,
         step: str,
         call: Callable[[], Result],
         tell: Callable[[exceptions.CimingError, bool], None],
+        alive: Callable[[], None],
     ) -> Result:
         failures = 0
         while True:
             try:
-                self.alive()
+                alive()
                 return call()
+            except (growing.Stalled, sources.Replaced) as reason:      # no fault of anybody
+                LOG.info("Job %s: %s starts again: %s", self.job.id, step, reason)
+                self._start_again()
+                continue
+            except exceptions.Cancelled:
+                raise
             except exceptions.CimingError as error:
                 failure = error
             except Exception:       # its text may hold anything: for the log only
@@ -90,7 +116,10 @@ class Tools(abc.ABC):
             tell(failure, final)
             if final:
                 raise failure from None
-            self._pause(failures)
+            self._pause(failures, alive)
+
+    def _start_again(self) -> None:  # noqa: B027  # most have nothing to wait for
+        """What was taken so far is void."""
 
     def _tell(self, error: exceptions.CimingError, final: bool) -> None:
         self._fault = fault(error)
@@ -112,10 +141,13 @@ class Tools(abc.ABC):
         passing = isinstance(error, exceptions.TransientProviderError | exceptions.Unavailable)
         return passing and failures < int(cfg.CONF.engine.max_attempts)
 
-    def _pause(self, failures: int) -> None:
+    def _pause(self, failures: int, alive: Callable[[], None]) -> None:
         options = cfg.CONF.engine
         delay = min(options.retry_delay * 2 ** (failures - 1), options.max_retry_delay)
-        self._stopping.wait(delay * random.uniform(0.5, 1.0))  # noqa: S311  # jitter, no secret
+        until = time.monotonic() + delay * random.uniform(0.5, 1.0)  # noqa: S311  # jitter, no secret
+        while (left := until - time.monotonic()) > 0:
+            self._watch.pause(min(left, watch_.ASK_SECONDS))
+            alive()
 
     @abc.abstractmethod
     def _write(self, **values: Any) -> None:
@@ -127,15 +159,57 @@ class StageTools(Tools):
 
     def __init__(
         self,
-        claim: work.Claim,
         job: models.Job,
-        stopping: threading.Event,
-        source: staging.Source,
+        watch: watch_.Watch,
+        staged: growing.GrowingFile,
+        claim: work.Claim,
+        source: sources.Upload,
+        slot: slots.Slot,
     ) -> None:
-        super().__init__(claim, job, stopping)
-        self.source = source
+        super().__init__(job, watch, staged)
         self.declared_format: str | None = (job.spec or {}).get("disk_format")
         self.max_virtual_size: int = cfg.CONF.staging.max_virtual_size
+        self._claim = claim
+        self._source = source
+        self._slot = slot
+        self._there = 0
+
+    def blocks(self) -> Iterator[bytes]:
+        """All bytes of the source, in order, as they become available."""
+        self._there = 0
+        for block in self._source.blocks(self.staged, self._waiting):
+            self._slot.take(self.alive)
+            self.alive()
+            yield block
+        self._slot.free()
+
+    def _waiting(self) -> None:
+        """Who waits for bytes leaves the processor to those that have some."""
+        self._slot.free()
+        self.alive()
+
+    @contextlib.contextmanager
+    def working(self) -> Iterator[None]:
+        """One of few that look at whole files at a time."""
+        self._slot.take(self.alive)
+        try:
+            yield
+        finally:
+            self._slot.free()
+
+    def looked_at(self, count: int, disk_format: str | None) -> None:
+        """So many more bytes are fine, and may be sent on to Clouds where the format is known."""
+        self._there += count
+        size = self.job.upload.size if self.job.upload else None
+        known = None
+        if disk_format and size is not None:
+            known = staging.StagedFile("", disk_format, size, 0, {})
+        self.staged.advance(self._there, known)
+
+    def received(self, disk_format: str, virtual_size: int, digests: dict[str, str]) -> staging.StagedFile:
+        """What came, from first byte to last."""
+        path = str(self._source.path)
+        return staging.StagedFile(path, disk_format, self._there, virtual_size, digests)
 
     def check_promises(self, staged: staging.StagedFile) -> None:
         """Are these the bytes that were received, and that the caller has the checksum of?
@@ -143,9 +217,10 @@ class StageTools(Tools):
         :raises CimingError: the staging area lost some of them
         :raises ImageRejected: they are others
         """
-        if staged.size != self.job.image.size:
+        size = work.load(self._claim).image.size
+        if staged.size != size:
             raise exceptions.CimingError(
-                f"{self.job.image.size} bytes were received, but the staging area holds {staged.size}.",
+                f"{size} bytes were received, but the staging area holds {staged.size}.",
                 code="staging.damaged",
             )
         algorithm, _, promised = (self.job.spec or {}).get("checksum", "").partition(":")
@@ -156,16 +231,18 @@ class StageTools(Tools):
                 code="image.checksum_mismatch",
             )
 
-    def staged(self, staged: staging.StagedFile) -> None:
+    def finish(self, staged: staging.StagedFile) -> None:
+        """The stage flow has passed it."""
         work.staged(
-            self.claim,
+            self._claim,
             disk_format=staged.disk_format,
             virtual_size=staged.virtual_size,
             digests={name: staged.digests[name] for name in ("sha256", "sha512")},
         )
+        self.staged.finish(staged)
 
     def _write(self, **values: Any) -> None:
-        work.update_stage(self.claim, step=values.get("step"), error=values.get("error"))
+        work.update_stage(self._claim, step=values.get("step"), error=values.get("error"))
 
 
 class TargetTools(Tools):
@@ -173,17 +250,20 @@ class TargetTools(Tools):
 
     def __init__(
         self,
-        claim: work.Claim,
         job: models.Job,
-        stopping: threading.Event,
+        watch: watch_.Watch,
+        staged: growing.GrowingFile,
+        claim: work.Claim,
         target: models.Target,
+        slot: slots.Slot,
     ) -> None:
-        super().__init__(claim, job, stopping)
+        super().__init__(job, watch, staged)
         self.key = target.id
         self.checkpoint: Mapping[str, Any] | None = target.checkpoint
+        self._claim = claim
         self._target = target
+        self._slot = slot
         self._told = time.monotonic()
-        self._asked = 0.0
         self._fault = target.error
         spec = job.spec or {}
         self.spec = base.ImageSpec(
@@ -203,11 +283,65 @@ class TargetTools(Tools):
         return base.load(self._target.provider)(place, credential)
 
     def alive(self) -> None:
-        """Also asks, at a bounded rate, whether the Job is still ours."""
+        """:raises CimingError: the stage flow failed"""
         super().alive()
-        if time.monotonic() - self._asked >= ASK_SECONDS:
-            self._asked = time.monotonic()
-            work.check(self.claim)
+        self.staged.check()
+
+    def await_known(self) -> None:
+        """Wait until enough of the image is known to begin; most providers need it whole."""
+        follows = False
+        with contextlib.suppress(exceptions.ProviderError):     # the first attempt will say so
+            follows = base.load(self._target.provider).follows
+        if follows:
+            self.staged.await_known(self.alive)
+        else:
+            self.await_whole()
+
+    def await_whole(self) -> None:
+        """Wait until the stage flow has passed the image."""
+        self.staged.await_whole(self.alive)
+
+    def _start_again(self) -> None:
+        self.await_whole()
+
+    def upload(self) -> str:
+        """Have the provider bring the bytes to its cloud; the id of what holds them."""
+        try:
+            if self.staged.whole:
+                self._slot.take(self.alive)
+            return self.provider.upload(self.staged, self.spec, self.key, self)
+        finally:
+            self._slot.free()
+
+    def blocks(self, staged: staging.Staged) -> Iterator[bytes]:
+        """See Transfer. A slot is held only while there are bytes to be sent.
+
+        :raises Stalled: begin again when all bytes are there
+        """
+        assert staged is self.staged
+        epoch, position = self.staged.epoch, 0
+        while position < self.staged.size:
+            self.alive()
+            block = self.staged.read(position, epoch)
+            if not block:
+                self._slot.free()
+                self.staged.await_next(position, epoch, self.alive, cfg.CONF.engine.max_stall)
+                continue
+            self._slot.take(self._impatiently())
+            self.progress(position)
+            yield block
+            position += len(block)
+
+    def _impatiently(self) -> Callable[[], None]:
+        """An alive() for who waits with an open request."""
+        until = time.monotonic() + cfg.CONF.engine.max_stall
+
+        def alive() -> None:
+            self.alive()
+            if time.monotonic() > until:
+                raise growing.Stalled("others transfer")
+
+        return alive
 
     def withdraw(self) -> None:
         """Remove what this Target made in its cloud; what can not be removed is said in its error."""
@@ -218,7 +352,7 @@ class TargetTools(Tools):
         return f" ({', '.join(map(str, self.checkpoint.values()))})" if self.checkpoint else ""
 
     def save_checkpoint(self, checkpoint: Mapping[str, Any]) -> None:
-        work.update_target(self.claim, self.key, checkpoint=dict(checkpoint))
+        work.update_target(self._claim, self.key, checkpoint=dict(checkpoint))
         self.checkpoint = checkpoint
 
     def progress(self, bytes_done: int) -> None:
@@ -227,10 +361,10 @@ class TargetTools(Tools):
         if not whole and time.monotonic() - self._told < PROGRESS_SECONDS:
             return
         self._told = time.monotonic()
-        work.progress(self.claim, self.key, bytes_done)
+        work.progress(self._claim, self.key, bytes_done)
 
     def link(self, image_ref: str, proof: str) -> None:
-        work.add_link(self.claim, self.key, image_ref, proof)
+        work.add_link(self._claim, self.key, image_ref, proof)
 
     def _write(self, **values: Any) -> None:
-        work.update_target(self.claim, self.key, **values)
+        work.update_target(self._claim, self.key, **values)

@@ -27,20 +27,12 @@ class Receive(task.Task):  # type: ignore[misc]  # TaskFlow is untyped
     def _receive(tools: Any) -> staging.StagedFile:
         inspector = disk_image.Inspector(tools.declared_format, tools.max_virtual_size)
         hasher = staging.Hasher("sha512", "sha256")
-        size = 0
-        for block in tools.source.blocks():
-            tools.alive()
+        for block in tools.blocks():
             inspector.feed(block)
             hasher.update(block)
-            size += len(block)
+            tools.looked_at(len(block), inspector.settled)
         found = inspector.finish()
-        return staging.StagedFile(
-            path=str(tools.source.path),
-            disk_format=found.disk_format,
-            size=size,
-            virtual_size=found.virtual_size,
-            digests=hasher.digests(),
-        )
+        return tools.received(found.disk_format, found.virtual_size, hasher.digests())  # type: ignore[no-any-return]
 
 
 class Inspect(task.Task):  # type: ignore[misc]
@@ -52,16 +44,18 @@ class Inspect(task.Task):  # type: ignore[misc]
     @staticmethod
     def _inspect(tools: Any, staged: staging.StagedFile) -> None:
         tools.check_promises(staged)
-        disk_image.check_structure(
-            Path(staged.path), disk_image.Inspection(staged.disk_format, staged.virtual_size)
-        )
-        tools.staged(staged)
+        with tools.working():
+            disk_image.check_structure(
+                Path(staged.path), disk_image.Inspection(staged.disk_format, staged.virtual_size)
+            )
+        tools.finish(staged)
 
 
 class Check(task.Task):  # type: ignore[misc]
     """Fail before any byte moves what would fail after."""
 
-    def execute(self, tools: Any, staged: staging.StagedFile) -> None:
+    def execute(self, tools: Any, staged: staging.Staged) -> None:
+        tools.await_known()
         tools.attempt("check", lambda: tools.provider.check(staged))
 
 
@@ -70,10 +64,8 @@ class Upload(task.Task):  # type: ignore[misc]
 
     default_provides = "blob"
 
-    def execute(self, tools: Any, staged: staging.StagedFile) -> str:
-        return str(
-            tools.attempt("upload", lambda: tools.provider.upload(staged, tools.spec, tools.key, tools))
-        )
+    def execute(self, tools: Any) -> str:
+        return str(tools.attempt("upload", tools.upload))
 
     def revert(self, tools: Any, **_kwargs: Any) -> None:
         tools.withdraw()
@@ -95,7 +87,8 @@ class Verify(task.Task):  # type: ignore[misc]
 
     default_provides = "proof"
 
-    def execute(self, tools: Any, image_ref: str, staged: staging.StagedFile) -> str:
+    def execute(self, tools: Any, image_ref: str, staged: staging.Staged) -> str:
+        tools.await_whole()     # it was, when the last byte was sent; after a crash it is looked at again
         return str(tools.attempt("verify", lambda: tools.provider.verify(image_ref, staged)))
 
 

@@ -43,6 +43,12 @@ class Transfer(Protocol):
     def progress(self, bytes_done: int) -> None:
         """So many bytes of the whole have arrived."""
 
+    def blocks(self, staged: staging.Staged) -> Iterator[bytes]:
+        """All bytes of a staged file in order, waiting for those that are still to come.
+
+        Asks alive() before each block, and reports progress.
+        """
+
     def alive(self) -> None:
         """Ask between parts and before each mutation.
 
@@ -59,18 +65,20 @@ class Provider(abc.ABC):
 
     formats: ClassVar[tuple[str, ...]]
     """Disk formats that this kind of cloud takes, best first."""
+    follows: ClassVar[bool] = False
+    """Does upload() take the bytes by Transfer.blocks(), so that they may still be on their way?"""
 
     @abc.abstractmethod
     def __init__(self, place: Mapping[str, Any], credential: Any) -> None:
         """:param place: where the cloud is: region, endpoint, … as the provider's config has it"""
 
     @abc.abstractmethod
-    def check(self, staged: staging.StagedFile) -> None:
+    def check(self, staged: staging.Staged) -> None:
         """Fail now what would fail after hours of work: reachable, logged in, format taken."""
 
     @abc.abstractmethod
     def upload(
-        self, staged: staging.StagedFile, spec: ImageSpec, key: str, transfer: Transfer
+        self, staged: staging.Staged, spec: ImageSpec, key: str, transfer: Transfer
     ) -> str:
         """Bring the bytes there; the id of what holds them."""
 
@@ -79,7 +87,7 @@ class Provider(abc.ABC):
         """Make them an image that can be used; its ref."""
 
     @abc.abstractmethod
-    def verify(self, image_ref: str, staged: staging.StagedFile) -> Proof:
+    def verify(self, image_ref: str, staged: staging.Staged) -> Proof:
         """Prove that the image is what was staged.
 
         :raises ProviderError: it is not

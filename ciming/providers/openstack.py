@@ -22,7 +22,10 @@ from ciming.providers import base
 
 # 410: of two uploads at once, Glance lets one lose so.
 TRANSIENT = frozenset((408, 409, 410, 429, 500, 502, 503, 504))
-SAVING_PATIENCE = 300   # seconds; an upload that was cut is `queued` again after about 4
+# An upload that was cut is `queued` again after about 4 seconds, one that had all its bytes is `active` as
+# soon as the store has them.
+SAVING_PATIENCE = 30    # seconds,
+SAVING_RATE = 20_000_000    # and one more for so many bytes
 OCTETS = "application/octet-stream"
 
 
@@ -30,13 +33,14 @@ class OpenStack(base.Provider):
     """A Glance, as the user whose session is given. Place: `region`, `interface`."""
 
     formats = ("qcow2", "raw", "vmdk", "vhd", "vhdx", "vdi", "iso")
+    follows = True
 
     def __init__(self, place: Mapping[str, Any], credential: ks_session.Session) -> None:
         self._session = credential
         self._region = str(place["region"])
         self._interface = str(place.get("interface", "public"))
 
-    def check(self, staged: staging.StagedFile) -> None:
+    def check(self, staged: staging.Staged) -> None:
         schema = self._ask("GET", "/schemas/image", needs="properties")
         taken = schema["properties"].get("disk_format", {}).get("enum") or self.formats
         if staged.disk_format not in taken:
@@ -47,11 +51,12 @@ class OpenStack(base.Provider):
             )
 
     def upload(
-        self, staged: staging.StagedFile, spec: base.ImageSpec, key: str, transfer: base.Transfer
+        self, staged: staging.Staged, spec: base.ImageSpec, key: str, transfer: base.Transfer
     ) -> str:
         transfer.alive()
-        image = self._settled(self._find(key) or self._create(staged, spec, key), transfer)
-        if image is None:       # its upload hangs for ever: only deleting helps, and burns the UUID
+        image = self._settled(self._find(key) or self._create(staged, spec, key), staged.size, transfer)
+        if image is None or image["disk_format"] != staged.disk_format:
+            # Its upload hangs for ever, or the file's end said what it is: only deleting helps.
             self.discard(key)
             image = self._create(staged, spec, key)
         if not transfer.checkpoint or transfer.checkpoint.get("image") != image["id"]:
@@ -76,7 +81,7 @@ class OpenStack(base.Provider):
             )
         return blob
 
-    def verify(self, image_ref: str, staged: staging.StagedFile) -> base.Proof:
+    def verify(self, image_ref: str, staged: staging.Staged) -> base.Proof:
         image = self.show(image_ref)
         if image is None:
             raise exceptions.ProviderError(
@@ -139,7 +144,7 @@ class OpenStack(base.Provider):
         return str(self._asking("log in to", self._session.get_project_id))
 
     def _create(
-        self, staged: staging.StagedFile, spec: base.ImageSpec, key: str
+        self, staged: staging.Staged, spec: base.ImageSpec, key: str
     ) -> Mapping[str, Any]:
         """A new record with the Image's own UUID; with another where that one is taken or burned.
 
@@ -166,10 +171,10 @@ class OpenStack(base.Provider):
         )
 
     def _settled(
-        self, image: Mapping[str, Any], transfer: base.Transfer
+        self, image: Mapping[str, Any], size: int, transfer: base.Transfer
     ) -> Mapping[str, Any] | None:
         """The image when its earlier upload, cut by a crash, has ended; None: it does not end."""
-        for _second in range(SAVING_PATIENCE):
+        for _second in range(SAVING_PATIENCE + size // SAVING_RATE):
             if image["status"] != "saving":
                 return image
             time.sleep(1)
@@ -291,7 +296,7 @@ class _Body:
     so that keystoneauth can send it again after it logged in again.
     """
 
-    def __init__(self, staged: staging.StagedFile, transfer: base.Transfer) -> None:
+    def __init__(self, staged: staging.Staged, transfer: base.Transfer) -> None:
         self._staged = staged
         self._transfer = transfer
 
@@ -299,13 +304,4 @@ class _Body:
         return self._staged.size
 
     def __iter__(self) -> Iterator[bytes]:
-        sent = 0
-        for block in staging.read_blocks(self._staged.path):
-            self._transfer.alive()
-            self._transfer.progress(sent)
-            yield block
-            sent += len(block)
-        if sent != self._staged.size:       # the cloud would wait for the rest
-            raise exceptions.ProviderError(
-                f"The staged file has {sent} bytes instead of {self._staged.size}.", code="staging.damaged"
-            )
+        return self._transfer.blocks(self._staged)

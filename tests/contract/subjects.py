@@ -8,7 +8,7 @@ import json
 import pathlib
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar, TypeVar
 
 from ciming import exceptions, staging
@@ -88,6 +88,14 @@ class Transfer:
 
     def progress(self, bytes_done: int) -> None:
         self.told.append(bytes_done)
+
+    def blocks(self, staged: staging.Staged) -> Iterator[bytes]:
+        sent = 0
+        for block in staging.read_blocks(staged.path):
+            self.alive()
+            self.progress(sent)
+            yield block
+            sent += len(block)
 
     def alive(self) -> None:
         self.asked += 1

@@ -17,6 +17,7 @@ import json
 import os
 import pathlib
 import shutil
+import sqlite3
 import sys
 import traceback
 import warnings
@@ -115,6 +116,30 @@ def application(kind: str, folder: pathlib.Path) -> Any:
     )
 
 
+def bear_load(kind: str, folder: pathlib.Path) -> None:
+    """Have SQLite's readers and writers not trip over each other: "database is locked" is a 500.
+
+    The services begin with a read and write later, which SQLite refuses where another wrote
+    meanwhile, without waiting: so each transaction asks for the right to write at its beginning.
+    """
+    with contextlib.closing(sqlite3.connect(folder / f"{kind}.db")) as database:
+        database.execute("PRAGMA journal_mode=WAL")
+    sqlalchemy = importlib.import_module("sqlalchemy")
+    sqlalchemy.event.listen(sqlalchemy.Engine, "connect", _patiently)
+    sqlalchemy.event.listen(sqlalchemy.Engine, "before_cursor_execute", _at_once, retval=True)
+
+
+def _patiently(connection: Any, _record: Any) -> None:
+    for pragma in ("busy_timeout=60000", "synchronous=OFF"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _at_once(
+    _connection: Any, _cursor: Any, statement: str, parameters: Any, *_: Any
+) -> tuple[str, Any]:
+    return "BEGIN IMMEDIATE" if statement == "BEGIN" else statement, parameters
+
+
 def prepare(kind: str, folder: pathlib.Path) -> None:
     """Create the database, unless an earlier start did.
 
@@ -192,6 +217,7 @@ def serve(kind: str, folder: pathlib.Path, port: int) -> Never:
     os.dup2(log, 2)
     try:
         prepare(kind, folder)
+        bear_load(kind, folder)
         Server(kind, folder, port).run()
     except Exception:
         traceback.print_exc()

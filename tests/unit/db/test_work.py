@@ -21,6 +21,7 @@ DIGESTS = {"sha256": "2", "sha512": "5"}
 Write = Callable[[work.Claim, models.Job], Any]
 WRITES: dict[str, Write] = {
     "release": lambda held, _job: work.release(held),
+    "stop_following": lambda held, _job: work.stop_following(held),
     "staged": lambda held, _job: work.staged(
         held, disk_format="raw", virtual_size=512, digests=DIGESTS
     ),
@@ -232,9 +233,11 @@ def test_the_stage_fails(error: dict[str, Any] | None) -> None:
     held = rows.take(job.id)
     work.update_stage(held, step="inspect", error=error)
     work.end_stage(held)
+    assert api.get_job(job.id, None).error == (error or work.INTERNAL)
+    for target in job.targets:
+        work.end_target(held, target.id)
     assert work.finish(held, purge=True) == "error"
     row = api.get_job(job.id, None)
-    assert row.error == (error or work.INTERNAL)
     assert {target.status for target in row.targets} == {"error"}
     assert all(target.error == row.error for target in row.targets)
 

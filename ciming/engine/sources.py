@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where a stage flow's bytes come from."""
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from ciming import exceptions, growing, staging
+from ciming.db import uploads, work
+
+PAUSES = (0.02, 0.5)    # seconds between two looks at an upload that comes: from, to
+
+
+class Replaced(Exception):
+    """Other bytes came in place of those that were taken: begin again."""
+
+
+class Stalls(exceptions.Interrupted):
+    """No more bytes come for now."""
+
+
+class Upload:
+    """An upload, as it comes: its row says how many bytes are on disk, and its file has them.
+
+    Where the same upload goes on in another request, the file gets another name; where another one began,
+    there is another file.
+
+    :param patience: seconds without a byte after which it is left alone until it is whole
+    """
+
+    def __init__(self, area: staging.StagingArea, claim: work.Claim, patience: float) -> None:
+        self._area = area
+        self._claim = claim
+        self._patience = patience
+        self.path = Path()      # of the file, as far as it is known
+
+    def blocks(self, staged: growing.GrowingFile, alive: Callable[[], None]) -> Iterator[bytes]:
+        """All bytes, in order, as they become available.
+
+        :raises Replaced: take them again, from the start
+        :raises Stalls: they do not come now
+        """
+        state = self._state(0, None)
+        self.path = self._area.upload_path(self._claim.job_id, state.generation)
+        with self.path.open("rb", buffering=0) as file:
+            staged.begin(_another(file))
+            position, pause, last = 0, PAUSES[0], time.monotonic()
+            while True:
+                while position < state.offset:
+                    block = file.read(min(staging.BLOCK, state.offset - position))
+                    if not block:
+                        return      # the file is too short, and whoever counts will say so
+                    position += len(block)
+                    yield block
+                    last, pause = time.monotonic(), PAUSES[0]
+                if state.complete:
+                    return
+                if time.monotonic() - last > self._patience:
+                    raise Stalls("The upload stalls: it is followed no more until it is whole.")
+                alive()
+                time.sleep(pause)
+                pause = min(pause * 1.5, PAUSES[1])
+                state = self._state(position, file)
+
+    def _state(self, position: int, file: BinaryIO | None) -> uploads.Progress:
+        """How far the upload is, if it is still that of our file.
+
+        :raises CimingError: it was given up
+        """
+        with work.interrupting():
+            state = uploads.progress(self._claim.job_id)
+        if state.error:
+            raise exceptions.CimingError(state.error["message"], code=state.error["code"])
+        if file is not None and (state.offset < position or not self._is(file, state.generation)):
+            raise Replaced
+        return state
+
+    def _is(self, file: BinaryIO, generation: int) -> bool:
+        self.path = self._area.upload_path(self._claim.job_id, generation)
+        try:
+            return os.path.samestat(self.path.stat(), os.fstat(file.fileno()))
+        except FileNotFoundError:
+            return False
+
+
+def _another(file: BinaryIO) -> BinaryIO:
+    """The same file for others, who may outlive us."""
+    return os.fdopen(os.dup(file.fileno()), "rb", buffering=0)
