@@ -5,7 +5,8 @@ The API makes one with the caller's token; the engine, its trustee, works under 
 """
 
 import functools
-from datetime import UTC, datetime, timedelta
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from keystoneauth1 import adapter, token_endpoint
@@ -117,18 +118,24 @@ def _as_caller(caller: context.RequestContext, url: str) -> adapter.Adapter:
     )
 
 
-def expiry() -> str:
-    """When a trust that is made now ends by itself, as Keystone writes it.
+@dataclass(frozen=True)
+class Trust:
+    """What Keystone shows of a trust; of its end, whole seconds only."""
 
-    To the microsecond: Keystone refuses a second trust with the same people, project and end.
-    """
-    expires = datetime.now(UTC) + timedelta(seconds=cfg.CONF.trust.expiry)
-    return expires.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    id: str
+    trustor_user_id: str
+    project_id: str
+    expires_at: datetime
 
 
-def create(caller: context.RequestContext, expires_at: str) -> str:
+class Taken(Exception):
+    """There is a trust already of the same people, project and end."""
+
+
+def create(caller: context.RequestContext, expires_at: datetime) -> str:
     """Make a trust from the caller to the service user, for the caller's project; its id.
 
+    :raises Taken: try another `expires_at`. Some Keystones compare the microseconds, some do not
     :raises TrustRefused: Keystone does not let this token delegate
     :raises Unavailable: Keystone can not be asked; it may have made the trust all the same
     """
@@ -139,7 +146,7 @@ def create(caller: context.RequestContext, expires_at: str) -> str:
         "impersonation": True,
         "allow_redelegation": False,
         "roles": [{"name": role} for role in cfg.CONF.trust.roles],
-        "expires_at": expires_at,
+        "expires_at": expires_at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
     }
     try:
         trust["trustee_user_id"], url = trustee_user_id(), f"{auth_url()}/OS-TRUST/trusts"
@@ -158,6 +165,8 @@ def create(caller: context.RequestContext, expires_at: str) -> str:
                 f"with these roles in the project: {', '.join(cfg.CONF.trust.roles)}. Keystone says: "
                 f"{said} (request {error.request_id})."
             ) from None
+        if error.http_status == 409:
+            raise Taken from None
         raise exceptions.Unavailable(f"Keystone could not make a trust: {error.message}") from None
     except ks_exceptions.ClientException as error:
         raise exceptions.Unavailable(f"Keystone can not be asked for a trust: {error}") from None
@@ -177,8 +186,8 @@ def take_back(caller: context.RequestContext, trust_id: str) -> bool:
     return True
 
 
-def given() -> dict[tuple[str, str, str | None], str]:
-    """Ids of all trusts that the service user was given, by their trustor, project and end.
+def given() -> list[Trust]:
+    """All trusts that the service user was given and that end some day.
 
     :raises Unavailable: Keystone can not be asked
     """
@@ -188,10 +197,16 @@ def given() -> dict[tuple[str, str, str | None], str]:
         )
     except ks_exceptions.ClientException as error:
         raise exceptions.Unavailable(f"Keystone can not be asked for trusts: {error}") from None
-    return {
-        (trust["trustor_user_id"], trust["project_id"], trust["expires_at"]): trust["id"]
+    return [
+        Trust(
+            trust["id"],
+            trust["trustor_user_id"],
+            trust["project_id"],
+            datetime.fromisoformat(trust["expires_at"]),
+        )
         for trust in answer.json()["trusts"]
-    }
+        if trust["expires_at"]
+    ]
 
 
 def delete(trust_id: str) -> bool:

@@ -3,9 +3,12 @@
 
 import contextlib
 import functools
+import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 
+from oslo_config import cfg
 from oslo_db import exception as oslo_db_exception
 from oslo_log import log
 from sqlalchemy import exc, orm
@@ -14,6 +17,8 @@ from ciming import context, exceptions, trusts
 from ciming.db import pending
 
 LOG = log.getLogger(__name__)
+ATTEMPTS = 5
+LATER = 3600        # seconds that a trust may live longer, so that it ends at a moment of its own
 
 
 @dataclass(frozen=True)
@@ -38,19 +43,32 @@ def trust(caller: context.RequestContext) -> Iterator[Given]:
     :raises TrustRefused: Keystone does not let this token delegate
     :raises Unavailable: Keystone can not be asked
     """
-    expires_at = trusts.expiry()
-    pending_id = pending.announce(str(caller.user_id), str(caller.project_id), expires_at)
+    given = _make(caller)
     try:
-        trust_id = trusts.create(caller, expires_at)
-    except exceptions.TrustRefused:
-        _forget(pending_id)
-        raise
-    try:
-        yield Given(trust_id, pending_id)
+        yield given
     except BaseException:
-        if trusts.take_back(caller, trust_id):
-            _forget(pending_id)
+        if trusts.take_back(caller, given.trust_id):
+            _forget(given.pending_id)
         raise
+
+
+def _make(caller: context.RequestContext) -> Given:
+    expires_at = datetime.now(UTC) + timedelta(seconds=cfg.CONF.trust.expiry)
+    for _attempt in range(ATTEMPTS):
+        pending_id = pending.announce(
+            pending.Likeness(
+                str(caller.user_id), str(caller.project_id), int(expires_at.timestamp()) * 1000
+            )
+        )
+        try:
+            return Given(trusts.create(caller, expires_at), pending_id)
+        except trusts.Taken:
+            _forget(pending_id)
+            expires_at += timedelta(seconds=random.randint(1, LATER))  # noqa: S311  # no secret
+        except exceptions.TrustRefused:
+            _forget(pending_id)
+            raise
+    raise exceptions.Unavailable("You have made too many trusts at this moment. Try again later.")
 
 
 def _forget(pending_id: str) -> None:

@@ -149,8 +149,9 @@ class PendingTrust(Base):
     id: Mapped[str] = mapped_column(Id, primary_key=True, default=new_id)
     trustor_user_id: Mapped[str] = mapped_column(Keystone)
     project_id: Mapped[str] = mapped_column(Keystone)
-    expires_at: Mapped[str | None] = mapped_column(Word)     # as Keystone was told; to the microsecond
-    trust_id: Mapped[str | None] = mapped_column(Keystone)   # known, and to be deleted
+    expires_at: Mapped[int] = mapped_column(default=0)      # whole seconds: more Keystone does not show
+    trust_id: Mapped[str | None] = mapped_column(Keystone)  # known, and to be deleted
+    doomed: Mapped[bool] = mapped_column(default=False)     # no Job may come to name it
     created_at: Mapped[int] = mapped_column(default=now)
 
     __table_args__ = (sa.Index("ix_pending_trusts_created", "created_at"),)

@@ -13,7 +13,7 @@ from ciming.db import models, pending, work
 from ciming.engine import claims, persistence, runner
 
 LOG = log.getLogger(__name__)
-TRUST_MS = 60_000       # after which a trust that was announced and is in no Job is looked for,
+TRUST_MS = 60_000       # after which a trust that was announced is looked for where no Job came to name it,
 NO_TRUST_MS = 3600_000      # and after which it will not come any more
 
 
@@ -96,11 +96,8 @@ def keep_house(area: staging.StagingArea, stopping: threading.Event) -> bool:
         if trusts.delete(trust_id):
             work.trust_deleted(job_id, trust_id)
 
-    def delete_loose_trust(pending_id: str, trust_id: str | None, announced_at: int) -> None:
-        if trust_id is None:
-            if announced_at < models.now() - NO_TRUST_MS:
-                pending.forget(pending_id)
-        elif pending.found(pending_id, trust_id) and trusts.delete(trust_id):
+    def delete_old_trust(pending_id: str, trust_id: str) -> None:
+        if trusts.delete(trust_id):
             pending.forget(pending_id)
 
     kept_until = models.now() - cfg.CONF.staging.retention * 1000
@@ -108,25 +105,37 @@ def keep_house(area: staging.StagingArea, stopping: threading.Event) -> bool:
     for chores, do in (
         (lambda: [(job_id,) for job_id in work.past_retention(area.marker, kept_until)], purge),
         (work.ended_with_trust, delete_trust),
-        (_loose_trusts, delete_loose_trust),
+        (pending.condemned, delete_old_trust),
+        (_lost_trusts, _delete_lost),
         (lambda: [(area.marker,)], work.expire_uploads),
     ):
         done = _do_each(chores, do, stopping) and done
     return done
 
 
-def _loose_trusts() -> Sequence[tuple[str, str | None, int]]:
-    """Trusts that are in no Job, by the rows that announced them: id of the row, of the trust, and when."""
-    rows = pending.overdue(models.now() - TRUST_MS)
-    given = {} if all(row.trust_id for row in rows) else trusts.given()
-    return [
-        (
-            row.id,
-            row.trust_id or given.get((row.trustor_user_id, row.project_id, row.expires_at)),
-            row.created_at,
-        )
-        for row in rows
-    ]
+def _lost_trusts() -> Sequence[tuple[pending.Likeness, list[str]]]:
+    """What trusts look like of which nobody knows what became, and ids of those that do look so."""
+    lost = pending.lost(models.now() - TRUST_MS)
+    given: dict[pending.Likeness, list[str]] = {likeness: [] for likeness in lost}
+    for trust in trusts.given() if lost else ():
+        expires_at = int(trust.expires_at.timestamp()) * 1000
+        likeness = pending.Likeness(trust.trustor_user_id, trust.project_id, expires_at)
+        if likeness in given:
+            given[likeness].append(trust.id)
+    return list(given.items())
+
+
+def _delete_lost(likeness: pending.Likeness, trust_ids: list[str]) -> None:
+    """Delete those that are in no Job. First it is made sure that they will come into none."""
+    announced = pending.doom(likeness)
+    if not announced:
+        return      # it is in a Job after all
+    nameless = pending.nameless(trust_ids)
+    deleted = [trust_id for trust_id in nameless if trusts.delete(trust_id)]
+    if len(deleted) >= announced:
+        pending.forget_like(likeness)
+    elif not nameless:      # one may be on its way still
+        pending.forget_like(likeness, before=models.now() - NO_TRUST_MS)
 
 
 def _do_each(

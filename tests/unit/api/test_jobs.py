@@ -93,7 +93,7 @@ def test_what_has_ended_is_not_cancelled(client: FlaskClient) -> None:
 def test_what_can_not_be_retried_is_said_before_keystone_is_asked(client: FlaskClient) -> None:
     refused(act(client, rows.make_job().id, "retry"), 409, "job.not_ended")
     refused(act(client, ended(purge=True).id, "retry"), 409, "job.not_kept")
-    assert not pending.overdue(models.now() + 1)
+    assert not pending.lost(models.now() + 1)
 
 
 def test_the_job_is_that_of_the_row(client: FlaskClient) -> None:
@@ -103,7 +103,7 @@ def test_the_job_is_that_of_the_row(client: FlaskClient) -> None:
         user_id="bob",
         request_id="req-2",
         trust_id="trust-2",
-        pending_id=pending.announce("bob", "studio", "2026-01-01T00:00:00.000001Z"),
+        pending_id=pending.announce(pending.Likeness("bob", "studio", 1_700_000_000_000)),
     )
     shown = client.get(f"/v1/jobs/{job.id}", environ_overrides=CALLER).get_json()
     assert (shown["status"], shown["request_id"], shown["started_at"]) == ("queued", "req-2", None)

@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Trusts on their way, on real databases."""
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 
 from ciming import exceptions
@@ -10,11 +13,7 @@ from tests.unit.db.test_work import at_once
 
 pytestmark = pytest.mark.usefixtures("database")
 
-END = "2026-01-01T00:00:00.123456Z"
-
-
-def announced() -> str:
-    return pending.announce("alice", "studio", END)
+LIKENESS = pending.Likeness("alice", "studio", 1_700_000_000_000)
 
 
 def settle(pending_id: str) -> None:
@@ -22,43 +21,61 @@ def settle(pending_id: str) -> None:
         pending.settle(writing, pending_id)
 
 
-def known() -> list[str]:
-    return [each.id for each in pending.overdue(models.now() + 1)]
+def lost() -> set[pending.Likeness]:
+    found = pending.lost(models.now() + 1)
+    assert len(set(found)) == len(found)
+    return set(found)
 
 
 def test_announced_and_settled() -> None:
-    first, second = announced(), announced()
-    [row, _] = pending.overdue(models.now() + 1)
-    assert (row.id, row.trustor_user_id, row.project_id, row.expires_at) == (first, "alice", "studio", END)
-    assert row.trust_id is None
-    settle(first)
-    assert known() == [second]
-    pending.forget(second)
-    pending.forget(second)
-    assert known() == []
+    other = LIKENESS._replace(trustor_user_id="bob")
+    ids = [pending.announce(likeness) for likeness in (LIKENESS, LIKENESS, other)]
+    assert lost() == {LIKENESS, other}
+    settle(ids[0])
+    assert lost() == {LIKENESS, other}
+    settle(ids[1])
+    assert lost() == {other}
+    pending.forget(ids[2])
+    pending.forget(ids[2])
+    assert lost() == set()
+    with pytest.raises(exceptions.Unavailable):
+        settle(ids[2])
 
 
 def test_what_is_new_is_left_in_peace() -> None:
-    announced()
-    assert pending.overdue(models.now() - 60_000) == []
+    pending.announce(LIKENESS)
+    assert pending.lost(models.now() - 60_000) == []
+    pending.forget_like(LIKENESS, before=models.now() - 60_000)
+    assert lost() == {LIKENESS}
+    pending.forget_like(LIKENESS)
+    assert lost() == set()
 
 
-def test_what_housekeeping_has_found_comes_into_no_job() -> None:
-    """Whoever slept in between finds that its trust is not to be had any more."""
-    pending_id = announced()
-    assert pending.found(pending_id, "trust-1")
+def test_what_is_doomed_comes_into_no_job() -> None:
+    """All that look so: there is no telling which is which."""
+    ids = [pending.announce(LIKENESS) for _ in range(2)]
+    other = pending.announce(LIKENESS._replace(project_id="elsewhere"))
+    assert (pending.doom(LIKENESS), pending.doom(LIKENESS)) == (2, 2)
     before = rows.everything()
-    with pytest.raises(exceptions.Unavailable):
-        settle(pending_id)
+    for pending_id in ids:
+        with pytest.raises(exceptions.Unavailable):
+            settle(pending_id)
     assert rows.everything() == before
-    [row] = pending.overdue(0)      # at once
-    assert row.trust_id == "trust-1"
+    settle(other)
+    pending.forget_like(LIKENESS)
+    assert pending.doom(LIKENESS) == 0
+
+
+def test_trusts_that_are_in_no_job() -> None:
+    rows.make_job()
+    assert pending.nameless(["trust-0", "trust-1", "trust-2"]) == ["trust-0", "trust-2"]
+    assert pending.nameless([]) == []
 
 
 @pytest.mark.parametrize("_round", range(4))
-def test_a_trust_is_in_a_job_or_deleted(_round: int) -> None:
-    pending_id = announced()
-    calls = (lambda: settle(pending_id), lambda: pending.found(pending_id, "trust-1"))
+def test_either_a_job_names_it_or_it_is_doomed(_round: int) -> None:
+    pending_id = pending.announce(LIKENESS)
+    calls: tuple[Callable[[], Any], ...] = (lambda: settle(pending_id), lambda: pending.doom(LIKENESS))
     user, house = at_once(2, lambda number: calls[number]())
-    assert (user is None) == (house is False)
-    assert house is False or isinstance(user, exceptions.Unavailable)
+    assert (user is None) == (house == 0)
+    assert house == 0 or isinstance(user, exceptions.Unavailable)

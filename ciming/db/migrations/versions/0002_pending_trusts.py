@@ -19,8 +19,9 @@ def upgrade() -> None:
         sa.Column("id", sa.String(36), primary_key=True),
         sa.Column("trustor_user_id", sa.String(64), nullable=False),
         sa.Column("project_id", sa.String(64), nullable=False),
-        sa.Column("expires_at", sa.String(32)),
+        sa.Column("expires_at", sa.BigInteger, nullable=False),
         sa.Column("trust_id", sa.String(64)),
+        sa.Column("doomed", sa.Boolean, nullable=False),
         sa.Column("created_at", sa.BigInteger, nullable=False),
         **EXACT,
     )
