@@ -49,6 +49,7 @@ API_OPTS: list[cfg.Opt] = [
         help="Seconds without a byte after which a client's connection is given up: one that sends an "
         "image whole, or the head of any request.",
     ),
+    cfg.IntOpt("max_targets", default=100, min=1, help="Clouds that one request may name at most."),
     cfg.StrOpt("pid_file", help="File into which ciming-standalone writes its process id."),
     cfg.IntOpt(
         "max_limit", default=1000, min=1, help="Largest page a list call gives, whatever was asked."
@@ -113,11 +114,23 @@ ENGINE_OPTS: list[cfg.Opt] = [
     cfg.StrOpt(
         "coordination_url",
         default="file://$state_path/locks",
-        help="Where engines show that they live, as a tooz URL. This release takes file:// only.",
+        secret=True,
+        help="Where engines show that they live. file:///FOLDER: on one host, freed the moment an engine "
+        "dies. For several hosts postgresql://, mysql:// (one server of MariaDB or MySQL, never Galera), "
+        "etcd3+http://, etcd3+https:// or redis://, with USER:PASSWORD@HOST:PORT/DATABASE as far as the "
+        "service has them. The same for all engines; ${database.connection} is the database itself.",
+    ),
+    cfg.IntOpt(
+        "coordination_ttl",
+        default=15,
+        min=3,
+        help="Seconds after which the coordination service takes an engine for dead that it hears nothing "
+        "of: one that is cut off, or stopped. A third of it is between two signs of life. One that is "
+        "killed is found out at once, but with etcd and Redis. file:// has no such time.",
     ),
     cfg.FloatOpt(
         "poll_interval",
-        default=2.0,
+        default=1.0,
         min=0.05,
         help="Seconds between looks for Jobs whose knock was lost or whose engine died.",
     ),
@@ -151,7 +164,7 @@ ENGINE_OPTS: list[cfg.Opt] = [
     cfg.FloatOpt(
         "max_stall",
         default=20.0,
-        min=0.1,
+        min=3.0,
         help="Seconds for which an upload to a Cloud is held open without a byte, where the image is still "
         "on its way in. Then it is given up, and begins again when the image is whole. Must be below "
         "the timeouts of what is between CIMinG and the Clouds.",
@@ -250,7 +263,9 @@ def list_opts() -> list[tuple[str | None, Sequence[cfg.Opt]]]:
 
 def set_lib_defaults() -> None:
     """Defaults of libraries' options that differ here."""
-    from oslo_messaging._drivers import impl_rabbit  # there is no public way to its defaults
+    # There is no public way to their defaults.
+    from oslo_log import _options as log_options
+    from oslo_messaging._drivers import impl_rabbit
 
     cfg.set_defaults(
         db_options.database_opts,
@@ -260,6 +275,8 @@ def set_lib_defaults() -> None:
     cfg.set_defaults(
         impl_rabbit.rabbit_opts, rabbit_quorum_queue=True, rabbit_transient_quorum_queue=True
     )
+    # A part of both of oslo.log's formats: what a line is about, in our case a Job.
+    cfg.set_defaults(log_options.log_opts, instance_uuid_format="[job %(uuid)s] ")
     policy_opts.set_defaults(cfg.CONF, policy_file="policy.yaml")
     cors.set_defaults(
         allow_methods=CORS_METHODS,

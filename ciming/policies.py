@@ -10,6 +10,7 @@ from ciming import context, exceptions
 
 READER = "rule:ciming:reader"
 MEMBER = "rule:ciming:member"
+ADMIN = "role:admin"
 
 BASE_RULES = [
     policy.RuleDefault(
@@ -51,12 +52,20 @@ RULES = [
     _rule("job:show", READER, "Show a Job.", "GET /v1/jobs/{job}"),
     _rule("job:cancel", MEMBER, "Cancel a Job.", "POST /v1/jobs/{job}/cancel"),
     _rule("job:retry", MEMBER, "Retry a Job.", "POST /v1/jobs/{job}/retry"),
-    policy.DocumentedRuleDefault(
-        "ciming:all_projects",
-        "role:admin",
-        "See the Images and Jobs of all projects.",
-        [{"method": "GET", "path": f"/v1/{path}"} for path in ("images", "jobs")],
-        scope_types=["project"],
+    *(
+        _rule(
+            f"{noun}:list:all_projects",
+            ADMIN,
+            f"List the {noun.title()}s of all projects.",
+            f"GET /v1/{noun}s?all_projects=true",
+        )
+        for noun in ("image", "job")
+    ),
+    _rule(
+        "all_projects",
+        ADMIN,
+        "Show an Image or a Job of any project, by its id.",
+        *(f"GET /v1/{noun}s/{{{noun}}}" for noun in ("image", "job")),
     ),
 ]
 

@@ -9,7 +9,7 @@ import pytest
 
 from tests import shapes
 from tests.person import Person
-from tests.sandbox import ciming, disk, sandbox, servers
+from tests.sandbox import ciming, coordination, disk, sandbox, servers
 
 SHAPES = os.environ.get("CIMING_TEST_SHAPE", "").split() or shapes.wanted()
 Shape = shapes.Shape
@@ -30,6 +30,18 @@ def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[servers.Pos
 @pytest.fixture(scope="session")
 def mariadb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[servers.MariaDB]:
     with servers.MariaDB(tmp_path_factory.mktemp("mariadb")) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def etcd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[coordination.Etcd]:
+    with coordination.Etcd(tmp_path_factory.mktemp("etcd")) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[coordination.Redis]:
+    with coordination.Redis(tmp_path_factory.mktemp("redis")) as running:
         yield running
 
 

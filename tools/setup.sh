@@ -47,8 +47,8 @@ system_packages() {
     local missing=() package command unwanted
     case $wanted in
         test) unwanted='^$' ;;
-        distributed) unwanted=' browser\]' ;;
-        *) unwanted=' (browser|distributed)\]' ;;
+        distributed) unwanted=' (browser|liveness)\]' ;;
+        *) unwanted=' (browser|distributed|liveness)\]' ;;
     esac
     while read -r package command; do
         has "$package" "$command" || missing+=("$package")
@@ -62,7 +62,9 @@ system_packages() {
         install --no-install-recommends "${missing[@]}" >/dev/null
     for package in "${missing[@]}"; do # nor at the next start of the system
         case $package in
-            rabbitmq-server | postgresql) as_root systemctl --quiet disable "$package" 2>/dev/null || true ;;
+            etcd-server) as_root systemctl --quiet disable etcd 2>/dev/null || true ;;
+            rabbitmq-server | postgresql | redis-server)
+                as_root systemctl --quiet disable "$package" 2>/dev/null || true ;;
         esac
     done
 }

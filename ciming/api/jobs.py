@@ -6,11 +6,14 @@ from typing import Any
 import flask_smorest
 import marshmallow as ma
 from flask.views import MethodView
+from oslo_log import log
 
-from ciming import rpc
+from ciming import context, rpc
 from ciming.api import auth, delegation, errors, paging, queries, schemas
 from ciming.db import api as db
 from ciming.db import jobs, lists, models
+
+LOG = log.getLogger(__name__)
 
 blueprint = flask_smorest.Blueprint("jobs", __name__, url_prefix="/v1/jobs", description="Work in progress")
 
@@ -23,7 +26,7 @@ class Jobs(MethodView):
     @blueprint.doc(operationId="list_jobs")
     def get(self, query: dict[str, Any]) -> dict[str, Any]:
         """List Jobs"""
-        return paging.page("jobs", lists.jobs, query)
+        return paging.page("job", lists.jobs, query)
 
 
 @blueprint.route("/<string:job>")
@@ -50,6 +53,7 @@ class Cancel(MethodView):
         """
         row = _own(job)
         jobs.cancel(row.id)
+        LOG.info("To be cancelled")
         rpc.knock(row.id)
         return db.get_job(row.id, None)
 
@@ -77,10 +81,13 @@ class Retry(MethodView):
                 trust_id=given.trust_id,
                 pending_id=given.pending_id,
             )
+        LOG.info("To be retried")
         rpc.knock(row.id)
         return db.get_job(row.id, None)
 
 
 def _own(job: str) -> models.Job:
     """Of one's own project only: an administrator, too, sees more than they may change."""
-    return db.get_job(schemas.row_id("job", job), auth.caller().project_id)
+    row = db.get_job(schemas.row_id("job", job), auth.caller().project_id)
+    context.about(row.id)
+    return row

@@ -76,7 +76,9 @@ def prepare() -> None:
     session.upgrade()
     session.forget_connections()
     staging.open_area(cfg.CONF.staging)
-    claims.Liveness(cfg.CONF.engine.coordination_url)
+    liveness = claims.Liveness()
+    liveness.start()
+    liveness.stop()
 
 
 def main() -> int:

@@ -3,6 +3,8 @@
 
 import contextlib
 import functools
+import os
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,13 @@ from ciming import exceptions
 VERSION_TABLE = "ciming_alembic_version"     # TaskFlow's own alembic has the default name
 UPGRADE_LOCK = 0x63696D696E67       # PostgreSQL names advisory locks by numbers
 UPGRADE_SECONDS = 600               # for which one upgrade waits for another
+CONNECT_SECONDS = 10
+SILENCE = {     # how a connection is given up whose other side has not answered for half a minute
+    socket.TCP_KEEPIDLE: 15,
+    socket.TCP_KEEPINTVL: 5,
+    socket.TCP_KEEPCNT: 3,
+    socket.TCP_USER_TIMEOUT: 30_000,
+}
 
 
 @functools.cache
@@ -47,7 +56,10 @@ def engine() -> sa.Engine:
     if made.dialect.name == "sqlite":
         sa.event.listen(made, "connect", _sqlite_connect)
         sa.event.listen(made, "before_cursor_execute", _sqlite_begin, retval=True)
-    elif made.dialect.name == "mysql":
+    else:
+        sa.event.listen(made, "do_connect", _not_for_ever)
+        sa.event.listen(made, "connect", _notice_silence)
+    if made.dialect.name == "mysql":
         sa.event.listen(made, "connect", _mariadb_connect)
     return made
 
@@ -77,6 +89,19 @@ def forget_connections() -> None:
 def _sqlite_connect(connection: Any, _record: Any) -> None:
     for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON", "busy_timeout=15000"):
         connection.execute(f"PRAGMA {pragma}")
+
+
+def _not_for_ever(_dialect: Any, _record: Any, _arguments: Any, parameters: dict[str, Any]) -> None:
+    parameters.setdefault("connect_timeout", CONNECT_SECONDS)
+
+
+def _notice_silence(connection: Any, _record: Any) -> None:
+    """A server that the network hides says nothing: without this, who asked it waits for hours."""
+    number = connection.fileno() if hasattr(connection, "fileno") else connection._sock.fileno()
+    with contextlib.suppress(OSError), socket.socket(fileno=os.dup(number)) as same:    # OSError: no TCP
+        same.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for option, value in SILENCE.items():
+            same.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
 def _mariadb_connect(connection: Any, _record: Any) -> None:

@@ -6,7 +6,7 @@ transaction, so an engine that lost its Job can write nothing.
 """
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,6 +40,7 @@ class Claim:
     job_id: str
     owner: str
     generation: int
+    request_id: str | None = None       # of the request that made the Job
     takes_long: bool = False
 
 
@@ -54,12 +55,15 @@ class Candidate:
     """Its image is large, or still on its way in."""
 
 
-def candidates(marker: str, lock_marker: str, large: int | None = None) -> Sequence[Candidate]:
+def candidates(
+    marker: str, lock_marker: str, large: int | None = None, dead: Collection[str] = ()
+) -> Sequence[Candidate]:
     """Unfinished Jobs whose bytes are here, oldest first: free ones, and those of owners we can judge.
 
     Bytes that are on their way at this moment are followed, by one engine and once.
 
     :param large: bytes from which on an image takes long
+    :param dead: owners who are judged already, wherever their locks were
     """
     job, upload, image = models.Job, models.Upload, models.Image
     comes = sa.and_(
@@ -76,7 +80,7 @@ def candidates(marker: str, lock_marker: str, large: int | None = None) -> Seque
             job.finished_at.is_(None),
             sa.or_(job.stage != "uploading", comes),
             job.marker == marker,
-            sa.or_(job.owner.is_(None), job.lock_marker == lock_marker),
+            sa.or_(job.owner.is_(None), job.lock_marker == lock_marker, job.owner.in_(dead)),
         )
         .order_by(job.created_at)
     )
@@ -115,8 +119,9 @@ def claim(candidate: Candidate, owner: str, lock_marker: str) -> Claim | None:
         )
         if not db.changed_one(taken):
             return None
-        api.refresh(session, session.get_one(models.Job, candidate.job_id))
-    return Claim(candidate.job_id, owner, generation, candidate.takes_long)
+        job = session.get_one(models.Job, candidate.job_id)
+        api.refresh(session, job)
+    return Claim(candidate.job_id, owner, generation, job.request_id, candidate.takes_long)
 
 
 def fence(connection: sa.Connection | orm.Session, held: Claim) -> None:

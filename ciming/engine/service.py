@@ -2,31 +2,51 @@
 """The engine: hears knocks, polls for what was missed, claims Jobs, keeps house."""
 
 import threading
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Sequence
 
 from oslo_config import cfg
 from oslo_log import log
 
-from ciming import exceptions, rpc, staging, trusts
-from ciming.db import models, pending, work
-from ciming.engine import claims, persistence, runner
+from ciming import context, exceptions, rpc, staging, trusts
+from ciming.db import api, models, work
+from ciming.engine import claims, lost_trusts, outages, persistence, runner
 
 LOG = log.getLogger(__name__)
-TRUST_MS = 60_000       # after which a trust that was announced is looked for where no Job came to name it,
-NO_TRUST_MS = 3600_000      # and after which it will not come any more
+AGAIN_SECONDS = 1.0
+
+
+class Term:
+    """An engine under one name: its lock, and the Jobs that it runs. Over when the lock is lost."""
+
+    def __init__(
+        self, area: staging.StagingArea, on_end: Callable[[], None], former: Collection[str] = ()
+    ) -> None:
+        self.over = threading.Event()       # stops its transfers at the next part
+        self._on_end = on_end
+        self.liveness = claims.Liveness(on_lost=self.end, former=former)
+        self.runner = runner.Runner(area, self.over)
+
+    def end(self) -> None:
+        """Returns at once."""
+        self.over.set()
+        self._on_end()
+
+    def close(self) -> None:
+        """Return when nothing of it runs any more."""
+        self.runner.stop()
+        self.liveness.stop()
 
 
 class Engine:
     """Runs in threads of its own between start() and stop()."""
 
     def __init__(self) -> None:
-        conf = cfg.CONF
-        self._area = staging.open_area(conf.staging)
-        self._liveness = claims.Liveness(conf.engine.coordination_url)
+        self._area = staging.open_area(cfg.CONF.staging)
         self._stopping = threading.Event()
         self._knocked = threading.Event()
-        self._runner = runner.Runner(self._area, self._stopping)
+        self._term = self._new_term()
+        self._closing: list[threading.Thread] = []
+        self._database = outages.Outage("The database")
         self._listener = rpc.Listener(lambda _job_id: self._knocked.set())
         self._threads = [
             threading.Thread(target=loop, name=name, daemon=True)
@@ -34,38 +54,66 @@ class Engine:
         ]
 
     def start(self) -> None:
-        self._liveness.start()
+        self._term.liveness.start()
         self._listener.start()
         for thread in self._threads:
             thread.start()
-        LOG.info("Engine %s started", self._liveness.name)
+        LOG.info("Engine %s started", self._term.liveness.name)
 
     def begin_to_stop(self) -> None:
         """Stop at the next part of each transfer and hand the Jobs back. Returns at once."""
         self._stopping.set()
-        self._knocked.set()
+        self._term.end()
         self._listener.begin_to_stop()
 
     def stop(self) -> None:
         """Return when nothing runs any more."""
         self.begin_to_stop()
         self._listener.stop()
-        for thread in self._threads:
+        for thread in (*self._threads, *self._closing):
             thread.join()
-        self._runner.stop()
-        self._liveness.stop()
-        LOG.info("Engine %s stopped", self._liveness.name)
+        self._term.close()
+        LOG.info("Engine %s stopped", self._term.liveness.name)
+
+    def _new_term(self, former: Collection[str] = ()) -> Term:
+        return Term(self._area, self._knocked.set, former)
 
     def _claim_loop(self) -> None:
         while not self._stopping.is_set():
+            if self._term.liveness.lost.is_set():
+                self._begin_anew()
             try:
                 self._look()
-            except exceptions.Interrupted as reason:
-                LOG.warning("Will look for Jobs again: %s", reason)
+                self._database.over()
+            except (exceptions.Interrupted, *work.AWAY) as reason:
+                self._database.tell(reason)
             except Exception:
                 LOG.exception("Could not look for Jobs, will try again")
             self._knocked.wait(cfg.CONF.engine.poll_interval)
             self._knocked.clear()
+
+    def _begin_anew(self) -> None:
+        """Take another name. What still runs under the old one ends beside it, and can write nothing."""
+        lost = self._term
+        closing = threading.Thread(target=lost.close, name="former", daemon=True)
+        closing.start()
+        self._closing = [*(thread for thread in self._closing if thread.is_alive()), closing]
+        former = {*lost.liveness.former, lost.liveness.name}
+        away = outages.Outage("The coordination service")
+        while not self._stopping.is_set():
+            made = self._new_term(former)
+            try:
+                made.liveness.start()
+            except Exception as error:
+                away.tell(error)
+                self._stopping.wait(AGAIN_SECONDS)
+                continue
+            self._term = made
+            if self._stopping.is_set():     # asked before there was this one
+                made.end()
+            away.over()
+            LOG.info("Engine %s goes on as %s", lost.liveness.name, made.liveness.name)
+            return
 
     def _house_loop(self) -> None:
         """Apart, so that a slow Keystone delays no Job."""
@@ -74,10 +122,14 @@ class Engine:
             self._stopping.wait(cfg.CONF.engine.housekeeping_interval)
 
     def _look(self) -> None:
-        runs = self._runner
+        liveness, runs = self._term.liveness, self._term.runner
+        if not liveness.sure:
+            return
         large = cfg.CONF.engine.large_image
-        for claim in claims.take(self._liveness, self._area.marker, runs.running, runs.may_take, large):
+        for claim in claims.take(liveness, self._area.marker, runs.running, runs.may_take, large):
             runs.start(claim)
+            if liveness.lost.is_set():
+                return
 
 
 def keep_house(area: staging.StagingArea, stopping: threading.Event) -> bool:
@@ -96,50 +148,30 @@ def keep_house(area: staging.StagingArea, stopping: threading.Event) -> bool:
         if trusts.delete(trust_id):
             work.trust_deleted(job_id, trust_id)
 
-    def delete_old_trust(pending_id: str, trust_id: str) -> None:
-        if trusts.delete(trust_id):
-            pending.forget(pending_id)
+    def expire_uploads() -> None:
+        for job_id in work.expire_uploads(area.marker):
+            _log_for(job_id)
+            LOG.info("The upload has expired")
 
     kept_until = models.now() - cfg.CONF.staging.retention * 1000
     done = True
     for chores, do in (
         (lambda: [(job_id,) for job_id in work.past_retention(area.marker, kept_until)], purge),
         (work.ended_with_trust, delete_trust),
-        (pending.condemned, delete_old_trust),
-        (_lost_trusts, _delete_lost),
-        (lambda: [(area.marker,)], work.expire_uploads),
+        (lambda: [()], lost_trusts.delete),
+        (lambda: [()], expire_uploads),
     ):
         done = _do_each(chores, do, stopping) and done
     return done
 
 
-def _lost_trusts() -> Sequence[tuple[pending.Likeness, list[str]]]:
-    """What trusts look like of which nobody knows what became, and ids of those that do look so."""
-    lost = pending.lost(models.now() - TRUST_MS)
-    given: dict[pending.Likeness, list[str]] = {likeness: [] for likeness in lost}
-    for trust in trusts.given() if lost else ():
-        expires_at = int(trust.expires_at.timestamp()) * 1000
-        likeness = pending.Likeness(trust.trustor_user_id, trust.project_id, expires_at)
-        if likeness in given:
-            given[likeness].append(trust.id)
-    return list(given.items())
-
-
-def _delete_lost(likeness: pending.Likeness, trust_ids: list[str]) -> None:
-    """Delete those that are in no Job. First it is made sure that they will come into none."""
-    announced = pending.doom(likeness)
-    if not announced:
-        return      # it is in a Job after all
-    nameless = pending.nameless(trust_ids)
-    deleted = [trust_id for trust_id in nameless if trusts.delete(trust_id)]
-    if len(deleted) >= announced:
-        pending.forget_like(likeness)
-    elif not nameless:      # one may be on its way still
-        pending.forget_like(likeness, before=models.now() - NO_TRUST_MS)
+def _log_for(job_id: str | None = None) -> None:
+    if job_id:
+        context.for_job(job_id, api.get_job(job_id, None).request_id)
 
 
 def _do_each(
-    chores: Callable[[], Sequence[tuple[Any, ...]]],
+    chores: Callable[[], Sequence[tuple[str, ...]]],
     do: Callable[..., object],
     stopping: threading.Event,
 ) -> bool:
@@ -149,13 +181,13 @@ def _do_each(
             if stopping.is_set():
                 return done
             try:
+                _log_for(*chore[:1])
                 do(*chore)
             except Exception:
-                LOG.exception("%s of %s failed", do.__name__, chore)
+                LOG.exception("%s failed, will try again", do.__name__)
                 done = False
-    except exceptions.Unavailable as error:
-        LOG.warning("Could not look for what there is to do: %s", error)
-        return False
+            finally:
+                context.forget()
     except Exception:
         LOG.exception("Could not look for what there is to do")
         return False

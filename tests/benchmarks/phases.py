@@ -39,7 +39,7 @@ def split(began: float, ended: float, job: dict[str, Any], log_dir: pathlib.Path
 
 def _steps(job_id: str, log_dir: pathlib.Path) -> list[tuple[float, str]]:
     """When each step of the Job began, and its name."""
-    line = re.compile(rf"^(\S+ \S+) \d+ DEBUG {STEPS} .* Job {job_id}: (\w+) ")
+    line = re.compile(rf"^(\S+ \S+) \d+ DEBUG {STEPS} .*\[job {job_id}\] Step: (\w+) ")
     found = []
     for file in log_dir.glob("ciming*.log"):
         for match in filter(None, map(line.match, file.read_text().splitlines())):

@@ -1,122 +1,220 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Liveness by file locks, with real processes that are killed."""
+"""Liveness on every kind of coordination service, with real processes and servers that are killed."""
 
 import contextlib
+import logging
+import os
 import pathlib
 import signal
-import subprocess
-import sys
+import threading
+import uuid
 from collections.abc import Iterator
+from typing import cast
 
 import pytest
+from oslo_config import cfg
+from tooz import ToozError
 
+from ciming import exceptions
 from ciming.db import work
 from ciming.engine import claims
+from tests.sandbox import processes, servers
 from tests.unit import rows
+from tests.unit.engine import liveness
+from tests.unit.engine.liveness import TTL, Other, within
 
-ENGINE = """
-import sys
-from ciming.engine import claims
-engine = claims.Liveness(sys.argv[1])
-engine.start()
-print(engine.name, flush=True)
-for owner in sys.stdin:
-    print(engine.is_dead(owner.strip()), flush=True)
-"""
-
-
-class Other:
-    """Another engine, in a process of its own."""
-
-    def __init__(self, url: str) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", ENGINE, url],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        self.name = self._read()
-
-    def _read(self) -> str:
-        assert self.process.stdout is not None
-        return self.process.stdout.readline().strip()
-
-    def thinks_dead(self, owner: str) -> bool:
-        assert self.process.stdin is not None
-        self.process.stdin.write(f"{owner}\n")
-        self.process.stdin.flush()
-        return {"True": True, "False": False}[self._read()]
-
-    def kill(self) -> None:
-        self.process.send_signal(signal.SIGKILL)
-        self.process.communicate()
+EVERY = pytest.mark.parametrize("coordination", liveness.KINDS, indirect=True)
+SOME = EVERY if "CIMING_TEST_ALL" in os.environ else pytest.mark.parametrize(
+    "coordination", ["file", "postgresql", "redis"], indirect=True
+)
+SERVERS = pytest.mark.parametrize("coordination", [*liveness.KINDS][1:], indirect=True)
 
 
 @pytest.fixture
-def url(tmp_path: pathlib.Path) -> str:
-    return f"file://{tmp_path}/locks"
+def coordination(
+    request: pytest.FixtureRequest, conf: cfg.ConfigOpts, tmp_path: pathlib.Path
+) -> Iterator[liveness.Service]:
+    """A folder, unless the test asks for another kind; and a short time to live."""
+    conf.set_override("coordination_ttl", TTL, group="engine")
+    kind = getattr(request, "param", "file")
+    made = liveness.KINDS[kind](tmp_path / "locks" if kind == "file" else request.getfixturevalue(kind))
+    yield made
+    if made.server is not None:
+        made.server.start()
+    conf.clear_override("coordination_ttl", group="engine")
 
 
 @pytest.fixture
-def engine(url: str) -> Iterator[claims.Liveness]:
-    made = claims.Liveness(url)
+def url(coordination: liveness.Service) -> str:
+    return coordination.url
+
+
+@pytest.fixture
+def lost() -> threading.Event:
+    """Set when the engine is told that its lock is lost."""
+    return threading.Event()
+
+
+@pytest.fixture
+def engine(url: str, lost: threading.Event) -> Iterator[claims.Liveness]:
+    made = claims.Liveness(url, lost.set)
     made.start()
     yield made
     made.stop()
 
 
 @pytest.fixture
-def other(url: str) -> Iterator[Other]:
-    made = Other(url)
+def other(url: str, tmp_path: pathlib.Path) -> Iterator[Other]:
+    made = Other(url, tmp_path / "other-host")
     yield made
     with contextlib.suppress(ProcessLookupError):
         made.kill()
 
 
-def test_dead_at_once_after_kill(engine: claims.Liveness, other: Other) -> None:
-    assert not engine.is_dead(other.name)
-    other.kill()
-    assert engine.is_dead(other.name)
-
-
-def test_to_ask_makes_nobody_alive(engine: claims.Liveness, url: str) -> None:
-    others = [Other(url) for _ in range(2)]
-    others[0].kill()
-    for _ in range(2):
-        assert engine.is_dead(others[0].name)
-        assert others[1].thinks_dead(others[0].name)
-    others[1].kill()
-
-
-def test_own_name_is_never_dead_and_to_ask_does_not_free_it(
-    engine: claims.Liveness, other: Other
+@EVERY
+def test_the_killed_are_dead_and_the_living_are_not(
+    engine: claims.Liveness, other: Other, coordination: liveness.Service, tmp_path: pathlib.Path
 ) -> None:
-    for _ in range(3):
+    """However long they live, and whoever asks."""
+    third = Other(coordination.url, tmp_path)
+    assert engine.marker == other.marker == third.marker
+    assert not within(lambda: engine.is_dead(other.name) or other.thinks_dead(engine.name), TTL * 1.5)
+    other.kill()
+    assert within(lambda: engine.is_dead(other.name), 1 if coordination.at_once else TTL * 2)
+    for _ in range(2):      # to ask makes nobody alive
+        assert engine.is_dead(other.name)
+        assert third.thinks_dead(other.name)
+    for _ in range(2):      # to judge others, or oneself, frees nothing
         assert not engine.is_dead(engine.name)
-        assert not other.thinks_dead(engine.name)
+        assert not third.thinks_dead(engine.name)
+    third.kill()
 
 
-def test_to_judge_others_does_not_free_ours(engine: claims.Liveness, url: str) -> None:
-    others = [Other(url) for _ in range(2)]
-    others[0].kill()
-    assert [engine.is_dead(each.name) for each in others] == [True, False]
-    assert not others[1].thinks_dead(engine.name)
-    others[1].kill()
-
-
-def test_a_stopped_engine_is_dead(url: str, other: Other) -> None:
-    stopped = claims.Liveness(url)
+@SOME
+def test_a_stopped_engine_is_dead(coordination: liveness.Service, other: Other) -> None:
+    stopped = claims.Liveness(coordination.url)
     stopped.start()
     assert not other.thinks_dead(stopped.name)
     stopped.stop()
     assert other.thinks_dead(stopped.name)
 
 
-def test_marker_says_whose_locks_can_be_judged(url: str, tmp_path: pathlib.Path) -> None:
-    assert claims.Liveness(url).marker == claims.Liveness(url).marker
-    assert claims.Liveness(url).name != claims.Liveness(url).name
-    assert claims.Liveness(f"file://{tmp_path}/elsewhere").marker != claims.Liveness(url).marker
+@EVERY
+def test_a_lock_that_is_taken_away_is_noticed(
+    engine: claims.Liveness, other: Other, coordination: liveness.Service, lost: threading.Event
+) -> None:
+    coordination.free(engine.name)
+    assert within(lambda: other.thinks_dead(engine.name), TTL / 3)
+    assert lost.wait(TTL)
+    assert engine.lost.is_set()
+    assert not within(other.knows_it_lost, TTL / 3)
+
+
+@SOME
+def test_an_engine_that_sleeps_past_its_time_knows_it_when_it_wakes(
+    engine: claims.Liveness, other: Other, coordination: liveness.Service
+) -> None:
+    """But with file:// a process holds its lock for as long as it is there."""
+    other.signal(signal.SIGSTOP)
+    try:
+        slept_too_long = within(lambda: engine.is_dead(other.name), TTL * 2)
+    finally:
+        other.signal(signal.SIGCONT)
+    assert slept_too_long == (coordination.server is not None)
+    assert within(other.knows_it_lost, TTL) == slept_too_long
+
+
+@SERVERS
+def test_a_service_that_is_away(
+    coordination: liveness.Service,
+    engine: claims.Liveness,
+    lost: threading.Event,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Nobody is dead for that, no Job is taken, and it is said once. Later it is the same service still."""
+    assert coordination.server is not None and engine.sure
+    caplog.set_level(logging.INFO)
+    coordination.server.kill()
+    assert not engine.is_dead("somebody")
+    kept = not isinstance(coordination.server, servers.Database)
+    assert within(lambda: not engine.sure, TTL * 2)
+    assert lost.is_set() != kept        # a session ends with its server: that is known at once
+    with pytest.raises(ToozError, match="coordination_url can not be used"):
+        claims.Liveness(coordination.url).start()
+    coordination.server.start()
+    if kept:
+        assert within(lambda: engine.sure or lost.is_set(), TTL * 2)
+    assert lost.is_set() == coordination.forgets
+    assert len([text for text in caplog.messages if "can not be asked" in text]) == 1
+    anew = claims.Liveness(coordination.url, former=[engine.name])
+    anew.start()
+    assert anew.marker == engine.marker
+    assert anew.is_dead(engine.name)
+    anew.stop()
+
+
+def test_marker_says_whose_locks_can_be_judged(tmp_path: pathlib.Path, conf: cfg.ConfigOpts) -> None:
+    def started(folder: str) -> tuple[str, str]:
+        made = claims.Liveness(f"file://{tmp_path}/{folder}")
+        made.start()
+        made.stop()
+        return made.name, made.marker
+
+    (first, here), (second, also_here), (_, there) = map(started, ("locks", "locks", "elsewhere"))
+    assert first != second
+    assert here == also_here != there
     assert (tmp_path / "locks").stat().st_mode & 0o077 == 0
+    assert not list((tmp_path / "locks").glob("*-*"))       # no lock is left over
+
+
+@pytest.mark.parametrize("kind", ["postgresql", "redis"])
+def test_another_service_has_another_marker(
+    request: pytest.FixtureRequest, conf: cfg.ConfigOpts, tmp_path: pathlib.Path, kind: str
+) -> None:
+    """Also where both are reached by the same URL, each from its own host."""
+    server = cast(servers.Server, request.getfixturevalue(kind))
+    with type(server)(tmp_path / "second") as second:
+        found = []
+        for each in (server, second, server):
+            made = claims.Liveness(liveness.KINDS[kind](each).url)
+            made.start()
+            found.append(made.marker)
+            made.stop()
+    assert found[0] == found[2] != found[1]
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("moon://{auth}127.0.0.1", "must begin with"),
+        ("sqlite:////tmp/x", "must begin with"),
+        ("{auth}127.0.0.1", "no URL"),
+        ("redis://:to/pp-secret@127.0.0.1", "no URL"),
+        ("postgresql://ciming:to/pp-secret@127.0.0.1/x", "no URL"),
+        ("file://locks", "whole path"),
+        ("postgresql://{auth}127.0.0.1:{port}/x", "refused"),
+        ("mysql://{auth}127.0.0.1:{port}/x", "refused"),
+        ("etcd3+http://127.0.0.1:{port}", "can not be used"),
+        ("redis://{auth}127.0.0.1:{port}", "refused"),
+    ],
+)
+def test_a_url_of_no_use_is_said_without_its_password(conf: cfg.ConfigOpts, url: str, said: str) -> None:
+    port = processes.free_block(str(uuid.uuid4()))
+    with pytest.raises((exceptions.NotReady, ToozError)) as caught:
+        claims.Liveness(url.format(auth="ciming:topp-secret@", port=port)).start()
+    assert said in str(caught.value) and "coordination_url" in str(caught.value)
+    assert "pp-secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["postgresql", "mariadb", "redis"])
+def test_a_wrong_password_is_not_repeated(
+    request: pytest.FixtureRequest, conf: cfg.ConfigOpts, kind: str
+) -> None:
+    right = liveness.KINDS[kind](request.getfixturevalue(kind)).url
+    password = right.partition("@")[0].rpartition(":")[2]
+    with pytest.raises(ToozError, match="coordination_url can not be used") as caught:
+        claims.Liveness(right.replace(password, "topp-secret")).start()
+    assert "topp-secret" not in str(caught.value)
 
 
 # Which Jobs are taken
