@@ -186,6 +186,16 @@ ENGINE_OPTS: list[cfg.Opt] = [
     ),
 ]
 
+METRICS_OPTS: list[cfg.Opt] = [
+    cfg.HostAddressOpt(
+        "bind_host",
+        default="127.0.0.1",
+        help="Address on which an engine, or ciming-standalone, gives its metrics to Prometheus. There is no "
+        "login: choose one that only those reach who may know how busy it is.",
+    ),
+    cfg.PortOpt("bind_port", default=0, help="Port of the same; 0: metrics are not served."),
+]
+
 TRUST_OPTS: list[cfg.Opt] = [
     cfg.ListOpt(
         "roles",
@@ -242,6 +252,7 @@ GROUPS: dict[str | None, list[cfg.Opt]] = {
     "api": API_OPTS,
     "staging": STAGING_OPTS,
     "engine": ENGINE_OPTS,
+    "metrics": METRICS_OPTS,
     "trust": TRUST_OPTS,
     "openstack": OPENSTACK_OPTS,
 }
@@ -288,6 +299,8 @@ def set_lib_defaults() -> None:
 
 def register(conf: cfg.ConfigOpts = CONF) -> None:
     """Make all options known; may be called again."""
+    from oslo_messaging import opts as messaging_opts  # not before ciming.cmd has settled its threads
+
     for group, opts in GROUPS.items():
         conf.register_opts(opts, group=group)
     ks_loading.register_session_conf_options(conf, SERVICE_USER_GROUP)
@@ -298,6 +311,9 @@ def register(conf: cfg.ConfigOpts = CONF) -> None:
     conf.register_opts(cors.OPTS, group="cors")
     conf.register_opts(http_proxy_to_wsgi.OPTS, group="oslo_middleware")
     conf.register_opts(db_options.database_opts, group="database")
+    for name, opts in messaging_opts.list_opts():
+        if name == "oslo_messaging_notifications":
+            conf.register_opts(opts, group=name)
 
 
 def load(args: Sequence[str] | None = None, conf: cfg.ConfigOpts = CONF, **kwargs: Any) -> cfg.ConfigOpts:

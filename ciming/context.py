@@ -30,6 +30,11 @@ class RequestContext(context.RequestContext):
         """What a log line can have of it."""
         return {**super().get_logging_values(), "job_id": self.resource_uuid}
 
+    def redacted_copy(self, **kwargs: Any) -> "RequestContext":
+        """Without the token; oslo.messaging makes one for each notification, and it becomes the thread's."""
+        made: RequestContext = super().redacted_copy(job_id=self.resource_uuid, **kwargs)
+        return made
+
     @property
     def zones(self) -> list[str]:
         """Regions of the caller's catalog that have an image endpoint, sorted."""
@@ -70,9 +75,9 @@ def about(job_id: str) -> None:
 
 def for_job(
     job_id: str, request_id: str | None, user_id: str | None = None, project_id: str | None = None
-) -> None:
+) -> RequestContext:
     """From here on this thread's log lines carry the ids of a Job, and of the request that made it."""
-    RequestContext(job_id=job_id, request_id=request_id, user_id=user_id, project_id=project_id)
+    return RequestContext(job_id=job_id, request_id=request_id, user_id=user_id, project_id=project_id)
 
 
 def forget() -> None:

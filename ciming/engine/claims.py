@@ -15,9 +15,8 @@ from pathlib import Path
 from oslo_config import cfg
 from oslo_log import log
 
-from ciming import context
 from ciming.db import work
-from ciming.engine import locks, outages
+from ciming.engine import events, locks, outages
 
 LOG = log.getLogger(__name__)
 STOP_SECONDS = 5.0      # the coordination service may be away, and not say so
@@ -132,7 +131,5 @@ def take(
                 continue
         claim = work.claim(candidate, liveness.name, liveness.marker)
         if claim is not None:
-            context.for_job(claim.job_id, claim.request_id)
-            LOG.info("Claimed from %s", owner or "the queue")
-            context.forget()
+            events.claimed(claim, owner)
             yield claim

@@ -20,9 +20,9 @@ from taskflow import engines, states
 from taskflow import exceptions as tf_exceptions
 from taskflow.persistence import models as tf_models
 
-from ciming import context, exceptions, growing, staging, trusts
+from ciming import context, exceptions, growing, metrics, staging, trusts
 from ciming.db import models, status, uploads, work
-from ciming.engine import persistence, slots, sources, tools, watch
+from ciming.engine import events, persistence, slots, sources, tools, watch
 from ciming.flows import publish, stage
 
 LOG = log.getLogger(__name__)
@@ -36,6 +36,7 @@ class Runner:
     def __init__(self, area: staging.StagingArea, stopping: threading.Event) -> None:
         options = cfg.CONF.engine
         self.running: dict[str, work.Claim] = {}
+        metrics.RUNNING.set_function(self.running.__len__)
         self._area = area
         self._stopping = stopping
         self._max_jobs = int(options.max_jobs)
@@ -120,6 +121,8 @@ class Runner:
         """Bring the bytes in, and to each Target as soon as that can be."""
         job = work.load(claim)
         _log_for(job)
+        if claim.starts:
+            events.started(job)
         watching = watch.Watch(claim, self._stopping)
         flows = Flows(claim, [STAGE, RESTORE, *(target.id for target in job.targets)])
         todo = [target for target in job.targets if target.status not in status.TARGET_ENDS]
@@ -198,7 +201,7 @@ class Runner:
             return
         if end != states.REVERTED:      # TaskFlow itself failed, so nothing was undone
             kit.withdraw()
-        work.end_target(flows.claim, kit.key)
+        events.target_failed(job, kit.target, work.end_target(flows.claim, kit.key))
 
     def _end(self, claim: work.Claim) -> None:
         """Clean up, then end the Job: who sees it ended finds nothing left over."""
@@ -216,7 +219,7 @@ class Runner:
         persistence.forget(job.id, claim)
         if job.trust_id and trusts.delete(job.trust_id):
             work.trust_deleted(job.id, job.trust_id)
-        LOG.info("Ended: %s", work.finish(claim, purge=purge))
+        events.ended(job, work.finish(claim, purge=purge))
 
 
 def _await(

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Sequence
 from oslo_config import cfg
 from oslo_log import log
 
-from ciming import context, exceptions, rpc, staging, trusts
+from ciming import context, exceptions, notifications, rpc, staging, trusts
 from ciming.db import api, models, work
 from ciming.engine import claims, lost_trusts, outages, persistence, runner
 
@@ -73,6 +73,7 @@ class Engine:
         for thread in (*self._threads, *self._closing):
             thread.join()
         self._term.close()
+        notifications.stop()
         LOG.info("Engine %s stopped", self._term.liveness.name)
 
     def _new_term(self, former: Collection[str] = ()) -> Term:

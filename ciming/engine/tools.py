@@ -16,9 +16,9 @@ from typing import Any, TypeVar
 from oslo_config import cfg
 from oslo_log import log
 
-from ciming import credentials, exceptions, growing, staging
+from ciming import credentials, exceptions, growing, metrics, staging
 from ciming.db import models, work
-from ciming.engine import slots, sources
+from ciming.engine import events, slots, sources
 from ciming.engine import watch as watch_
 from ciming.providers import base
 
@@ -109,7 +109,9 @@ class Tools(abc.ABC):
         while True:
             try:
                 alive()
-                return call()
+                result = call()
+                metrics.attempted(step, self._place(), "success")
+                return result
             except (growing.Stalled, sources.Replaced) as reason:      # no fault of anybody
                 LOG.info("%s starts again: %s", step, reason)
                 self._start_again()
@@ -125,6 +127,7 @@ class Tools(abc.ABC):
             failures += 1
             LOG.warning("%s failed (%s of this step): %s", step, failures, failure)
             final = not self._again(failures, failure)
+            metrics.attempted(step, self._place(), "error" if final else "retry")
             tell(failure, final)
             if final:
                 raise failure from None
@@ -146,6 +149,10 @@ class Tools(abc.ABC):
 
     def _begun(self) -> str:
         """What there is to be removed, as far as we know."""
+        return ""
+
+    def _place(self) -> str:
+        """Where it works, for who counts."""
         return ""
 
     @staticmethod
@@ -280,8 +287,9 @@ class TargetTools(Tools):
         self.key = target.id
         self.checkpoint: Mapping[str, Any] | None = target.checkpoint
         self._claim = claim
-        self._target = target
+        self.target = target
         self._slot = slot
+        self._meter = metrics.Meter(target)
         self._told = self._asked = time.monotonic()
         self._undoing = False
         self._fault = target.error
@@ -299,7 +307,7 @@ class TargetTools(Tools):
     @functools.cached_property
     def provider(self) -> base.Provider:
         """The Target's cloud. Made when first used: inside an attempt."""
-        return provider_of(self.job, self._target)
+        return provider_of(self.job, self.target)
 
     def alive(self) -> None:
         """:raises CimingError: the stage flow failed"""
@@ -311,14 +319,14 @@ class TargetTools(Tools):
         """From another thread, when nobody is to go on: end a call to the cloud that does not return."""
         hangs = time.monotonic() - self._asked > HANG_SECONDS
         if hangs and "provider" in self.__dict__ and (self._watch.ends or not self._undoing):
-            LOG.info("Hanging up on %s", self._target.cloud)
+            LOG.info("Hanging up on %s", self.target.cloud)
             self.provider.hang_up()
 
     def await_known(self) -> None:
         """Wait until enough of the image is known to begin; most providers need it whole."""
         follows = False
         with contextlib.suppress(exceptions.ProviderError):     # the first attempt will say so
-            follows = base.load(self._target.provider).follows
+            follows = base.load(self.target.provider).follows
         if follows:
             self.staged.await_known(self.alive)
         else:
@@ -381,6 +389,9 @@ class TargetTools(Tools):
         with contextlib.suppress(exceptions.CimingError):
             self.undo(lambda: self.provider.discard(self.key))
 
+    def _place(self) -> str:
+        return metrics.place(self.target)
+
     def _begun(self) -> str:
         return f" ({', '.join(map(str, self.checkpoint.values()))})" if self.checkpoint else ""
 
@@ -390,7 +401,8 @@ class TargetTools(Tools):
 
     def progress(self, bytes_done: int) -> None:
         """Written at a bounded rate; each write also asks whether the Job is still ours."""
-        whole = bytes_done == self._target.bytes_total
+        self._meter.reached(bytes_done)
+        whole = bytes_done == self.target.bytes_total
         if not whole and time.monotonic() - self._told < PROGRESS_SECONDS:
             return
         self._told = time.monotonic()
@@ -398,6 +410,7 @@ class TargetTools(Tools):
 
     def link(self, image_ref: str, proof: str) -> None:
         work.add_link(self._claim, self.key, image_ref, proof)
+        events.linked(self.job, self.target, image_ref, proof)
 
     def _write(self, **values: Any) -> None:
         work.update_target(self._claim, self.key, **values)

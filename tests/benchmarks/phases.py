@@ -10,7 +10,7 @@ from oslo_log import log
 
 STEPS = "ciming.engine.tools"
 """What logs every step as it begins, at level DEBUG."""
-PHASES = ("client starts", "upload", "stage", "publish", "end", "client ends")
+PHASES = ("client starts", "first bytes", "format known", "transfer", "end", "client ends")
 
 
 def options() -> dict[tuple[str, str], str]:
@@ -28,7 +28,7 @@ def split(began: float, ended: float, job: dict[str, Any], log_dir: pathlib.Path
     marks = (
         began,
         _time(job["created_at"]),  # the service had the client's first request
-        _time(job["started_at"]),  # the bytes are there: an engine has claimed the Job
+        _time(job["started_at"]),  # bytes are there, not all of them: an engine has claimed the Job
         min(at for at, step in steps if step == "check"),
         max(at for at, step in steps if step == "link"),
         _time(job["finished_at"]),

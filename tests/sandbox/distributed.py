@@ -43,6 +43,7 @@ class Distributed(ciming.Ciming):
         self.api = self._program("api")
         self.engine = self._program("engine")
         self.second_engine = self._program("second-engine")
+        self._more_engines: list[programs.Program] = []
 
     @property
     def pid_file(self) -> pathlib.Path:
@@ -76,24 +77,38 @@ class Distributed(ciming.Ciming):
 
     def start(self) -> "Distributed":
         """Start what does not run, and return when the API answers and the engine runs."""
-        self.log_dir.mkdir(parents=True, exist_ok=True)
-        self.broker.start()
-        self.database.start()
-        if not (self.api.running or self.engine.running):
-            self._prepare()
+        self._start_servers()
         if not self.engine.running:
             self.start_engine()
         if not self.api.running:
             self.start_api()
         return self
 
+    def start_without_engine(self) -> None:
+        """Start the API only, and what it needs."""
+        self._start_servers()
+        if not self.api.running:
+            self.start_api()
+
     def start_engine(self) -> None:
         """Start the engine, and return when it says that it has started."""
-        self._start_engine(self.engine)
+        self._start_engine(self.engine, self.config_files[1], self.log_dir / "ciming-engine.log")
 
     def start_second_engine(self) -> None:
         """Start another one beside it, from the same configuration."""
-        self._start_engine(self.second_engine)
+        self._start_engine(self.second_engine, self.config_files[1], self.log_dir / "ciming-engine.log")
+
+    def add_engine(self, name: str, options: ciming.Options) -> programs.Program:
+        """Start one more, with a log and options of its own; to stop it is part of stopping all."""
+        config = self._configs()[1]
+        for (section, option), value in {**options, ("DEFAULT", "log_file"): f"{name}.log"}.items():
+            config.setdefault(section, {})[option] = value
+        file = self.folder / f"{name}.conf"
+        files.write(file, files.ini(config))
+        engine = self._program(name)
+        self._more_engines.append(engine)
+        self._start_engine(engine, file, self.log_dir / f"{name}.log")
+        return engine
 
     def start_api(self) -> None:
         """Start the API, and return when it answers."""
@@ -105,7 +120,8 @@ class Distributed(ciming.Ciming):
 
     def stop(self, patience: float = 20.0) -> bool:
         """End both; tell whether any ran."""
-        stopped = [program.stop(patience) for program in (self.api, self.engine, self.second_engine)]
+        engines = (self.engine, self.second_engine, *self._more_engines)
+        stopped = [program.stop(patience) for program in (self.api, *engines)]
         return any(stopped)
 
     def kill(self) -> None:
@@ -120,12 +136,18 @@ class Distributed(ciming.Ciming):
     def _program(self, name: str) -> programs.Program:
         return programs.Program(self.folder / f"{name}.process", self.log_dir / f"{name}-stdout.log")
 
-    def _start_engine(self, engine: programs.Program) -> None:
-        log = self.log_dir / "ciming-engine.log"
+    def _start_engine(self, engine: programs.Program, config: pathlib.Path, log: pathlib.Path) -> None:
         before = log.stat().st_size if log.exists() else 0
-        program = [str(BIN / "ciming-engine"), "--config-file", str(self.config_files[1])]
+        program = [str(BIN / "ciming-engine"), "--config-file", str(config)]
         engine.start([*self.wrap, *program], self.folder)
         self._until(engine, lambda: log.exists() and b" started" in log.read_bytes()[before:])
+
+    def _start_servers(self) -> None:
+        self.log_dir.mkdir(parents=True, exist_ok=True)
+        self.broker.start()
+        self.database.start()
+        if not (self.api.running or self.engine.running):
+            self._prepare()
 
     def _prepare(self) -> None:
         self.database.create(self._database)

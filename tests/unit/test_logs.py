@@ -36,6 +36,7 @@ def kind(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def lines(conf: cfg.ConfigOpts, kind: str) -> Iterator[Lines]:
     """What any library logged."""
+    context.forget()    # of other tests
     own = cfg.ConfigOpts()      # the global one was read without the options of logging
     oslo_log.register_options(own)
     own([], default_config_files=[], default_config_dirs=[])

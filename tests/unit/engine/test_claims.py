@@ -18,10 +18,10 @@ from tooz import ToozError
 from ciming import exceptions
 from ciming.db import work
 from ciming.engine import claims
+from tests import liveness
 from tests.sandbox import processes, servers
 from tests.unit import rows
-from tests.unit.engine import liveness
-from tests.unit.engine.liveness import TTL, Other, within
+from tests.unit.engine.others import TTL, Other, within
 
 EVERY = pytest.mark.parametrize("coordination", liveness.KINDS, indirect=True)
 SOME = EVERY if "CIMING_TEST_ALL" in os.environ else pytest.mark.parametrize(
