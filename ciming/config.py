@@ -49,6 +49,7 @@ API_OPTS: list[cfg.Opt] = [
         help="Seconds without a byte after which a client's connection is given up: one that sends an "
         "image whole, or the head of any request.",
     ),
+    cfg.IntOpt("max_targets", default=100, min=1, help="Clouds that one request may name at most."),
     cfg.StrOpt("pid_file", help="File into which ciming-standalone writes its process id."),
     cfg.IntOpt(
         "max_limit", default=1000, min=1, help="Largest page a list call gives, whatever was asked."
@@ -163,7 +164,7 @@ ENGINE_OPTS: list[cfg.Opt] = [
     cfg.FloatOpt(
         "max_stall",
         default=20.0,
-        min=0.1,
+        min=3.0,
         help="Seconds for which an upload to a Cloud is held open without a byte, where the image is still "
         "on its way in. Then it is given up, and begins again when the image is whole. Must be below "
         "the timeouts of what is between CIMinG and the Clouds.",
@@ -183,6 +184,16 @@ ENGINE_OPTS: list[cfg.Opt] = [
     cfg.FloatOpt(
         "max_retry_delay", default=60.0, min=0, help="Longest wait in seconds between two attempts."
     ),
+]
+
+METRICS_OPTS: list[cfg.Opt] = [
+    cfg.HostAddressOpt(
+        "bind_host",
+        default="127.0.0.1",
+        help="Address on which an engine, or ciming-standalone, gives its metrics to Prometheus. There is no "
+        "login: choose one that only those reach who may know how busy it is.",
+    ),
+    cfg.PortOpt("bind_port", default=0, help="Port of the same; 0: metrics are not served."),
 ]
 
 TRUST_OPTS: list[cfg.Opt] = [
@@ -240,6 +251,7 @@ GROUPS: dict[str | None, list[cfg.Opt]] = {
     "api": API_OPTS,
     "staging": STAGING_OPTS,
     "engine": ENGINE_OPTS,
+    "metrics": METRICS_OPTS,
     "trust": TRUST_OPTS,
     "openstack": OPENSTACK_OPTS,
 }
@@ -261,7 +273,9 @@ def list_opts() -> list[tuple[str | None, Sequence[cfg.Opt]]]:
 
 def set_lib_defaults() -> None:
     """Defaults of libraries' options that differ here."""
-    from oslo_messaging._drivers import impl_rabbit  # there is no public way to its defaults
+    # There is no public way to their defaults.
+    from oslo_log import _options as log_options
+    from oslo_messaging._drivers import impl_rabbit
 
     cfg.set_defaults(
         db_options.database_opts,
@@ -271,6 +285,8 @@ def set_lib_defaults() -> None:
     cfg.set_defaults(
         impl_rabbit.rabbit_opts, rabbit_quorum_queue=True, rabbit_transient_quorum_queue=True
     )
+    # A part of both of oslo.log's formats: what a line is about, in our case a Job.
+    cfg.set_defaults(log_options.log_opts, instance_uuid_format="[job %(uuid)s] ")
     policy_opts.set_defaults(cfg.CONF, policy_file="policy.yaml")
     cors.set_defaults(
         allow_methods=CORS_METHODS,
@@ -282,6 +298,8 @@ def set_lib_defaults() -> None:
 
 def register(conf: cfg.ConfigOpts = CONF) -> None:
     """Make all options known; may be called again."""
+    from oslo_messaging import opts as messaging_opts  # not before ciming.cmd has settled its threads
+
     for group, opts in GROUPS.items():
         conf.register_opts(opts, group=group)
     ks_loading.register_session_conf_options(conf, SERVICE_USER_GROUP)
@@ -292,6 +310,9 @@ def register(conf: cfg.ConfigOpts = CONF) -> None:
     conf.register_opts(cors.OPTS, group="cors")
     conf.register_opts(http_proxy_to_wsgi.OPTS, group="oslo_middleware")
     conf.register_opts(db_options.database_opts, group="database")
+    for name, opts in messaging_opts.list_opts():
+        if name == "oslo_messaging_notifications":
+            conf.register_opts(opts, group=name)
 
 
 def load(args: Sequence[str] | None = None, conf: cfg.ConfigOpts = CONF, **kwargs: Any) -> cfg.ConfigOpts:

@@ -10,6 +10,7 @@ from ciming import context, exceptions
 
 READER = "rule:ciming:reader"
 MEMBER = "rule:ciming:member"
+ADMIN = "role:admin"
 
 BASE_RULES = [
     policy.RuleDefault(
@@ -49,12 +50,20 @@ RULES = [
     _rule("image:show", READER, "Show an Image.", "GET /v1/images/{image}"),
     _rule("job:list", READER, "List Jobs.", "GET /v1/jobs"),
     _rule("job:show", READER, "Show a Job.", "GET /v1/jobs/{job}"),
-    policy.DocumentedRuleDefault(
-        "ciming:all_projects",
-        "role:admin",
-        "See the Images and Jobs of all projects.",
-        [{"method": "GET", "path": f"/v1/{path}"} for path in ("images", "jobs")],
-        scope_types=["project"],
+    *(
+        _rule(
+            f"{noun}:list:all_projects",
+            ADMIN,
+            f"List the {noun.title()}s of all projects.",
+            f"GET /v1/{noun}s?all_projects=true",
+        )
+        for noun in ("image", "job")
+    ),
+    _rule(
+        "all_projects",
+        ADMIN,
+        "Show an Image or a Job of any project, by its id.",
+        *(f"GET /v1/{noun}s/{{{noun}}}" for noun in ("image", "job")),
     ),
 ]
 

@@ -16,7 +16,7 @@ import oslo_messaging as messaging
 from oslo_config import cfg
 from oslo_log import log
 
-from ciming import exceptions
+from ciming import context, exceptions
 
 LOG = log.getLogger(__name__)
 TOPIC = "ciming-engine"
@@ -25,6 +25,8 @@ RETRIES = 2             # a broker that was started again has closed the connect
 AGAIN_SECONDS = 10.0    # until a broker is asked again that refused us
 STOP_SECONDS = 5.0
 _url: str | None = None     # None: [DEFAULT] transport_url
+Knock = tuple[str, str | None]
+"""Ids of the Job, and of the request that knocks."""
 
 
 @functools.cache
@@ -48,28 +50,29 @@ def stay_in_process() -> None:
 def knock(job_id: str) -> None:
     """Tell the engines that there may be work. A lost knock costs one poll interval."""
     try:
-        _knocks().put_nowait(job_id)
+        _knocks().put_nowait((job_id, context.ids()[1]))
     except queue.Full:
-        LOG.warning("The broker is away: no knock for Job %s, the engines' poll will find it", job_id)
+        LOG.warning("The broker is away: no knock, the engines' poll will find the Job")
 
 
 @functools.cache
-def _knocks() -> queue.Queue[str]:
+def _knocks() -> "queue.Queue[Knock]":
     """What a thread of its own sends: a broker may take long to be found away. Made after the fork."""
-    waiting: queue.Queue[str] = queue.Queue(WAITING)
+    waiting: queue.Queue[Knock] = queue.Queue(WAITING)
     threading.Thread(target=_send, args=(waiting,), name="knocks", daemon=True).start()
     return waiting
 
 
-def _send(waiting: queue.Queue[str]) -> None:
+def _send(waiting: "queue.Queue[Knock]") -> None:
     target = messaging.Target(topic=TOPIC)
     client = messaging.get_rpc_client(transport(), target, retry=RETRIES)
     while True:
-        job_id = waiting.get()
+        job_id, request_id = waiting.get()
+        context.for_job(job_id, request_id)
         try:
             client.cast({}, "knock", job_id=job_id)
         except Exception as error:      # whatever it was, the next one is tried
-            LOG.warning("Could not knock for Job %s, the engines' poll will find it: %s", job_id, error)
+            LOG.warning("Could not knock, the engines' poll will find the Job: %s", error)
 
 
 class _Endpoint:

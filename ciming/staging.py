@@ -112,6 +112,26 @@ class StagingArea:
         paths = (self.upload_path(job_id, number) for number in range(generation - 1, 0, -1))
         return [path for path in paths if path.exists()]
 
+    @contextlib.contextmanager
+    def restored(self, job_id: str, generation: int) -> Iterator[BinaryIO]:
+        """The file into which a Job's bytes are brought once more; it holds what earlier attempts brought.
+
+        :raises StagingFull: the disk has no room left
+        """
+        folder = self.folder(job_id)
+        try:
+            folder.mkdir(mode=0o700, exist_ok=True)
+            path = folder / f"restored.{generation}"
+            earlier = sorted(folder.glob("restored.*"), key=lambda each: int(each.suffix[1:]))
+            if earlier and earlier[-1] != path:
+                earlier[-1].rename(path)
+            with path.open("r+b" if earlier else "x+b", buffering=0) as file:
+                yield file
+        except OSError as error:
+            if error.errno in NO_ROOM:
+                raise no_room() from None
+            raise
+
     def discard(self, job_id: str, generation: int) -> None:
         """Remove an upload's file of this generation; absent is fine."""
         self.upload_path(job_id, generation).unlink(missing_ok=True)

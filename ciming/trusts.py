@@ -15,7 +15,7 @@ from keystoneauth1 import session as ks_session
 from oslo_config import cfg
 from oslo_log import log
 
-from ciming import config, context, exceptions
+from ciming import config, connections, context, exceptions
 
 LOG = log.getLogger(__name__)
 
@@ -42,7 +42,9 @@ def service_session() -> ks_session.Session:
 
 def session(trust_id: str) -> ks_session.Session:
     """A session as the user who gave the trust, in their project. Logs in when first used."""
-    return _session(**NO_SCOPE, trust_id=trust_id)
+    made = _session(**NO_SCOPE, trust_id=trust_id)
+    connections.equip(made)
+    return made
 
 
 def _session(**overrides: Any) -> ks_session.Session:

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Who calls, and may they: every handler opens with @needs(rule) or says @public."""
 
+import contextlib
 import functools
+import uuid
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -44,11 +46,18 @@ def needs(rule: str) -> Callable[[View], View]:
         def checked(*args: Any, **kwargs: Any) -> Any:
             policies.authorize(f"ciming:{rule}", caller())
             flask.g.policy_checked = True
+            _log_for(**kwargs)
             return view(*args, **kwargs)
 
         return checked  # type: ignore[return-value]  # same signature
 
     return decorate
+
+
+def _log_for(job: str = "", **_others: Any) -> None:
+    """Log lines of a call whose path names a Job carry its id; anything else there is no id."""
+    with contextlib.suppress(ValueError):
+        context.about(str(uuid.UUID(job)))
 
 
 def public(view: View) -> View:
@@ -63,10 +72,21 @@ def public(view: View) -> View:
 
 
 def scope() -> str | None:
-    """The project whose rows the caller sees; None: all of them."""
+    """The project whose rows the caller sees one by one; None: those of all."""
     if policies.allowed("ciming:all_projects", caller()):
         return None
     return str(caller().project_id)
+
+
+def listed(noun: str, everywhere: bool) -> str | None:
+    """The project whose rows a list of the caller's shows; None: all, which must be asked for.
+
+    :raises Forbidden: they ask, and may not
+    """
+    if not everywhere:
+        return str(caller().project_id)
+    policies.authorize(f"ciming:{noun}:list:all_projects", caller())
+    return None
 
 
 def assert_policy_checked(response: flask.Response) -> flask.Response:

@@ -6,6 +6,7 @@ from typing import Any
 import flask_smorest
 import marshmallow as ma
 from flask.views import MethodView
+from oslo_config import cfg
 
 from ciming import context, exceptions
 from ciming.api import auth, paging, queries, schemas
@@ -33,7 +34,7 @@ def usable(caller: context.RequestContext) -> list[dict[str, Any]]:
 def resolve(caller: context.RequestContext, wanted: list[str] | str) -> list[dict[str, Any]]:
     """The Clouds of these names or ids, each once; "all" for every one.
 
-    :raises InvalidRequest: the caller may use no Cloud of such a name
+    :raises InvalidRequest: the caller may use no Cloud of such a name, or they are too many
     """
     clouds = usable(caller)
     if wanted == "all":
@@ -47,7 +48,15 @@ def resolve(caller: context.RequestContext, wanted: list[str] | str) -> list[dic
             code="cloud.unknown",
             field="clouds",
         )
-    return list({known[name]["id"]: known[name] for name in wanted}.values())
+    chosen = list({known[name]["id"]: known[name] for name in wanted}.values())
+    most = cfg.CONF.api.max_targets
+    if len(chosen) > most:
+        raise exceptions.InvalidRequest(
+            f"{len(chosen)} Clouds are too many at once: name {most} at most.",
+            code="cloud.too_many",
+            field="clouds",
+        )
+    return chosen
 
 
 @blueprint.route("")

@@ -157,6 +157,22 @@ class Sort(fields.Field[list[lists.Order]]):
         return list(order.values())
 
 
+class Flag(fields.Field[bool]):
+    """Yes or no; Python's words for it will do."""
+
+    WORDS = {"true": True, "True": True, "1": True, "false": False, "False": False, "0": False}
+
+    def __init__(self, description: str) -> None:
+        text = f"{description}: true or false (the default)."
+        schema = {"type": "string", "enum": list(self.WORDS), "description": text}
+        super().__init__(metadata=schema)
+
+    def _deserialize(self, value: Any, *_: Any, **__: Any) -> bool:
+        if value not in self.WORDS:
+            raise ma.ValidationError("Either true or false, please.")
+        return self.WORDS[value]
+
+
 class Limit(fields.Field[int]):
     """How many at most; no more than the operator allows."""
 

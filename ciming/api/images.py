@@ -31,7 +31,7 @@ class Images(MethodView):
     @blueprint.doc(operationId="list_images")
     def get(self, query: dict[str, Any]) -> dict[str, Any]:
         """List Images"""
-        return paging.page("images", lists.images, query)
+        return paging.page("image", lists.images, query)
 
     @auth.needs("image:create")
     @blueprint.arguments(schemas.ImageCreate, error_status_code=400)
@@ -98,7 +98,8 @@ def _create(caller: context.RequestContext, wanted: dict[str, Any]) -> tuple[mod
             uploads.reserve, needed=size or 0, room=staging_area.room, job_id=job.id
         )
         db.create(image, job, upload, check_room)
-    LOG.info("Job %s: create Image %s in %s", job.id, image.id, [cloud["name"] for cloud in chosen])
+    context.about(job.id)
+    LOG.info("Create Image %s in %s", image.id, [cloud["name"] for cloud in chosen])
     return db.get_image(image.id, None), db.get_job(job.id, None)
 
 

@@ -22,7 +22,7 @@ class Jobs(MethodView):
     @blueprint.doc(operationId="list_jobs")
     def get(self, query: dict[str, Any]) -> dict[str, Any]:
         """List Jobs"""
-        return paging.page("jobs", lists.jobs, query)
+        return paging.page("job", lists.jobs, query)
 
 
 @blueprint.route("/<string:job>")

@@ -10,6 +10,8 @@ from keystonemiddleware import auth_token
 from oslo_config import cfg
 from werkzeug.middleware import dispatcher
 
+from ciming import context
+
 UNKNOWN = "Unknown"     # identity status, where Keystone could not be asked
 VERSION_HEADER = "OpenStack-API-Version"
 
@@ -36,6 +38,16 @@ def _cors(inner: Any, conf: cfg.ConfigOpts) -> Any:
         return (with_cors if "HTTP_ORIGIN" in environ else inner)(environ, start_response)
 
     return chosen
+
+
+def _logged(inner: Any, _conf: cfg.ConfigOpts) -> Any:
+    """Log lines carry this request's id from here on, and not what the thread did before."""
+
+    def asked(environ: Any, start_response: Any) -> Any:
+        context.begin_request(environ)
+        return inner(environ, start_response)
+
+    return asked
 
 
 def _health(inner: Any, conf: cfg.ConfigOpts) -> Any:
@@ -130,6 +142,7 @@ PIPELINE = (
     _cors,
     oslo_middleware.HTTPProxyToWSGI,
     oslo_middleware.RequestId,
+    _logged,
     _health,
     _authtoken,
     _method_of_tus,

@@ -15,20 +15,25 @@ Lister = Callable[[str | None, lists.Page], Sequence[Any]]
 
 
 def page(noun: str, lister: Lister, query: dict[str, Any]) -> dict[str, Any]:
-    """One page of what the caller may see; filters apply before paging."""
+    """One page of what the caller may see; filters apply before paging.
+
+    :param noun: what one of them is, in the singular
+    :raises Forbidden: the caller may not list those of all projects
+    """
+    project_id = auth.listed(noun, query.pop("all_projects", False))
     limits = cfg.CONF.api
     limit = min(query.pop("limit", limits.default_limit), limits.max_limit)
     marker = query.pop("marker", None)
     more = {"order": query.pop("sort")} if "sort" in query else {}
     wanted = lists.Page(limit + 1, marker and str(marker), list(_conditions(query)), **more)
-    rows = lister(auth.scope(), wanted)
+    rows = lister(project_id, wanted)
     links = []
     if len(rows) > limit:
         arguments: dict[str, list[Any]] = flask.request.args.to_dict(flat=False)
         arguments |= {"limit": [limit], "marker": [rows[limit - 1].id]}
         text = urllib.parse.urlencode(arguments, doseq=True)
         links.append({"rel": "next", "href": f"{flask.request.base_url}?{text}"})
-    return {noun: rows[:limit], "links": links}
+    return {f"{noun}s": rows[:limit], "links": links}
 
 
 def _conditions(query: Mapping[str, Any]) -> Iterable[lists.Condition]:

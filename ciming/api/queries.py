@@ -12,6 +12,7 @@ NEWEST_FIRST = "created_at:desc"
 class Page(ma.Schema):
     limit = filters.Limit()
     marker = fields.UUID(metadata={"description": "Id of the last item that one has."})
+    all_projects = filters.Flag("Those of all projects, not only of one's own; for administrators")
 
 
 class ImageQuery(Page):

@@ -16,7 +16,7 @@ from oslo_config import cfg
 from werkzeug import exceptions as http
 from werkzeug import http as werkzeug_http
 
-from ciming import exceptions, rpc
+from ciming import context, exceptions, rpc
 from ciming.api import auth, document, receiving, schemas, staging_area
 from ciming.db import api as db
 from ciming.db import models, uploads
@@ -57,6 +57,7 @@ class File(MethodView):
                 raise exceptions.InvalidRequest("The body is empty.", code="image.empty", field="body")
             staging_area.check_size(size or 0)
             lease = uploads.begin(row.id, OWNER, size, staging_area.expiry(), staging_area.room)
+            context.about(lease.job_id)
             receiving.whole(lease)
         rpc.knock(lease.job_id)
 
@@ -114,6 +115,7 @@ class File(MethodView):
             lease = uploads.begin(
                 row.id, OWNER, length, staging_area.expiry(), staging_area.room, offset=offset
             )
+            context.about(lease.job_id)
             reached = receiving.part(lease, checksum)
         if reached == lease.size:
             rpc.knock(lease.job_id)
@@ -133,6 +135,7 @@ class File(MethodView):
             if flask.request.content_length or flask.request.headers.get("Transfer-Encoding"):
                 raise exceptions.InvalidRequest("A DELETE has no body.", field="body")
             job_id = uploads.terminate(row.id)
+        context.about(job_id)
         rpc.knock(job_id)
 
 

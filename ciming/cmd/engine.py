@@ -5,7 +5,7 @@ import signal
 import sys
 import threading
 
-from ciming import cmd, config, rpc, trusts
+from ciming import cmd, config, metrics, notifications, rpc, trusts
 from ciming.db import session
 from ciming.engine import service
 
@@ -14,6 +14,7 @@ def prepare() -> service.Engine:
     """Fail here, in one place, if the configuration is of no use."""
     trusts.service_session()
     rpc.transport()
+    notifications.check()
     session.require_current_schema()
     return service.Engine()
 
@@ -25,7 +26,9 @@ def main() -> int:
     with cmd.one_clear_line():
         config.load(sys.argv[1:])
         engine = prepare()
+        scraped = metrics.listen()
         engine.start()
+    metrics.serve(scraped)
     stopping.wait()
     engine.stop()
     return 0

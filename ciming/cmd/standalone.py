@@ -4,7 +4,9 @@
 One gunicorn worker serves the API; the engine's threads run beside it.
 """
 
+import functools
 import signal
+import socket
 import sys
 from typing import Any
 
@@ -13,7 +15,7 @@ from oslo_config import cfg
 from oslo_log import log
 from oslo_utils import netutils
 
-from ciming import cmd, config, rpc, staging, trusts
+from ciming import cmd, config, metrics, notifications, rpc, staging, trusts
 from ciming.cmd import gunicorn
 from ciming.db import session
 
@@ -21,7 +23,14 @@ LOG = log.getLogger(__name__)
 
 
 class Standalone(base.BaseApplication):  # type: ignore[misc]  # gunicorn is untyped
-    """gunicorn, told by our configuration instead of its own."""
+    """gunicorn, told by our configuration instead of its own.
+
+    :param scraped: where metrics are asked for; the worker inherits it
+    """
+
+    def __init__(self, scraped: socket.socket | None) -> None:
+        self._scraped = scraped
+        super().__init__()
 
     def load_config(self) -> None:
         api = cfg.CONF.api
@@ -33,7 +42,7 @@ class Standalone(base.BaseApplication):  # type: ignore[misc]  # gunicorn is unt
             "workers": 1,
             "threads": api.threads,
             "on_starting": lambda _arbiter: None,       # prepare() was there before
-            "post_worker_init": start_engine,
+            "post_worker_init": functools.partial(start_engine, self._scraped),
             "worker_exit": stop_engine,
         }
         for name, value in settings.items():
@@ -46,13 +55,14 @@ class Standalone(base.BaseApplication):  # type: ignore[misc]  # gunicorn is unt
         return app.create_app()
 
 
-def start_engine(worker: Any) -> None:
+def start_engine(scraped: socket.socket | None, worker: Any) -> None:
     from ciming.engine import service
 
     gunicorn.give_up_silent_clients(worker, cfg.CONF.api.upload_timeout)
     session.keep_open()
     worker.engine = service.Engine()
     worker.engine.start()
+    metrics.serve(scraped)
     by_gunicorn = signal.getsignal(signal.SIGTERM)
 
     def stop_both(signum: int, frame: Any) -> None:
@@ -73,6 +83,7 @@ def prepare() -> None:
     from ciming.engine import claims
 
     trusts.service_session()        # before anything is made
+    notifications.check()
     session.upgrade()
     session.forget_connections()
     staging.open_area(cfg.CONF.staging)
@@ -86,5 +97,6 @@ def main() -> int:
     with cmd.one_clear_line():
         config.load(sys.argv[1:])
         prepare()
-    Standalone().run()
+        scraped = metrics.listen()
+    Standalone(scraped).run()
     return 0

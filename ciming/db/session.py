@@ -19,6 +19,7 @@ from oslo_config import cfg
 from oslo_db.sqlalchemy import enginefacade
 from sqlalchemy import orm
 from taskflow.persistence.backends import impl_sqlalchemy as taskflow_db
+from taskflow.persistence.backends.sqlalchemy import tables as taskflow_tables
 
 from ciming import exceptions
 
@@ -139,17 +140,36 @@ def changed_one(result: sa.Result[Any]) -> bool:
     return isinstance(result, sa.CursorResult) and result.rowcount == 1
 
 
-def _alembic() -> alembic_config.Config:
+def _alembic(scripts: Path = Path(__file__).parent / "migrations") -> alembic_config.Config:
     made = alembic_config.Config()
-    made.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    made.set_main_option("script_location", str(scripts))
     return made
 
 
 def schema_is_current() -> bool:
-    head = alembic_script.ScriptDirectory.from_config(_alembic()).get_current_head()
+    return _is_at_head(_alembic(), VERSION_TABLE)
+
+
+def taskflow_schema_is_current() -> bool:
+    """TaskFlow has tables of its own beside ours. On SQLite it makes them as they are and says no version."""
+    if engine().dialect.name == "sqlite":
+        metadata = sa.MetaData()
+        taskflow_tables.fetch(metadata)
+        there = sa.inspect(engine())
+        names = there.get_table_names()
+        return all(
+            table.name in names
+            and {column["name"] for column in there.get_columns(table.name)} >= set(table.columns.keys())
+            for table in metadata.sorted_tables
+        )
+    return _is_at_head(_alembic(Path(taskflow_tables.__file__).parent / "alembic"), "alembic_version")
+
+
+def _is_at_head(settings: alembic_config.Config, version_table: str) -> bool:
+    head = alembic_script.ScriptDirectory.from_config(settings).get_current_head()
     with engine().connect() as connection:
         context = alembic_migration.MigrationContext.configure(
-            connection, opts={"version_table": VERSION_TABLE}
+            connection, opts={"version_table": version_table}
         )
         return context.get_current_revision() == head
 

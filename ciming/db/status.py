@@ -4,6 +4,7 @@
 from collections.abc import Collection
 
 JOB_ENDS = ("success", "partial", "error", "cancelled")
+JOB_STATUSES = ("uploading", "queued", "running", "waiting-credentials", *JOB_ENDS)
 TARGET_ENDS = ("success", "error", "cancelled")
 
 

@@ -40,7 +40,9 @@ class Claim:
     job_id: str
     owner: str
     generation: int
+    request_id: str | None = None       # of the request that made the Job
     takes_long: bool = False
+    starts: bool = False                # it was not claimed before
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,7 @@ def candidates(
 
 def claim(candidate: Candidate, owner: str, lock_marker: str) -> Claim | None:
     """Take a Job; None when another engine was faster."""
-    generation = candidate.generation + 1
+    generation, now = candidate.generation + 1, models.now()
     with db.writer() as session:
         taken = session.execute(
             sa.update(models.Job)
@@ -113,13 +115,15 @@ def claim(candidate: Candidate, owner: str, lock_marker: str) -> Claim | None:
                 owner=owner,
                 lock_marker=lock_marker,
                 generation=generation,
-                started_at=sa.func.coalesce(models.Job.started_at, models.now()),
+                started_at=sa.func.coalesce(models.Job.started_at, now),
             )
         )
         if not db.changed_one(taken):
             return None
-        api.refresh(session, session.get_one(models.Job, candidate.job_id))
-    return Claim(candidate.job_id, owner, generation, candidate.takes_long)
+        job = session.get_one(models.Job, candidate.job_id)
+        api.refresh(session, job)
+    starts = job.started_at == now
+    return Claim(candidate.job_id, owner, generation, job.request_id, candidate.takes_long, starts)
 
 
 def fence(connection: sa.Connection | orm.Session, held: Claim) -> None:
@@ -212,14 +216,15 @@ def update_target(held: Claim, target_id: str, **values: Any) -> None:
         target.attempts = max(target.attempts + again, 1)
 
 
-def end_target(held: Claim, target_id: str) -> None:
-    """The Target's flow failed: the Target ends with its last error, or as cancelled."""
+def end_target(held: Claim, target_id: str) -> str:
+    """The Target's flow failed: the Target ends with its last error, or as cancelled; its status."""
     with fenced(held) as (session, job):
         target = session.get_one(models.Target, target_id)
         if job.wanted == "cancel" and not target.error:
             target.status = "cancelled"
         else:
             target.status, target.error = "error", target.error or job.error or INTERNAL
+    return target.status
 
 
 def progress(held: Claim, target_id: str, bytes_done: int) -> None:

@@ -16,7 +16,7 @@ from oslo_config import cfg
 from oslo_log import log
 
 from ciming.db import work
-from ciming.engine import locks, outages
+from ciming.engine import events, locks, outages
 
 LOG = log.getLogger(__name__)
 STOP_SECONDS = 5.0      # the coordination service may be away, and not say so
@@ -131,5 +131,5 @@ def take(
                 continue
         claim = work.claim(candidate, liveness.name, liveness.marker)
         if claim is not None:
-            LOG.info("Job %s: claimed from %s", claim.job_id, owner or "the queue")
+            events.claimed(claim, owner)
             yield claim

@@ -6,10 +6,12 @@ little while it waits; what is limited is how many of them work at a time.
 """
 
 import contextlib
+import functools
 import threading
 import uuid
 from collections.abc import Callable, Sequence
 from concurrent import futures
+from pathlib import Path
 from typing import Any
 
 from oslo_config import cfg
@@ -18,13 +20,13 @@ from taskflow import engines, states
 from taskflow import exceptions as tf_exceptions
 from taskflow.persistence import models as tf_models
 
-from ciming import context, exceptions, growing, staging, trusts
+from ciming import context, exceptions, growing, metrics, staging, trusts
 from ciming.db import models, status, work
-from ciming.engine import persistence, slots, sources, tools, watch
+from ciming.engine import events, persistence, slots, sources, tools, watch
 from ciming.flows import publish, stage
 
 LOG = log.getLogger(__name__)
-STAGE = "stage"
+STAGE, RESTORE = "stage", "restore"
 ENDS = (states.SUCCESS, states.REVERTED, states.FAILURE)
 NOT_TO_BE_RETRIED = ("image.", "upload.")       # codes of Jobs whose bytes are of no use
 
@@ -35,6 +37,7 @@ class Runner:
     def __init__(self, area: staging.StagingArea, stopping: threading.Event) -> None:
         options = cfg.CONF.engine
         self.running: dict[str, work.Claim] = {}
+        metrics.RUNNING.set_function(self.running.__len__)
         self._area = area
         self._stopping = stopping
         self._max_jobs = int(options.max_jobs)
@@ -68,17 +71,18 @@ class Runner:
 
     def _run(self, claim: work.Claim) -> None:
         """One Job, from where it is to its end. If interrupted it goes on later, here or elsewhere."""
+        context.for_job(claim.job_id, claim.request_id)
         try:
             self._stage_and_publish(claim)
             self._end(claim)
         except sources.Stalls as reason:
-            LOG.info("Job %s: %s", claim.job_id, reason)
+            LOG.info("Given back: %s", reason)
             self._hand_back(claim, work.stop_following)
         except exceptions.Interrupted as reason:
-            LOG.info("Job %s: interrupted: %s", claim.job_id, reason)
+            LOG.info("Interrupted: %s", reason)
             self._hand_back(claim)
         except Exception:
-            LOG.exception("Job %s: unexpected error", claim.job_id)
+            LOG.exception("Unexpected error")
             self._stopping.wait(cfg.CONF.engine.max_retry_delay)
             self._hand_back(claim, self._give_up)
         finally:
@@ -112,28 +116,32 @@ class Runner:
                 before(claim)
             work.release(claim)
         except exceptions.Interrupted as reason:
-            LOG.info("Job %s: not handed back: %s", claim.job_id, reason)
+            LOG.info("Not handed back: %s", reason)
 
     def _stage_and_publish(self, claim: work.Claim) -> None:
         """Bring the bytes in, and to each Target as soon as that can be."""
         job = work.load(claim)
         _log_for(job)
+        if claim.starts:
+            events.started(job)
         watching = watch.Watch(claim, self._stopping)
-        flows = Flows(claim, [STAGE, *(target.id for target in job.targets)])
+        flows = Flows(claim, [STAGE, RESTORE, *(target.id for target in job.targets)])
         todo = [target for target in job.targets if target.status not in status.TARGET_ENDS]
+        if not todo:        # and what is cleaned up need not come back
+            return
         with (
             contextlib.closing(growing.GrowingFile()) as staged,
             futures.ThreadPoolExecutor(max(1, len(todo)), "publish") as pool,
         ):
-            parts = [
-                pool.submit(self._publish, flows, job, self._tools(claim, job, target, watching, staged))
-                for target in todo
-            ]
+            kits = [self._tools(claim, job, target, watching, staged) for target in todo]
+            parts = [pool.submit(self._publish, flows, job, kit) for kit in kits]
             try:
                 self._stage(flows, job, watching, staged)
             except BaseException as reason:
                 staged.fail(reason)     # or those who follow would wait for ever
                 raise
+            finally:
+                _await(parts, kits, watching)
             for part in parts:
                 part.result()
 
@@ -142,15 +150,15 @@ class Runner:
     ) -> None:
         """Have the file whole and looked at, or failed."""
         claim = flows.claim
-        if job.stage == "staged":
+        name, source = self._source(claim, job)
+        if job.stage == "staged" and self._path(job).exists():
             staged.finish(self._staged(job))
             return
         if job.stage != "failed":
             large = (job.image.size or 0) >= cfg.CONF.engine.large_image
-            source = sources.Upload(self._area, claim, cfg.CONF.engine.max_stall)
             slot = self._stages.slot(large=large)
             kit = tools.StageTools(job, watching, staged, claim, source, slot)
-            if flows.run(STAGE, stage.flow, tools=kit) == states.SUCCESS:
+            if flows.run(name, stage.flow, tools=kit) == states.SUCCESS:
                 if not staged.whole:        # a former run had done it, and did not come to say so
                     staged.finish(self._staged(work.load(claim)))
                 return
@@ -162,12 +170,24 @@ class Runner:
         else:
             staged.fail(tools.error_of(job.error or work.INTERNAL))
 
+    def _source(self, claim: work.Claim, job: models.Job) -> tuple[str, sources.Source]:
+        """Where the bytes come from, and the flow that brings them: only what was lost is restored."""
+        path = self._path(job)
+        linked = [target for target in job.targets if target.status == "success"]
+        if linked and not path.exists():
+            [target, *_] = linked
+            provider = functools.partial(tools.provider_of, job, target)
+            return RESTORE, sources.Link(self._area, claim, provider, str(target.image_ref), path)
+        return STAGE, sources.Upload(self._area, claim, cfg.CONF.engine.max_stall)
+
+    def _path(self, job: models.Job) -> Path:
+        return self._area.upload_path(job.id, job.upload.generation if job.upload else 0)
+
     def _staged(self, job: models.Job) -> staging.StagedFile:
         """What the stage flow of a Job left."""
         image = job.image
-        generation = job.upload.generation if job.upload else 0
         return staging.StagedFile(
-            path=str(self._area.upload_path(job.id, generation)),
+            path=str(self._path(job)),
             disk_format=str(image.disk_format),
             size=int(image.size or 0),
             virtual_size=int(image.virtual_size or 0),
@@ -182,7 +202,7 @@ class Runner:
             return
         if end != states.REVERTED:      # TaskFlow itself failed, so nothing was undone
             kit.withdraw()
-        work.end_target(flows.claim, kit.key)
+        events.target_failed(job, kit.target, work.end_target(flows.claim, kit.key))
 
     def _end(self, claim: work.Claim) -> None:
         """Clean up, then end the Job: who sees it ended finds nothing left over."""
@@ -200,12 +220,24 @@ class Runner:
         persistence.forget(job.id, claim)
         if job.trust_id and trusts.delete(job.trust_id):
             work.trust_deleted(job.id, job.trust_id)
-        LOG.info("Job %s: ended: %s", job.id, work.finish(claim, purge=purge))
+        events.ended(job, work.finish(claim, purge=purge))
+
+
+def _await(
+    parts: Sequence[futures.Future[None]], kits: Sequence[tools.TargetTools], watching: watch.Watch
+) -> None:
+    """Until all publish flows have ended; no cloud that hangs holds that up when nobody is to go on."""
+    while futures.wait(parts, watch.ASK_SECONDS).not_done:
+        with contextlib.suppress(exceptions.Interrupted):
+            watching.ask()
+        if watching.over:
+            for part, kit in zip(parts, kits, strict=True):
+                if not part.done():
+                    kit.hang_up()
 
 
 def _log_for(job: models.Job) -> None:
-    """From here on this thread's log lines carry the id of the request that made the Job."""
-    context.RequestContext(request_id=job.request_id, user_id=job.user_id, project_id=job.project_id)
+    context.for_job(job.id, job.request_id, job.user_id, job.project_id)
 
 
 class Flows:
@@ -237,6 +269,6 @@ class Flows:
             engine.storage.inject(injected, transient=True)
             engine.run()
         except Exception as error:      # what failed is in the Job's rows; here it is only logged
-            LOG.info("Job %s: flow %s failed: %s", self.claim.job_id, name, error)
+            LOG.info("Flow %s failed: %s", name, error)
             return str(detail.state if detail.state in ENDS else states.FAILURE)
         return str(states.SUCCESS)

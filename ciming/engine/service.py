@@ -7,8 +7,8 @@ from collections.abc import Callable, Collection, Sequence
 from oslo_config import cfg
 from oslo_log import log
 
-from ciming import exceptions, rpc, staging, trusts
-from ciming.db import models, work
+from ciming import context, exceptions, notifications, rpc, staging, trusts
+from ciming.db import api, models, work
 from ciming.engine import claims, outages, persistence, runner
 
 LOG = log.getLogger(__name__)
@@ -73,6 +73,7 @@ class Engine:
         for thread in (*self._threads, *self._closing):
             thread.join()
         self._term.close()
+        notifications.stop()
         LOG.info("Engine %s stopped", self._term.liveness.name)
 
     def _new_term(self, former: Collection[str] = ()) -> Term:
@@ -147,15 +148,25 @@ def keep_house(area: staging.StagingArea, stopping: threading.Event) -> bool:
         if trusts.delete(trust_id):
             work.trust_deleted(job_id, trust_id)
 
+    def expire_uploads() -> None:
+        for job_id in work.expire_uploads(area.marker):
+            _log_for(job_id)
+            LOG.info("The upload has expired")
+
     kept_until = models.now() - cfg.CONF.staging.retention * 1000
     done = True
     for chores, do in (
         (lambda: [(job_id,) for job_id in work.past_retention(area.marker, kept_until)], purge),
         (work.ended_with_trust, delete_trust),
-        (lambda: [(area.marker,)], work.expire_uploads),
+        (lambda: [()], expire_uploads),
     ):
         done = _do_each(chores, do, stopping) and done
     return done
+
+
+def _log_for(job_id: str | None = None) -> None:
+    if job_id:
+        context.for_job(job_id, api.get_job(job_id, None).request_id)
 
 
 def _do_each(
@@ -169,10 +180,13 @@ def _do_each(
             if stopping.is_set():
                 return done
             try:
+                _log_for(*chore[:1])
                 do(*chore)
             except Exception:
-                LOG.exception("%s of %s failed", do.__name__, chore)
+                LOG.exception("%s failed, will try again", do.__name__)
                 done = False
+            finally:
+                context.forget()
     except Exception:
         LOG.exception("Could not look for what there is to do")
         return False

@@ -5,10 +5,11 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Protocol
 
 from ciming import exceptions, growing, staging
 from ciming.db import uploads, work
+from ciming.providers import base
 
 PAUSES = (0.02, 0.5)    # seconds between two looks at an upload that comes: from, to
 
@@ -19,6 +20,19 @@ class Replaced(Exception):
 
 class Stalls(exceptions.Interrupted):
     """No more bytes come for now."""
+
+
+class Source(Protocol):
+    """Brings a Job's bytes, in order."""
+
+    path: Path
+    """Where they are in the staging area."""
+
+    def blocks(self, staged: growing.GrowingFile, alive: Callable[[], None]) -> Iterator[bytes]:
+        """All bytes, as they become available."""
+
+    def keep(self, path: str) -> str:
+        """They are fine: where they are from now on."""
 
 
 class Upload:
@@ -44,6 +58,10 @@ class Upload:
         """
         state = self._state(0, None)
         self.path = self._area.upload_path(self._claim.job_id, state.generation)
+        if not self.path.exists():
+            raise exceptions.CimingError(
+                "The staging area lost the image's bytes. Create the image again.", code="staging.damaged"
+            )
         with self.path.open("rb", buffering=0) as file:
             staged.begin(_another(file))
             position, pause, last = 0, PAUSES[0], time.monotonic()
@@ -64,6 +82,9 @@ class Upload:
                 pause = min(pause * 1.5, PAUSES[1])
                 state = self._state(position, file)
 
+    def keep(self, path: str) -> str:
+        return path
+
     def _state(self, position: int, file: BinaryIO | None) -> uploads.Progress:
         """How far the upload is, if it is still that of our file.
 
@@ -83,6 +104,46 @@ class Upload:
             return os.path.samestat(self.path.stat(), os.fstat(file.fileno()))
         except FileNotFoundError:
             return False
+
+
+class Link:
+    """A Cloud that has the image already: its bytes are brought back to where they were.
+
+    What an earlier attempt brought is not brought again.
+
+    :param path: where they were
+    """
+
+    def __init__(
+        self,
+        area: staging.StagingArea,
+        claim: work.Claim,
+        provider: Callable[[], base.Provider],
+        image_ref: str,
+        path: Path,
+    ) -> None:
+        self._area = area
+        self._claim = claim
+        self._provider = provider
+        self._image_ref = image_ref
+        self._kept = path
+        self.path = Path()
+
+    def blocks(self, staged: growing.GrowingFile, alive: Callable[[], None]) -> Iterator[bytes]:
+        """All bytes, first those that are here."""
+        with self._area.restored(self._claim.job_id, self._claim.generation) as file:
+            self.path = Path(file.name)
+            staged.begin(_another(file))
+            while block := file.read(staging.BLOCK):
+                yield block
+            for block in self._provider().download(self._image_ref, file.tell()):
+                alive()
+                staging.write_all(file, block)
+                yield block
+
+    def keep(self, path: str) -> str:
+        Path(path).rename(self._kept)
+        return str(self._kept)
 
 
 def _another(file: BinaryIO) -> BinaryIO:

@@ -6,6 +6,7 @@ Injected into a flow at each load, never persisted.
 
 import abc
 import contextlib
+import dataclasses
 import functools
 import random
 import time
@@ -15,15 +16,16 @@ from typing import Any, TypeVar
 from oslo_config import cfg
 from oslo_log import log
 
-from ciming import credentials, exceptions, growing, staging
+from ciming import credentials, exceptions, growing, metrics, staging
 from ciming.db import models, work
-from ciming.engine import slots, sources
+from ciming.engine import events, slots, sources
 from ciming.engine import watch as watch_
 from ciming.providers import base
 
 LOG = log.getLogger(__name__)
 Result = TypeVar("Result")
 PROGRESS_SECONDS = 0.5
+HANG_SECONDS = 2.0      # without a question, after which a call to a cloud hangs
 LONGEST = 2000      # characters of a cloud's own words
 
 
@@ -41,6 +43,15 @@ def error_of(fault: dict[str, Any]) -> exceptions.CimingError:
     return exceptions.ProviderError(
         fault["message"], code=fault["code"], cloud_request_id=fault.get("cloud_request_id")
     )
+
+
+def provider_of(job: models.Job, target: models.Target) -> base.Provider:
+    """The cloud of a Target, as the Job's user.
+
+    :raises ProviderError: there is no credential, or no such provider
+    """
+    place, credential = credentials.of_target(job, target)
+    return base.load(target.provider)(place, credential)
 
 
 class Tools(abc.ABC):
@@ -69,7 +80,7 @@ class Tools(abc.ABC):
         """
         try:
             self.alive()
-            LOG.debug("Job %s: %s", self.job.id, step)
+            LOG.debug("Step: %s", step)
             self._write(step=step, status="running")
             result = self._until_final(step, call, self._tell, self.alive)
         except exceptions.Cancelled:
@@ -98,9 +109,11 @@ class Tools(abc.ABC):
         while True:
             try:
                 alive()
-                return call()
+                result = call()
+                metrics.attempted(step, self._place(), "success")
+                return result
             except (growing.Stalled, sources.Replaced) as reason:      # no fault of anybody
-                LOG.info("Job %s: %s starts again: %s", self.job.id, step, reason)
+                LOG.info("%s starts again: %s", step, reason)
                 self._start_again()
                 continue
             except exceptions.Cancelled:
@@ -108,11 +121,13 @@ class Tools(abc.ABC):
             except exceptions.CimingError as error:
                 failure = error
             except Exception:       # its text may hold anything: for the log only
-                LOG.exception("Job %s: unexpected error in step %s", self.job.id, step)
+                LOG.exception("Unexpected error in step %s", step)
                 failure = exceptions.CimingError(str(work.INTERNAL["message"]))
+            alive()     # or it failed because nobody is to go on
             failures += 1
-            LOG.warning("Job %s: %s failed (%s of this step): %s", self.job.id, step, failures, failure)
+            LOG.warning("%s failed (%s of this step): %s", step, failures, failure)
             final = not self._again(failures, failure)
+            metrics.attempted(step, self._place(), "error" if final else "retry")
             tell(failure, final)
             if final:
                 raise failure from None
@@ -136,9 +151,14 @@ class Tools(abc.ABC):
         """What there is to be removed, as far as we know."""
         return ""
 
+    def _place(self) -> str:
+        """Where it works, for who counts."""
+        return ""
+
     @staticmethod
     def _again(failures: int, error: exceptions.CimingError) -> bool:
-        passing = isinstance(error, exceptions.TransientProviderError | exceptions.Unavailable)
+        kinds = exceptions.TransientProviderError | exceptions.Unavailable | exceptions.StagingFull
+        passing = isinstance(error, kinds)
         return passing and failures < int(cfg.CONF.engine.max_attempts)
 
     def _pause(self, failures: int, alive: Callable[[], None]) -> None:
@@ -163,7 +183,7 @@ class StageTools(Tools):
         watch: watch_.Watch,
         staged: growing.GrowingFile,
         claim: work.Claim,
-        source: sources.Upload,
+        source: sources.Source,
         slot: slots.Slot,
     ) -> None:
         super().__init__(job, watch, staged)
@@ -217,7 +237,12 @@ class StageTools(Tools):
         :raises CimingError: the staging area lost some of them
         :raises ImageRejected: they are others
         """
-        size = work.load(self._claim).image.size
+        image = work.load(self._claim).image
+        size, sha512 = image.size, image.digests.get("sha512")
+        if sha512 not in (None, staged.digests["sha512"]):      # they were looked at before
+            raise exceptions.ProviderError(
+                "The Cloud that has the image gave other bytes than it got.", code="image.hash_mismatch"
+            )
         if staged.size != size:
             raise exceptions.CimingError(
                 f"{size} bytes were received, but the staging area holds {staged.size}.",
@@ -233,6 +258,7 @@ class StageTools(Tools):
 
     def finish(self, staged: staging.StagedFile) -> None:
         """The stage flow has passed it."""
+        staged = dataclasses.replace(staged, path=self._source.keep(staged.path))
         work.staged(
             self._claim,
             disk_format=staged.disk_format,
@@ -261,9 +287,11 @@ class TargetTools(Tools):
         self.key = target.id
         self.checkpoint: Mapping[str, Any] | None = target.checkpoint
         self._claim = claim
-        self._target = target
+        self.target = target
         self._slot = slot
-        self._told = time.monotonic()
+        self._meter = metrics.Meter(target)
+        self._told = self._asked = time.monotonic()
+        self._undoing = False
         self._fault = target.error
         spec = job.spec or {}
         self.spec = base.ImageSpec(
@@ -279,19 +307,26 @@ class TargetTools(Tools):
     @functools.cached_property
     def provider(self) -> base.Provider:
         """The Target's cloud. Made when first used: inside an attempt."""
-        place, credential = credentials.of_target(self.job, self._target)
-        return base.load(self._target.provider)(place, credential)
+        return provider_of(self.job, self.target)
 
     def alive(self) -> None:
         """:raises CimingError: the stage flow failed"""
+        self._asked = time.monotonic()
         super().alive()
         self.staged.check()
+
+    def hang_up(self) -> None:
+        """From another thread, when nobody is to go on: end a call to the cloud that does not return."""
+        hangs = time.monotonic() - self._asked > HANG_SECONDS
+        if hangs and "provider" in self.__dict__ and (self._watch.ends or not self._undoing):
+            LOG.info("Hanging up on %s", self.target.cloud)
+            self.provider.hang_up()
 
     def await_known(self) -> None:
         """Wait until enough of the image is known to begin; most providers need it whole."""
         follows = False
         with contextlib.suppress(exceptions.ProviderError):     # the first attempt will say so
-            follows = base.load(self._target.provider).follows
+            follows = base.load(self.target.provider).follows
         if follows:
             self.staged.await_known(self.alive)
         else:
@@ -325,12 +360,17 @@ class TargetTools(Tools):
             block = self.staged.read(position, epoch)
             if not block:
                 self._slot.free()
-                self.staged.await_next(position, epoch, self.alive, cfg.CONF.engine.max_stall)
+                waiting = functools.partial(self._waiting, position)
+                self.staged.await_next(position, epoch, waiting, cfg.CONF.engine.max_stall)
                 continue
             self._slot.take(self._impatiently())
             self.progress(position)
             yield block
             position += len(block)
+
+    def _waiting(self, position: int) -> None:
+        self.alive()
+        self.progress(position)
 
     def _impatiently(self) -> Callable[[], None]:
         """An alive() for who waits with an open request."""
@@ -345,8 +385,12 @@ class TargetTools(Tools):
 
     def withdraw(self) -> None:
         """Remove what this Target made in its cloud; what can not be removed is said in its error."""
+        self._undoing = True
         with contextlib.suppress(exceptions.CimingError):
             self.undo(lambda: self.provider.discard(self.key))
+
+    def _place(self) -> str:
+        return metrics.place(self.target)
 
     def _begun(self) -> str:
         return f" ({', '.join(map(str, self.checkpoint.values()))})" if self.checkpoint else ""
@@ -357,7 +401,8 @@ class TargetTools(Tools):
 
     def progress(self, bytes_done: int) -> None:
         """Written at a bounded rate; each write also asks whether the Job is still ours."""
-        whole = bytes_done == self._target.bytes_total
+        self._meter.reached(bytes_done)
+        whole = bytes_done == self.target.bytes_total
         if not whole and time.monotonic() - self._told < PROGRESS_SECONDS:
             return
         self._told = time.monotonic()
@@ -365,6 +410,7 @@ class TargetTools(Tools):
 
     def link(self, image_ref: str, proof: str) -> None:
         work.add_link(self._claim, self.key, image_ref, proof)
+        events.linked(self.job, self.target, image_ref, proof)
 
     def _write(self, **values: Any) -> None:
         work.update_target(self._claim, self.key, **values)

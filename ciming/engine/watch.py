@@ -19,6 +19,17 @@ class Watch:
         self._lock = threading.Lock()
         self._asked = float("-inf")
         self.cancelled = False
+        self._lost = False
+
+    @property
+    def over(self) -> bool:
+        """Is nobody to go on, as far as is known?"""
+        return self.cancelled or self.ends
+
+    @property
+    def ends(self) -> bool:
+        """Is nothing even to be undone here?"""
+        return self._lost or self._stopping.is_set()
 
     def ask(self) -> None:
         """:raises Interrupted: leave everything as it is: the Job goes on later, here or elsewhere"""
@@ -26,7 +37,11 @@ class Watch:
             raise exceptions.Interrupted("The engine stops.")
         with self._lock:
             if time.monotonic() - self._asked >= ASK_SECONDS:
-                self.cancelled = work.check(self._claim) == "cancel"
+                try:
+                    self.cancelled = work.check(self._claim) == "cancel"
+                except exceptions.ClaimLost:
+                    self._lost = True
+                    raise
                 self._asked = time.monotonic()
 
     def pause(self, seconds: float) -> None:

@@ -109,6 +109,16 @@ class Provider(abc.ABC):
     def delete(self, image_ref: str) -> None:
         """Delete an image; absent is fine."""
 
+    def download(self, image_ref: str, offset: int) -> Iterator[bytes]:
+        """The bytes of an image as they come, from an offset on.
+
+        :raises ProviderError: this cloud lets no image out
+        """
+        raise exceptions.ProviderError("This cloud lets no image out.", code="cloud.no_download")
+
+    def hang_up(self) -> None:  # noqa: B027  # where calls can not hang
+        """End, from another thread, the calls that run: each raises an error that passes."""
+
 
 def load(name: str) -> type[Provider]:
     """The class of a provider, by its entry point.

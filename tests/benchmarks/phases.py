@@ -10,7 +10,7 @@ from oslo_log import log
 
 STEPS = "ciming.engine.tools"
 """What logs every step as it begins, at level DEBUG."""
-PHASES = ("client starts", "upload", "stage", "publish", "end", "client ends")
+PHASES = ("client starts", "first bytes", "format known", "transfer", "end", "client ends")
 
 
 def options() -> dict[tuple[str, str], str]:
@@ -28,7 +28,7 @@ def split(began: float, ended: float, job: dict[str, Any], log_dir: pathlib.Path
     marks = (
         began,
         _time(job["created_at"]),  # the service had the client's first request
-        _time(job["started_at"]),  # the bytes are there: an engine has claimed the Job
+        _time(job["started_at"]),  # bytes are there, not all of them: an engine has claimed the Job
         min(at for at, step in steps if step == "check"),
         max(at for at, step in steps if step == "link"),
         _time(job["finished_at"]),
@@ -39,7 +39,7 @@ def split(began: float, ended: float, job: dict[str, Any], log_dir: pathlib.Path
 
 def _steps(job_id: str, log_dir: pathlib.Path) -> list[tuple[float, str]]:
     """When each step of the Job began, and its name."""
-    line = re.compile(rf"^(\S+ \S+) \d+ DEBUG {STEPS} .* Job {job_id}: (\w+) ")
+    line = re.compile(rf"^(\S+ \S+) \d+ DEBUG {STEPS} .*\[job {job_id}\] Step: (\w+) ")
     found = []
     for file in log_dir.glob("ciming*.log"):
         for match in filter(None, map(line.match, file.read_text().splitlines())):

@@ -54,6 +54,7 @@ def calls(staged: Staged, spec: Spec) -> dict[str, Call]:
         "show": lambda provider: provider.show(absent),
         "list": lambda provider: list(provider.list({})),
         "delete": lambda provider: provider.delete(absent),
+        "download": lambda provider: list(provider.download(absent, 0)),
     }
 
 
@@ -369,3 +370,16 @@ def test_formats_are_those_that_inspection_knows(provider: base.Provider) -> Non
 
     assert provider.formats
     assert set(provider.formats) <= set(schemas.DISK_FORMATS)
+
+
+# The way back
+
+
+@pytest.mark.parametrize("offset", [0, 1, 1 << 20, -1])
+def test_download_from_an_offset(
+    provider: base.Provider, staged: Staged, spec: Spec, key: str, offset: int
+) -> None:
+    data = pathlib.Path(staged.path).read_bytes()
+    offset %= len(data)
+    ref = bring(provider, staged, spec, key)
+    assert b"".join(provider.download(ref, offset)) == data[offset:]

@@ -11,10 +11,13 @@ from typing import Any
 
 import pytest
 
+from ciming import cmd
 from ciming.db import status
 from tests.person import Person
 from tests.sandbox import ciming, processes, sandbox
 from tests.shapes import Shape
+
+assert cmd  # imported first, as the processes do: it settles how they are concurrent
 
 ZONES = ("zone-a", "zone-b")
 

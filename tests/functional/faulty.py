@@ -1,50 +1,102 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A proxy in front of a real Glance that stumbles by script, and a client that is slow."""
+"""A proxy in front of a real service that stumbles by script, and a client that is slow."""
 
 import contextlib
 import http.client
 import http.server
 import re
+import socket
 import threading
 import time
 import urllib.parse
 from collections.abc import Iterator
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 from tests.sandbox import sandbox
 
 BLOCK = 64 * 1024
-Fault = Literal["503", "reset", "lose-answer"]
+RETRY_AFTER = "1"
+NOT_OURS = ("transfer-encoding", "content-length", "connection")
+Fault = str
+"""What happens to one request:
+
+- a status (`429`, `500`, `503`): answered at once, the service does not hear of it;
+- `stall`: half-way in the body nothing more happens, `stall 3`: for three seconds;
+- `reset`: half-way in the body the connection ends;
+- `corrupt`: the last byte of its body is another;
+- `lose-answer`: the service gets and does all, but its answer never arrives;
+- `truncate-answer`: only half of it arrives;
+- `corrupt-answer`: its last byte is another.
+"""
+
+
+class Server(http.server.ThreadingHTTPServer):
+    """Knows its open connections, to end them with itself."""
+
+    def __init__(self, port: int, handler: type[http.server.BaseHTTPRequestHandler]) -> None:
+        self._open: set[Any] = set()
+        super().__init__(("127.0.0.1", port), handler)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        self._open.add(request)
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        self._open.discard(request)
+        super().shutdown_request(request)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Clients and services that go away are what all this is about."""
+
+    def end(self) -> None:
+        """Listen no more, and answer nobody."""
+        self.shutdown()
+        self.server_close()
+        for request in list(self._open):
+            with contextlib.suppress(OSError):
+                request.shutdown(socket.SHUT_RDWR)
 
 
 class Proxy:
     """`faults` are (method, path pattern, what happens) for the next requests that match, in order.
 
-    `503`: answered at once. `reset`: the connection ends half-way in the body. `lose-answer`: the
-    Glance gets and does all, but its answer never arrives. `corrupt` flips a byte of each upload.
+    `throttle` is in bytes a second.
     """
 
     def __init__(self, upstream: str) -> None:
         self.upstream = urllib.parse.urlparse(upstream)
         self.faults: list[tuple[str, str, Fault]] = []
         self.throttle: float | None = None
-        self.corrupt = False
         self.longest = 0.0
         self.seen: list[tuple[str, str, int]] = []
-        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
-        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+        self._leaving = threading.Event()
+        self._server = Server(0, self._handler())
+        self.port = self._server.server_port
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self._server.server_port}"
+        return f"http://127.0.0.1:{self.port}"
 
     def __enter__(self) -> Self:
-        self._thread.start()
+        self._serve()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._server.server_close()
+        self._leaving.set()
+        self._server.end()
+
+    def _serve(self) -> None:
+        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
+
+    @contextlib.contextmanager
+    def away(self) -> Iterator[None]:
+        """For a while nothing listens here, and what was under way is cut."""
+        self._server.end()
+        try:
+            yield
+        finally:
+            self._server = Server(self.port, self._handler())
+            self._serve()
 
     def register(self, cloud: sandbox.Sandbox, region: str) -> None:
         """Make this the Glance of a zone of its own."""
@@ -58,12 +110,12 @@ class Proxy:
         finally:
             cloud.admin.remove_region(region)
 
-    def next_fault(self, method: str, path: str) -> Fault | None:
+    def next_fault(self, method: str, path: str) -> Fault:
         for fault in self.faults:
             if fault[0] == method and re.search(fault[1], path):
                 self.faults.remove(fault)
                 return fault[2]
-        return None
+        return ""
 
     def _handler(proxy) -> type[http.server.BaseHTTPRequestHandler]:
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -80,54 +132,89 @@ class Proxy:
         return Handler
 
     def forward(self, client: http.server.BaseHTTPRequestHandler) -> None:
-        fault = self.next_fault(client.command, client.path)
-        length = int(client.headers.get("Content-Length") or 0)
+        fault, _, seconds = self.next_fault(client.command, client.path).partition(" ")
         started = time.monotonic()
-        if fault == "503":
-            self._answer(client, 503, b"stumbled", {"x-openstack-request-id": "req-faulty"})
+        if fault.isdigit():
+            headers = {"x-openstack-request-id": "req-faulty", "Retry-After": RETRY_AFTER}
+            self._answer(client, int(fault), b"stumbled", headers)
             client.close_connection = True
             return
-        glance = http.client.HTTPConnection(str(self.upstream.netloc), timeout=120)
-        glance.putrequest(client.command, client.path, skip_host=True, skip_accept_encoding=True)
-        for name, value in client.headers.items():
-            glance.putheader(name, value)
-        glance.endheaders()
-        left = length // 2 if fault == "reset" else length
-        while left:
-            block = client.rfile.read(min(BLOCK, left))
-            if not block:
-                break
-            left -= len(block)
-            if self.corrupt and client.command == "PUT" and not left:
-                block = block[:-1] + bytes([block[-1] ^ 1])
-            glance.send(block)
-            if self.throttle:
-                time.sleep(len(block) / self.throttle)
-        if fault == "reset" or left:
-            glance.close()
-            client.close_connection = True
-            return
-        answer = glance.getresponse()
-        body = answer.read()
+        service = http.client.HTTPConnection(str(self.upstream.netloc), timeout=120)
+        with contextlib.closing(service):
+            if not self._pass_on(client, service, fault, float(seconds) if seconds else None):
+                client.close_connection = True
+                return
+            answer = service.getresponse()
+            body = answer.read()
         self.longest = max(self.longest, time.monotonic() - started)
         self.seen.append((client.command, client.path, answer.status))
         if fault == "lose-answer":
             client.close_connection = True
             return
-        skip = ("transfer-encoding", "content-length", "connection")
-        headers = {name: value for name, value in answer.getheaders() if name.lower() not in skip}
-        self._answer(client, answer.status, body, headers)
+        headers = {name: value for name, value in answer.getheaders() if name.lower() not in NOT_OURS}
+        if "json" in headers.get("Content-Type", ""):       # Keystone says in it where it is
+            body = body.replace(self.upstream.geturl().encode(), self.url.encode())
+        self._answer(client, answer.status, body, headers, fault)
+
+    def _pass_on(
+        self,
+        client: http.server.BaseHTTPRequestHandler,
+        service: http.client.HTTPConnection,
+        fault: Fault,
+        seconds: float | None,
+    ) -> bool:
+        """Send a request on; tell whether all of it was."""
+        service.putrequest(client.command, client.path, skip_host=True, skip_accept_encoding=True)
+        for name, value in client.headers.items():
+            service.putheader(name, value)
+        service.endheaders()
+        length = int(client.headers.get("Content-Length") or 0)
+        rest = length // 2 if fault in ("reset", "stall") else 0
+        if not self._send(client, service, length - rest, fault) or fault == "reset":
+            return False
+        if fault == "stall" and self._leaving.wait(seconds):
+            return False
+        return self._send(client, service, rest)
+
+    def _send(
+        self,
+        client: http.server.BaseHTTPRequestHandler,
+        service: http.client.HTTPConnection,
+        left: int,
+        fault: Fault = "",
+    ) -> bool:
+        while left:
+            block = client.rfile.read(min(BLOCK, left))
+            if not block:
+                return False
+            left -= len(block)
+            service.send(_other(block) if fault == "corrupt" and not left else block)
+            if self.throttle:
+                time.sleep(len(block) / self.throttle)
+        return True
 
     @staticmethod
     def _answer(
-        client: http.server.BaseHTTPRequestHandler, status: int, body: bytes, headers: dict[str, str]
+        client: http.server.BaseHTTPRequestHandler,
+        status: int,
+        body: bytes,
+        headers: dict[str, str],
+        fault: Fault = "",
     ) -> None:
         client.send_response(status)
         for name, value in headers.items():
             client.send_header(name, value)
         client.send_header("Content-Length", str(len(body)))
         client.end_headers()
-        client.wfile.write(body)
+        if fault == "truncate-answer":
+            body = body[: len(body) // 2]
+            client.close_connection = True
+        client.wfile.write(_other(body) if fault == "corrupt-answer" else body)
+
+
+def _other(block: bytes) -> bytes:
+    """The block with another last byte."""
+    return block[:-1] + bytes([block[-1] ^ 1])
 
 
 def slowly(data: bytes, seconds: float, parts: int = 20) -> Iterator[bytes]:

@@ -2,6 +2,7 @@
 """The API as any HTTP client sees it."""
 
 import html.parser
+import json
 import pathlib
 import re
 import urllib.parse
@@ -280,12 +281,36 @@ def test_a_reader_of_the_project_reads(reader: Person, member: Person, made: lis
 
 
 def test_an_administrator_sees_all(admin: Person, made: list[JSON]) -> None:
+    """By their ids; in a list only when asked for, page after page."""
     job = made[0]
     assert admin.project_id != job["project_id"]
     assert admin.image(job["image_id"])["project_id"] == job["project_id"]
     assert admin.job(job["id"])["id"] == job["id"]
-    listed = ids([each for page in pages(admin, "/v1/jobs") for each in page])
-    assert {job["id"] for job in made} <= set(listed)
+    theirs = {"images": {job["image_id"] for job in made}, "jobs": {job["id"] for job in made}}
+    for noun, expected in theirs.items():
+        own = ids([each for page in pages(admin, f"/v1/{noun}") for each in page])
+        assert not expected & set(own)
+        for word in ("true", "True", "1"):
+            query = {"all_projects": word, "limit": "2"}
+            all_of_them = ids([each for page in pages(admin, f"/v1/{noun}", **query) for each in page])
+            assert expected <= set(all_of_them)
+        not_asked = ids([each for page in pages(admin, f"/v1/{noun}", all_projects="0") for each in page])
+        assert not_asked == own
+        shown = admin.openstack("multicloud", noun[:-1], "list", "--all-projects", "-f", "json").stdout
+        assert {(one, job["project_id"]) for one in expected} <= {
+            (row["ID"], row["Project"]) for row in json.loads(shown)
+        }
+
+
+def test_nobody_else_lists_all_projects(reader: Person, member: Person, stranger: Person) -> None:
+    for person in (reader, member, stranger):
+        for noun in ("image", "job"):
+            answer = person.get(f"/v1/{noun}s", params={"all_projects": "true"})
+            assert answer.status_code == 403
+            assert f"ciming:{noun}:list:all_projects" in answer.json()["message"]
+            assert person.get(f"/v1/{noun}s", params={"all_projects": "0"}).status_code == 200
+            wrong = person.get(f"/v1/{noun}s", params={"all_projects": "yes"})
+            assert (wrong.status_code, wrong.json()["errors"][0]["field"]) == (400, "all_projects")
 
 
 def test_a_stranger_sees_nothing(stranger: Person, made: list[JSON]) -> None:

@@ -61,6 +61,15 @@ def test_unknown_cloud_names_those_one_may_use(member: Person) -> None:
     assert "zone-a, zone-b" in run.stderr and "Traceback" not in run.stderr
 
 
+def test_too_many_clouds(another: Another) -> None:
+    _service, member = another({("api", "max_targets"): "1"})
+    for clouds in (["zone-a", "zone-b"], "all"):
+        answer = member.call("POST", "/v1/images", json={"name": "x", "clouds": clouds})
+        assert the_error(answer, 400, "cloud.too_many")["field"] == "clouds"
+    assert member.create(clouds=["zone-a", "zone-a"])       # which is one
+    member.take_trusts_back()
+
+
 GOOD = {"name": "x", "clouds": ["zone-a"]}
 
 

@@ -293,6 +293,31 @@ def test_a_taken_port(operator: Operator) -> None:
     assert "swordfish" not in run.stderr
 
 
+@pytest.mark.parametrize("program", ["ciming-standalone", "ciming-engine"])
+def test_a_taken_port_of_metrics(operator: Operator, program: str) -> None:
+    operator.run("ciming-manage", "db", "sync")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        operator.configure({("metrics", "bind_port"): port, ("api", "bind_host"): "127.0.0.1"})
+        one_clear_line(operator.run(program), f"[metrics] 127.0.0.1 port {port}", "in use")
+
+
+@pytest.mark.parametrize("program", ["ciming-standalone", "ciming-engine"])
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("driver", "carrier-pigeon"),
+        ("transport_url", "carrier-pigeon://ciming:swordfish@127.0.0.1/"),
+        ("transport_url", "nonsense"),
+    ],
+)
+def test_notifications_of_no_kind(operator: Operator, program: str, option: str, value: str) -> None:
+    operator.run("ciming-manage", "db", "sync")
+    group = "oslo_messaging_notifications"
+    operator.configure({(group, "driver"): "messagingv2", (group, option): value})
+    one_clear_line(operator.run(program), f"[{group}] {option}")
+
+
 @pytest.mark.parametrize("program", ["ciming-standalone", "ciming-engine", "ciming-manage"])
 def test_version_and_help(operator: Operator, program: str) -> None:
     assert re.match(r"\d+\.\d+", operator.run(program, "--version").stdout)

@@ -11,7 +11,8 @@ import pytest
 from tests.functional import faulty
 from tests.functional.conftest import soon
 from tests.person import Person
-from tests.sandbox import ciming, processes, sandbox, seed
+from tests.sandbox import ciming, processes, sandbox, seed, services
+from tests.shapes import Shape
 
 
 @pytest.fixture
@@ -22,6 +23,34 @@ def flaky(
     with faulty.Proxy(cloud.url("glance-b")) as proxy, proxy.as_zone(cloud, "zone-flaky"):
         member.log_in_again()       # a token knows the zones of its time
         yield proxy
+
+
+@pytest.fixture(scope="module")
+def keystone(cloud: sandbox.Sandbox) -> Iterator[faulty.Proxy]:
+    """The Keystone to which the engine of the patient service logs in."""
+    with faulty.Proxy(cloud.url("keystone")) as proxy:
+        yield proxy
+
+
+@pytest.fixture(scope="module")
+def patient(
+    cloud: sandbox.Sandbox, keystone: faulty.Proxy, shape: Shape, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Person]:
+    """The member of a service that tries often, but waits for no answer longer than two seconds."""
+    folder = tmp_path_factory.mktemp("patient")
+    login = services.authtoken(cloud.state, "keystone", seed.ENGINE, "multicloud")
+    login |= {"auth_section": "service_user", "auth_url": f"{keystone.url}/v3"}
+    options = {
+        ("engine", "retry_delay"): "0.2",
+        ("engine", "max_retry_delay"): "0.5",
+        ("engine", "max_attempts"): "100",
+        ("engine", "housekeeping_interval"): "0.5",
+        ("openstack", "timeout"): "2",
+        ("staging", "keep_free"): "0",
+        **{("service_user", name): str(login[name]) for name in (*services.LOGIN, "auth_section")},
+    }
+    with shape(cloud, folder, options, port=processes.free_block(str(folder))) as running:
+        yield Person(cloud, "member", running.url)
 
 
 def ids(member: Person, zone: str) -> set[str]:
@@ -50,17 +79,25 @@ def test_no_permission_in_one_zone(
 
 
 @pytest.mark.parametrize(
-    ("method", "path"),
-    [("GET", "/$"), ("GET", "/schemas"), ("GET", "/images"), ("POST", "/images"), ("PUT", "/file")],
+    ("method", "path", "fault"),
+    [
+        *(("GET", path, "503") for path in ("/$", "/schemas", "/images")),
+        *(("POST", "/images$", status) for status in ("429", "500")),
+        *(("PUT", "/file", status) for status in ("429", "503")),
+        *(("GET", "/images", fault) for fault in ("truncate-answer", "corrupt-answer")),
+        ("POST", "/images$", "truncate-answer"),
+    ],
 )
-def test_glance_answers_503_for_a_while(
-    flaky: faulty.Proxy, member: Person, qcow2: pathlib.Path, method: str, path: str
+def test_glance_stumbles_for_a_while(
+    flaky: faulty.Proxy, member: Person, qcow2: pathlib.Path, method: str, path: str, fault: faulty.Fault
 ) -> None:
-    flaky.faults = [(method, path, "503")] * 2
+    before = ids(member, "zone-b")
+    flaky.faults = [(method, path, fault)] * 2
     job = member.bring(qcow2, clouds=["zone-a", "zone-flaky"])
     assert job["status"] == "success", job
     good, stumbled = (target["attempts"] for target in job["targets"])
     assert good == 1 and stumbled in (2, 3)     # to find Glance's version takes two calls
+    assert ids(member, "zone-b") - before == {job["image_id"]}
 
 
 def test_retrying_is_visible(
@@ -76,6 +113,111 @@ def test_retrying_is_visible(
     assert ("retrying", "req-faulty") in seen
     assert job["status"] == "success"
     assert job["targets"][0]["error"] is None
+
+
+def test_glance_is_away_for_a_while(
+    flaky: faulty.Proxy, patient: Person, qcow2: pathlib.Path
+) -> None:
+    """The Job says that it tries again, how often and why; the other zone does not wait."""
+    made = patient.create(clouds=["zone-a", "zone-flaky"])
+    job_id = made["job"]["id"]
+    with flaky.away():
+        patient.put(made["image"]["id"], qcow2.read_bytes())
+        soon(lambda: patient.job(job_id)["targets"][1]["attempts"] > 2)
+        job = patient.wait(job_id, "running")
+        good, waiting = job["targets"]
+        assert (waiting["status"], waiting["error"]["code"]) == ("retrying", "cloud.unreachable")
+        assert "zone-flaky" in waiting["error"]["message"]
+        soon(lambda: patient.job(job_id)["targets"][0]["status"] == "success")
+    good, waited = patient.wait(job_id)["targets"]
+    assert (good["status"], good["attempts"]) == ("success", 1)
+    assert (waited["status"], waited["error"]) == ("success", None)
+    assert waited["attempts"] > 2
+
+
+def test_glance_goes_away_in_mid_transfer(
+    flaky: faulty.Proxy, patient: Person, qcow2: pathlib.Path
+) -> None:
+    before = ids(patient, "zone-b")
+    data = qcow2.read_bytes()
+    flaky.throttle = len(data) / 6
+    made = patient.create(clouds=["zone-flaky"])
+    patient.put(made["image"]["id"], data)
+    soon(lambda: patient.job(made["job"]["id"])["targets"][0]["bytes_done"] > 0)
+    with flaky.away():
+        flaky.throttle = None
+        soon(lambda: patient.job(made["job"]["id"])["targets"][0]["status"] == "retrying")
+    job = patient.wait(made["job"]["id"])
+    assert job["status"] == "success", job
+    assert ids(patient, "zone-b") - before == {job["image_id"]}
+
+
+@pytest.mark.parametrize("path", ["/v3/auth/tokens", "/OS-TRUST/trusts"])
+def test_keystone_stumbles_for_a_while(
+    keystone: faulty.Proxy, patient: Person, qcow2: pathlib.Path, path: str
+) -> None:
+    """When it fails to delete a trust, the Job ends, and the trust goes later."""
+    method = "POST" if path.endswith("tokens") else "DELETE"
+    made = patient.create(clouds=["zone-a", "zone-b"])
+    keystone.faults = [(method, path, status) for status in ("503", "429", "500")]
+    patient.put(made["image"]["id"], qcow2.read_bytes())
+    job = patient.wait(made["job"]["id"])
+    assert job["status"] == "success", job
+    soon(lambda: not keystone.faults)
+    soon(lambda: not patient.trusts())
+
+
+def test_keystone_is_away_for_a_while(
+    keystone: faulty.Proxy, patient: Person, qcow2: pathlib.Path
+) -> None:
+    made = patient.create(clouds=["zone-a", "zone-b"])
+    job_id = made["job"]["id"]
+    with keystone.away():
+        patient.put(made["image"]["id"], qcow2.read_bytes())
+        soon(lambda: all(target["attempts"] > 2 for target in patient.job(job_id)["targets"]))
+        for target in patient.job(job_id)["targets"]:
+            assert target["status"] == "retrying"
+            assert target["error"]["code"] == "cloud.unreachable"
+    job = patient.wait(job_id)
+    assert job["status"] == "success", job
+    soon(lambda: not patient.trusts())
+
+
+def test_keystone_is_away_when_a_job_ends(
+    flaky: faulty.Proxy, keystone: faulty.Proxy, patient: Person, qcow2: pathlib.Path
+) -> None:
+    """Who has a token needs no Keystone to bring the image there; its trust goes when that is back."""
+    flaky.throttle = qcow2.stat().st_size / 4
+    made = patient.create(clouds=["zone-flaky"])
+    patient.put(made["image"]["id"], qcow2.read_bytes())
+    soon(lambda: patient.job(made["job"]["id"])["targets"][0]["bytes_done"] > 0)
+    with keystone.away():
+        assert patient.wait(made["job"]["id"])["status"] == "success"
+        assert patient.trusts()
+    soon(lambda: not patient.trusts())
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "fault"),
+    [("GET", "/images", "stall"), ("POST", "/images$", "stall"), ("PUT", "/file", "stall 4")],
+)
+def test_glance_answers_no_more(
+    flaky: faulty.Proxy, patient: Person, qcow2: pathlib.Path, method: str, path: str, fault: faulty.Fault
+) -> None:
+    """A call is given up after [openstack] timeout, and made again."""
+    before = ids(patient, "zone-b")
+    flaky.faults = [(method, path, fault)]
+    job = patient.bring(qcow2, clouds=["zone-a", "zone-flaky"])
+    assert job["status"] == "success", job
+    assert [target["attempts"] for target in job["targets"]] == [1, 2]
+    assert ids(patient, "zone-b") - before == {job["image_id"]}
+
+
+def test_glance_answers_late(flaky: faulty.Proxy, patient: Person, qcow2: pathlib.Path) -> None:
+    """But in time: that is no fault."""
+    flaky.faults = [("POST", "/images$", "stall 1"), ("PUT", "/file", "stall 1")]
+    job = patient.bring(qcow2, clouds=["zone-flaky"])
+    assert (job["status"], job["targets"][0]["attempts"]) == ("success", 1)
 
 
 def test_glance_stays_away(flaky: faulty.Proxy, member: Person, qcow2: pathlib.Path) -> None:
@@ -129,7 +271,7 @@ def test_wrong_hash_is_an_error_and_leaves_nothing(
     flaky: faulty.Proxy, member: Person, qcow2: pathlib.Path
 ) -> None:
     before = ids(member, "zone-b")
-    flaky.corrupt = True
+    flaky.faults = [("PUT", "/file", "corrupt")]
     job = member.bring(qcow2, clouds=["zone-flaky"])
     assert job["targets"][0]["error"]["code"] == "image.hash_mismatch"
     assert ids(member, "zone-b") == before

@@ -62,7 +62,7 @@ def own(cloud: sandbox.Sandbox, tmp_path_factory: pytest.TempPathFactory) -> Ite
     with ciming.Ciming(cloud, folder, OPTIONS, port=port) as service:
         yield service
         administrator = Person(cloud, "admin", service.url)
-        waiting = {"status": "nin:success,partial,error,cancelled"}
+        waiting = {"status": "nin:success,partial,error,cancelled", "all_projects": "true"}
         soon(lambda: administrator.get("/v1/jobs", params=waiting).json() == {"jobs": [], "links": []}, 30)
 
 

@@ -32,14 +32,9 @@ def hold(name: str, url: str, ttl: int, memory: Path) -> Locks:
     :raises NotReady: the URL is of no use, or lacks a driver
     :raises ToozError: the service can not be used
     """
-    parts = base.parsed(url)
-    if parts.scheme not in KINDS:
-        kinds = ", ".join(f"{scheme}:" for scheme in SHOWN)
-        raise exceptions.NotReady(
-            f"[engine] coordination_url must begin with one of {kinds} but it begins with {parts.scheme}:"
-        )
+    kind = KINDS[check(url)]
     try:
-        return _hold(name, KINDS[parts.scheme](url, ttl, memory))
+        return _hold(name, kind(url, ttl, memory))
     except exceptions.NotReady:
         raise
     except ImportError as error:
@@ -51,6 +46,20 @@ def hold(name: str, url: str, ttl: int, memory: Path) -> Locks:
     except Exception as error:      # each driver has its own; none of their texts holds a password
         said = " ".join(str(getattr(error, "orig", None) or error).split()) or type(error).__name__
         raise ToozError(f"The service of [engine] coordination_url can not be used: {said}") from None
+
+
+def check(url: str) -> str:
+    """The kind of service that a coordination URL names. Asks no service.
+
+    :raises NotReady: it names none that there is
+    """
+    scheme = base.parsed(url).scheme
+    if scheme not in KINDS:
+        kinds = ", ".join(f"{known}:" for known in SHOWN)
+        raise exceptions.NotReady(
+            f"[engine] coordination_url must begin with one of {kinds} but it begins with {scheme}:"
+        )
+    return scheme
 
 
 def _hold(name: str, made: Locks) -> Locks:

@@ -90,6 +90,16 @@ def add_paging(parser: argparse.ArgumentParser, noun: str) -> None:
     )
 
 
+def add_all_projects(parser: argparse.ArgumentParser) -> None:
+    """`--all-projects`; the value is True or None."""
+    parser.add_argument(
+        "--all-projects",
+        action="store_const",
+        const=True,
+        help="Include those of all projects (admin only)",
+    )
+
+
 def page(call: List, limit: int | None, **query: Any) -> Iterable[Any]:
     """At most `limit` items, without asking for a page that nobody reads."""
     given = {key: value for key, value in query.items() if value is not None}

@@ -41,6 +41,7 @@ class ListImage(common.Lister):
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
         common.add_paging(parser, "image")
+        common.add_all_projects(parser)
         parser.add_argument("--name", metavar="<name>", help="Only images of this name")
         parser.add_argument(
             "--status",
@@ -67,12 +68,15 @@ class ListImage(common.Lister):
             disk_format=common.exactly(parsed_args.disk_format),
             cloud=common.exactly(parsed_args.cloud),
             sort=parsed_args.sort,
+            all_projects=parsed_args.all_projects,
         )
         headers: tuple[str, ...] = ("ID", "Name", "Status", "Clouds")
         fields: tuple[str, ...] = ()
         if parsed_args.long:
             headers += ("Disk Format", "Size", "Virtual Size", "Project", "Tags", "Created At")
             fields = LIST_LONG
+        elif parsed_args.all_projects:
+            headers, fields = (*headers, "Project"), ("project_id",)
         return headers, (_listed(image, fields) for image in images)
 
 

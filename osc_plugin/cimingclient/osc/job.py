@@ -47,6 +47,7 @@ class ListJob(common.Lister):
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
         common.add_paging(parser, "job")
+        common.add_all_projects(parser)
         parser.add_argument(
             "--status",
             metavar="<status>",
@@ -71,8 +72,11 @@ class ListJob(common.Lister):
             image_id=image_id,
             parent=parsed_args.parent,
             sort=parsed_args.sort,
+            all_projects=parsed_args.all_projects,
         )
         shown = LIST_LONG if parsed_args.long else LIST
+        if parsed_args.all_projects:
+            shown = shown | {"Project": "project_id"}
         fields = tuple(shown.values())
         return tuple(shown), (common.row(job, fields, FORMATTERS) for job in jobs)
 

@@ -65,7 +65,8 @@ class Proxy(proxy.Proxy):
             (one that it is linked in), `created_at`, `updated_at`. A value is what it must be, or
             begins with an operator: `neq:`, `in:a,b`, `nin:a,b`, and for sizes and times `gt:`, `gte:`,
             `lt:`, `lte:`; `eq:` goes before a text that looks like one. Of a list all must hold.
-            `sort` (`name:asc,created_at:desc`); `limit` (the length of a page), `marker`.
+            `sort` (`name:asc,created_at:desc`); `limit` (the length of a page), `marker`;
+            `all_projects=True`, for administrators.
         """
         return self._list(_image.Image, **query)
 
@@ -194,7 +195,7 @@ class Proxy(proxy.Proxy):
 
         :param query: filters as for `images`: `id`, `status`, `kind`, `image_id`, `parent`,
             `request_id`, `cloud` (one that has a Target), `created_at`, `started_at`, `finished_at`;
-            `sort`; `limit` (the length of a page), `marker`.
+            `sort`; `limit` (the length of a page), `marker`; `all_projects=True`, for administrators.
         """
         return self._list(_job.Job, **query)
 

@@ -22,6 +22,7 @@ class Image(resource.Resource):
         "created_at",
         "updated_at",
         "sort",
+        "all_projects",
     )
 
     project_id = resource.Body("project_id")

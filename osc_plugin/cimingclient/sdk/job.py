@@ -27,6 +27,7 @@ class Job(resource.Resource):
         "started_at",
         "finished_at",
         "sort",
+        "all_projects",
     )
 
     #: `create`, `sync`, `link`, `update`, `delete` or `zone-sync`.

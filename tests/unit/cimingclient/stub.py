@@ -154,6 +154,7 @@ class Stub:
         marker = query.pop("marker", None)
         self.queries.append(dict(query))
         query.pop("sort", None)
+        query.pop("all_projects", None)
         found = [each for each in items if all(_meets(each[key], query[key]) for key in query)]
         if marker:
             found = found[[each["id"] for each in found].index(marker) + 1 :]

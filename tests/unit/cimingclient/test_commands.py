@@ -59,6 +59,20 @@ def test_filters_and_order_are_the_services(stub: _stub.Stub, run: conftest.Runn
     assert stub.queries[-1] == {"kind": "eq:create", "status": "in:error,partial", "sort": "status,id"}
 
 
+def test_all_projects_are_asked_for_and_named(stub: _stub.Stub, run: conftest.Runner) -> None:
+    stub.images = [_stub.image("one"), _stub.image("two", project_id="q"), _stub.image("three")]
+    stub.jobs = {"a": [_stub.job("success", identity="a")], "b": [_stub.job("error", project_id="q")]}
+    for command in (image.ListImage, job.ListJob):
+        listed = run(command, "-f", "json", "--all-projects").json
+        assert [each["Project"] for each in listed] == ["p", "q", "p"][: len(listed)]
+        assert stub.queries and all(query == {"all_projects": "True"} for query in stub.queries)
+        assert run(command, "-f", "json", "--all-projects", "--long").json[0]["Project"] == "p"
+        stub.queries.clear()
+        run(command, "-f", "json")
+        assert stub.queries and not any(stub.queries)
+        stub.queries.clear()
+
+
 def test_image_show(stub: _stub.Stub, run: conftest.Runner) -> None:
     stub.images = [_stub.image("demo", size=None, links=[_stub.link("zone-a")])]
     shown = run(image.ShowImage, "demo", "-f", "json").json

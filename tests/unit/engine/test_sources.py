@@ -1,0 +1,209 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Bytes on their way into a stage flow: an upload that comes, and a Cloud that has them."""
+
+import os
+import pathlib
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from ciming import exceptions, growing, staging
+from ciming.db import models, uploads, work
+from ciming.engine import sources
+from tests.unit import rows
+
+pytestmark = [pytest.mark.usefixtures("database"), pytest.mark.sqlite]
+
+BLOCK = staging.BLOCK
+DATA = os.urandom(rows.SIZE)
+
+
+def room(_held: int, _coming: int) -> int:
+    return 1 << 40
+
+
+@pytest.fixture
+def area(tmp_path: pathlib.Path) -> staging.StagingArea:
+    return staging.StagingArea(str(tmp_path / "staging"), quota=0, keep_free=0)
+
+
+@pytest.fixture
+def staged() -> Iterator[growing.GrowingFile]:
+    made = growing.GrowingFile()
+    yield made
+    made.close()
+
+
+class Sender:
+    """Sends the bytes of a Job, as far as it is told to."""
+
+    def __init__(self, area: staging.StagingArea, data: bytes = DATA) -> None:
+        self.job = rows.make_job(stage="uploading")
+        self._area = area
+        self._data = data
+        self._lease: uploads.Lease | None = None
+        self._at = 0
+
+    def begin(self, offset: int | None = None, data: bytes = DATA) -> None:
+        self._at, self._data = offset or 0, data
+        self._lease = uploads.begin(
+            self.job.image_id, "api", rows.SIZE, models.now() + 60_000, room, offset=offset
+        )
+
+    def send(self, until: int) -> None:
+        assert self._lease is not None
+        with self._area.incoming(self.job.id, self._lease.generation, self._at) as file:
+            staging.write_all(file, self._data[self._at : until])
+        self._at = until
+        uploads.commit(self._lease, until, models.now() + 60_000, room)
+
+    def go_on(self, until: int) -> None:
+        """In another request."""
+        assert self._lease is not None
+        uploads.release(self._lease, self._at)
+        self.begin(self._at, self._data)
+        self.send(until)
+
+    def end(self) -> None:
+        assert self._lease is not None
+        uploads.complete(self._lease, self._at)
+
+
+def steps(*calls: Callable[[], object]) -> Callable[[], None]:
+    """An alive() that makes the next call each time it is asked."""
+    left = iter(calls)
+
+    def alive() -> None:
+        next(left)()
+
+    return alive
+
+
+def of(sender: Sender, area: staging.StagingArea, patience: float = 60) -> sources.Upload:
+    return sources.Upload(area, rows.take(sender.job.id), patience)
+
+
+def test_an_upload_as_it_comes(area: staging.StagingArea, staged: growing.GrowingFile) -> None:
+    sender = Sender(area)
+    sender.begin()
+    sender.send(BLOCK)
+    source = of(sender, area)
+    alive = steps(
+        lambda: None,
+        lambda: sender.go_on(BLOCK + 5),
+        lambda: None,
+        lambda: sender.go_on(rows.SIZE),
+        sender.end,
+    )
+    assert b"".join(source.blocks(staged, alive)) == DATA
+    assert source.path == area.upload_path(sender.job.id, 3)
+    assert source.path.read_bytes() == DATA
+    assert staged.epoch == 0
+
+
+def test_only_what_was_committed(area: staging.StagingArea, staged: growing.GrowingFile) -> None:
+    """Followers trust the row, not the length of the file."""
+    sender = Sender(area)
+    sender.begin()
+    sender.send(BLOCK)
+    source = of(sender, area)
+    with area.upload_path(sender.job.id, 1).open("ab") as file:
+        file.write(b"not committed")
+
+    def stop() -> None:
+        raise exceptions.Interrupted("seen enough")
+
+    got = []
+    with pytest.raises(exceptions.Interrupted):
+        for block in source.blocks(staged, stop):
+            got.append(block)
+    assert b"".join(got) == DATA[:BLOCK]
+
+
+def test_other_bytes_are_noticed(area: staging.StagingArea, staged: growing.GrowingFile) -> None:
+    sender = Sender(area)
+    sender.begin()
+    sender.send(2 * BLOCK)
+    source = of(sender, area)
+    other = os.urandom(rows.SIZE)
+
+    def again() -> None:
+        assert sender._lease is not None
+        uploads.release(sender._lease, 0)
+        sender.begin(data=other)
+        sender.send(rows.SIZE)
+        sender.end()
+
+    with pytest.raises(sources.Replaced):
+        list(source.blocks(staged, again))
+    assert b"".join(source.blocks(staged, lambda: None)) == other
+    assert staged.epoch == 1        # who followed hears of it
+
+
+def test_bytes_that_do_not_come(area: staging.StagingArea, staged: growing.GrowingFile) -> None:
+    sender = Sender(area)
+    sender.begin()
+    sender.send(BLOCK)
+    with pytest.raises(sources.Stalls):
+        list(of(sender, area, patience=0.05).blocks(staged, lambda: None))
+
+
+def test_an_upload_that_was_given_up(area: staging.StagingArea, staged: growing.GrowingFile) -> None:
+    sender = Sender(area)
+    sender.begin()
+    sender.send(BLOCK)
+    source = of(sender, area)
+    assert sender._lease is not None
+    uploads.release(sender._lease, BLOCK)
+
+    def give_up() -> None:
+        uploads.terminate(sender.job.image_id)
+
+    with pytest.raises(exceptions.CimingError) as caught:
+        list(source.blocks(staged, give_up))
+    assert caught.value.code == "upload.terminated"
+
+
+def test_a_file_that_is_gone(area: staging.StagingArea, staged: growing.GrowingFile) -> None:
+    job = rows.make_job()
+    source = sources.Upload(area, rows.take(job.id), 60)
+    with pytest.raises(exceptions.CimingError) as caught:
+        list(source.blocks(staged, lambda: None))
+    assert caught.value.code == "staging.damaged"
+
+
+class Cloud:
+    """Lets an image out, and breaks off after so many bytes."""
+
+    def __init__(self, breaks: int) -> None:
+        self.breaks = breaks
+        self.asked: list[int] = []
+
+    def download(self, image_ref: str, offset: int) -> Iterator[bytes]:
+        assert image_ref == "ref"
+        self.asked.append(offset)
+        for start in range(offset, len(DATA), BLOCK // 2):
+            if start - offset >= self.breaks:
+                raise exceptions.TransientProviderError("broken")
+            yield DATA[start : start + BLOCK // 2]
+
+
+def test_what_a_cloud_has_is_brought_back(area: staging.StagingArea, staged: growing.GrowingFile) -> None:
+    """No byte of it twice: neither after the line broke, nor by another engine. (The wire is mocked.)"""
+    job = rows.make_job()
+    cloud = Cloud(breaks=BLOCK)
+    path = area.upload_path(job.id, 1)
+
+    def source(claim: work.Claim) -> sources.Link:
+        return sources.Link(area, claim, lambda: cloud, "ref", path)  # type: ignore[arg-type, return-value]
+
+    first = source(rows.take(job.id))
+    for _ in range(2):
+        with pytest.raises(exceptions.TransientProviderError):
+            list(first.blocks(staged, lambda: None))
+    successor = source(rows.take(job.id, "engine-2"))
+    assert b"".join(successor.blocks(staged, lambda: None)) == DATA
+    assert cloud.asked == [0, BLOCK, 2 * BLOCK]
+    assert successor.keep(str(successor.path)) == str(path)
+    assert path.read_bytes() == DATA
+    assert list(area.folder(job.id).iterdir()) == [path]
