@@ -99,20 +99,19 @@ class Engine:
         closing = threading.Thread(target=lost.close, name="former", daemon=True)
         closing.start()
         self._closing = [*(thread for thread in self._closing if thread.is_alive()), closing]
-        former = {*lost.liveness.former, lost.liveness.name}
+        made = self._new_term({*lost.liveness.former, lost.liveness.name})
         away = outages.Outage("The coordination service")
         while not self._stopping.is_set():
-            made = self._new_term(former)
             try:
                 made.liveness.start()
             except Exception as error:
                 away.tell(error)
                 self._stopping.wait(AGAIN_SECONDS)
                 continue
+            away.over()
             self._term = made
             if self._stopping.is_set():     # asked before there was this one
                 made.end()
-            away.over()
             LOG.info("Engine %s goes on as %s", lost.liveness.name, made.liveness.name)
             return
 

@@ -2,6 +2,7 @@
 """Jobs that their users cancel or retry, at every moment of their life."""
 
 import contextlib
+import hashlib
 import json
 import pathlib
 import threading
@@ -121,6 +122,19 @@ def test_cancel_in_mid_transfer(
     the_error(act(member, job, "retry"), 409, "job.was_cancelled")
 
 
+def test_cancel_while_a_cloud_hangs(flaky: faulty.Proxy, member: Person, data: bytes) -> None:
+    """It takes bytes no more, and answers nothing: nobody waits for it."""
+    before = ids(member, "zone-b")
+    flaky.faults = [("PUT", "/file", "stall")]
+    made = member.create(clouds=["zone-a", "zone-flaky"])
+    assert member.put(made["image"]["id"], data).status_code == 204
+    soon(lambda: not flaky.faults and member.job(made["job"]["id"])["targets"][0]["status"] == "success", 30)
+    done(act(member, made["job"], "cancel"))
+    job = member.wait(made["job"]["id"], seconds=30)       # [openstack] timeout is 300
+    assert (job["status"], statuses(job)) == ("cancelled", ["success", "cancelled"])
+    assert ids(member, "zone-b") == before
+
+
 def test_cancel_between_two_attempts(flaky: faulty.Proxy, member: Person, qcow2: pathlib.Path) -> None:
     flaky.faults = [("PUT", "/file", "503")] * 4
     made = member.create(clouds=["zone-flaky"])
@@ -183,6 +197,34 @@ def test_retry_when_a_zone_is_back(
     assert image["status"] == "active" and kept in image["links"]
     assert ids(member, "zone-b") - before == {second["image_ref"]}
     the_error(act(member, job, "retry"), 409, "job.nothing_failed")
+
+
+def test_retry_of_what_the_staging_area_lost(
+    flaky: faulty.Proxy, service: ciming.Ciming, member: Person, qcow2: pathlib.Path
+) -> None:
+    """A Cloud that has the image gives it back."""
+    flaky.faults = [("PUT", "/file", "503")] * 5
+    job = member.bring(qcow2, clouds=["zone-a", "zone-flaky"])
+    assert statuses(job) == ["success", "error"]
+    for file in (service.staging_dir / job["id"]).iterdir():
+        file.unlink()
+    done(act(member, job, "retry"))
+    job = member.wait(job["id"])
+    assert (job["status"], statuses(job)) == ("success", ["success", "success"]), job
+    [theirs] = [target for target in job["targets"] if target["cloud"] == "zone-flaky"]
+    image = member.zone("zone-b").image.get_image(theirs["image_ref"])
+    assert image.hash_value == hashlib.sha512(qcow2.read_bytes()).hexdigest()
+
+
+def test_retry_without_any_copy(
+    flaky: faulty.Proxy, service: ciming.Ciming, member: Person, qcow2: pathlib.Path
+) -> None:
+    job = fail(member, flaky, qcow2, ["zone-flaky"])
+    for file in (service.staging_dir / job["id"]).iterdir():
+        file.unlink()
+    done(act(member, job, "retry"))
+    job = member.wait(job["id"])
+    assert (job["status"], job["error"]["code"]) == ("error", "staging.damaged")
 
 
 def test_retry_again_and_again(flaky: faulty.Proxy, member: Person, qcow2: pathlib.Path) -> None:
