@@ -11,6 +11,7 @@ import functools
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 
 from oslo_config import cfg
@@ -195,13 +196,15 @@ class StageTools(Tools):
         self._there = 0
 
     def blocks(self) -> Iterator[bytes]:
-        """All bytes of the source, in order, as they become available."""
+        """All bytes of the source, in order, as they become available. To be closed: it holds a slot."""
         self._there = 0
-        for block in self._source.blocks(self.staged, self._waiting):
-            self._slot.take(self.alive)
-            self.alive()
-            yield block
-        self._slot.free()
+        try:
+            for block in self._source.blocks(self.staged, self._waiting):
+                self._slot.take(self.alive)
+                self.alive()
+                yield block
+        finally:
+            self._slot.free()
 
     def _waiting(self) -> None:
         """Who waits for bytes leaves the processor to those that have some."""
@@ -240,8 +243,9 @@ class StageTools(Tools):
         image = work.load(self._claim).image
         size, sha512 = image.size, image.digests.get("sha512")
         if sha512 not in (None, staged.digests["sha512"]):      # they were looked at before
+            Path(staged.path).unlink()      # or a retry would find them again
             raise exceptions.ProviderError(
-                "The Cloud that has the image gave other bytes than it got.", code="image.hash_mismatch"
+                "The Cloud that has the image gave other bytes than it got.", code="cloud.bad_answer"
             )
         if staged.size != size:
             raise exceptions.CimingError(

@@ -14,7 +14,7 @@ import pytest
 from ciming import cmd
 from ciming.db import status
 from tests.person import Person
-from tests.sandbox import ciming, processes, sandbox
+from tests.sandbox import ciming, processes, sandbox, servers
 from tests.shapes import Shape
 
 assert cmd  # imported first, as the processes do: it settles how they are concurrent
@@ -57,6 +57,20 @@ def assert_nothing_left(service: ciming.Ciming, member: Person, since: datetime)
 def data() -> bytes:
     """A raw disk of random bytes."""
     return os.urandom(24 << 20)
+
+
+@pytest.fixture(scope="module")
+def own_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[servers.RabbitMQ]:
+    """Another service's engine would hear the knocks for ours."""
+    with servers.RabbitMQ(tmp_path_factory.mktemp("own-rabbitmq")) as running:
+        yield running
+
+
+@pytest.fixture
+def broker(own_broker: servers.RabbitMQ) -> Iterator[servers.RabbitMQ]:
+    """A broker, which a test may stop."""
+    yield own_broker
+    own_broker.start()
 
 
 @pytest.fixture
