@@ -296,6 +296,7 @@ class TargetTools(Tools):
         self._meter = metrics.Meter(target)
         self._told = self._asked = time.monotonic()
         self._undoing = False
+        self._epoch = 0
         self._fault = target.error
         spec = job.spec or {}
         self.spec = base.ImageSpec(
@@ -345,6 +346,8 @@ class TargetTools(Tools):
 
     def upload(self) -> str:
         """Have the provider bring the bytes to its cloud; the id of what holds them."""
+        self._epoch = self.staged.epoch     # before anything is made of what is known of the file
+        self.await_known()
         try:
             if self.staged.whole:
                 self._slot.take(self.alive)
@@ -358,7 +361,7 @@ class TargetTools(Tools):
         :raises Stalled: begin again when all bytes are there
         """
         assert staged is self.staged
-        epoch, position = self.staged.epoch, 0
+        epoch, position = self._epoch, 0
         while position < self.staged.size:
             self.alive()
             block = self.staged.read(position, epoch)
@@ -371,6 +374,7 @@ class TargetTools(Tools):
             self.progress(position)
             yield block
             position += len(block)
+        self.progress(position)     # seen while the cloud makes up its answer
 
     def _waiting(self, position: int) -> None:
         self.alive()
