@@ -47,7 +47,7 @@ def assert_nothing_left(service: ciming.Ciming, member: Person, since: datetime)
     for zone in ZONES:
         made: Iterator[Any] = member.zone(zone).image.images(created_at=f"gte:{since:%Y-%m-%dT%H:%M:%SZ}")
         for image in made:
-            ours = member.get(f"/v1/images/{image.properties.get('ciming_image')}")
+            ours = member.get(f"/v1/images/{(image.properties or {}).get('ciming_image')}")
             if ours.status_code == 200:
                 known = {link["image_ref"] for link in ours.json()["links"]}
                 assert image.id in known, f"{image.id} in {zone} is in no Link"
