@@ -52,7 +52,7 @@ class StagedFile:
 
 
 class Staged(Protocol):
-    """What a Provider may know of a staged file. Where that still grows, digests are for verify() only."""
+    """What a Provider may know of a staged file. Where that still grows, only format and size are known."""
 
     @property
     def path(self) -> str: ...
@@ -100,7 +100,7 @@ class StagingArea:
             _make_folder(path.parent)
             with _taken_over(self._earlier(job_id, generation), path, offset) as file:
                 for earlier in self._earlier(job_id, generation):      # of writers that died
-                    _unlink(earlier)
+                    unlink(earlier)
                 yield file
         except OSError as error:
             if error.errno in NO_ROOM:
@@ -124,7 +124,7 @@ class StagingArea:
             path = folder / f"restored.{generation}"
             earlier = sorted(folder.glob("restored.*"), key=lambda each: int(each.suffix[1:]))
             if earlier and earlier[-1] != path:
-                _rename(earlier[-1], path)
+                rename(earlier[-1], path)
             with path.open("r+b", buffering=0) if earlier else _make(path) as file:
                 yield file
         except OSError as error:
@@ -135,7 +135,7 @@ class StagingArea:
     @points.mutation
     def discard(self, job_id: str, generation: int) -> None:
         """Remove an upload's file of this generation; absent is fine."""
-        _unlink(self.upload_path(job_id, generation))
+        unlink(self.upload_path(job_id, generation))
         with contextlib.suppress(OSError):      # not empty: another upload's; or not there
             self.folder(job_id).rmdir()
 
@@ -170,7 +170,7 @@ def _taken_over(earlier: list[Path], path: Path, offset: int) -> Iterator[Binary
             with contextlib.ExitStack() as stack:
                 try:
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    _rename(candidate, path)
+                    rename(candidate, path)
                 except OSError:     # held; or locks are not to be had here
                     mine = stack.enter_context(_make(path))
                     fcntl.flock(mine, fcntl.LOCK_EX)
@@ -218,12 +218,12 @@ def _make(path: Path) -> BinaryIO:
 
 
 @points.mutation
-def _rename(path: Path, other: Path) -> None:
+def rename(path: Path, other: Path) -> None:
     path.rename(other)
 
 
 @points.mutation
-def _unlink(path: Path) -> None:
+def unlink(path: Path) -> None:
     path.unlink(missing_ok=True)
 
 

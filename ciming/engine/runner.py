@@ -21,14 +21,13 @@ from taskflow import exceptions as tf_exceptions
 from taskflow.persistence import models as tf_models
 
 from ciming import context, exceptions, growing, metrics, staging, trusts
-from ciming.db import models, status, work
+from ciming.db import models, status, uploads, work
 from ciming.engine import atom_points, events, persistence, slots, sources, tools, watch
 from ciming.flows import publish, stage
 
 LOG = log.getLogger(__name__)
 STAGE, RESTORE = "stage", "restore"
 ENDS = (states.SUCCESS, states.REVERTED, states.FAILURE)
-NOT_TO_BE_RETRIED = ("image.", "upload.")       # codes of Jobs whose bytes are of no use
 
 
 class Runner:
@@ -58,7 +57,7 @@ class Runner:
             return False
         if candidate.takes_long:
             long = sum(claim.takes_long for claim in list(self.running.values()))
-            return long < max(1, int(self._max_jobs * slots.LARGE_SHARE))
+            return long < slots.Limits(self._max_jobs).large
         return True
 
     def start(self, claim: work.Claim) -> None:
@@ -105,8 +104,9 @@ class Runner:
         watching: watch.Watch,
         staged: growing.GrowingFile | None = None,
     ) -> tools.TargetTools:
-        large = (job.image.size or 0) >= cfg.CONF.engine.large_image
-        slot = self._transfers.slot(cloud=target.cloud_key, project=job.project_id, large=large)
+        slot = self._transfers.slot(
+            cloud=target.cloud_key, project=job.project_id, large=_is_large(job)
+        )
         return tools.TargetTools(job, watching, staged or growing.GrowingFile(), claim, target, slot)
 
     @staticmethod
@@ -155,8 +155,7 @@ class Runner:
             staged.finish(self._staged(job))
             return
         if job.stage != "failed":
-            large = (job.image.size or 0) >= cfg.CONF.engine.large_image
-            slot = self._stages.slot(large=large)
+            slot = self._stages.slot(large=_is_large(job))
             kit = tools.StageTools(job, watching, staged, claim, source, slot)
             if flows.run(name, stage.flow, tools=kit) == states.SUCCESS:
                 if not staged.whole:        # a former run had done it, and did not come to say so
@@ -202,7 +201,7 @@ class Runner:
             return
         if end != states.REVERTED:      # TaskFlow itself failed, so nothing was undone
             kit.withdraw()
-        events.target_failed(job, kit.target, work.end_target(flows.claim, kit.key))
+        events.target_ended(job, kit.target, work.end_target(flows.claim, kit.key))
 
     def _end(self, claim: work.Claim) -> None:
         """Clean up, then end the Job: who sees it ended finds nothing left over."""
@@ -212,12 +211,12 @@ class Runner:
             purge = True
         elif job.stage == "failed":
             code = str((job.error or work.INTERNAL)["code"])
-            purge = code.startswith(NOT_TO_BE_RETRIED)
+            purge = code.startswith(uploads.OF_NO_USE)
         else:
             purge = all(target.status == "success" for target in job.targets)
         if purge:
             self._area.remove(job.id)
-        persistence.forget(job.id, claim)
+        persistence.forget(claim)
         if job.trust_id and trusts.delete(job.trust_id):
             work.trust_deleted(job.id, job.trust_id)
         events.ended(job, work.finish(claim, purge=purge))
@@ -234,6 +233,10 @@ def _await(
             for part, kit in zip(parts, kits, strict=True):
                 if not part.done():
                     kit.hang_up()
+
+
+def _is_large(job: models.Job) -> bool:
+    return (job.image.size or 0) >= int(cfg.CONF.engine.large_image)
 
 
 def _log_for(job: models.Job) -> None:

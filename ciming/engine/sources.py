@@ -142,7 +142,7 @@ class Link:
                 yield block
 
     def keep(self, path: str) -> str:
-        Path(path).rename(self._kept)
+        staging.rename(Path(path), self._kept)
         return str(self._kept)
 
 

@@ -5,6 +5,7 @@ import difflib
 import json
 import pathlib
 import re
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -13,11 +14,12 @@ from typing import Any
 import requests
 import sqlalchemy as sa
 
-from tests.person import JSON, Person
+from tests.person import ENDS, JSON, Person
 from tests.sandbox import ciming, distributed
 
 ZONES = ("zone-a", "zone-b")
 PATIENCE = 60.0
+UUID = r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 OCTETS = {"Content-Type": "application/octet-stream"}
 TUS = {"Tus-Resumable": "1.0.0"}
 PART = {**TUS, "Content-Type": "application/offset+octet-stream"}
@@ -33,7 +35,6 @@ OPTIONS = {
     ("engine", "poll_interval"): "0.2",
     ("engine", "housekeeping_interval"): "0.3",
     ("engine", "max_stall"): "3",
-    ("staging", "retention"): "1",
     ("staging", "quota"): str(QUOTA),
     ("staging", "keep_free"): "0",
 }
@@ -79,38 +80,64 @@ class Points:
 
 
 def done_twice(trace: Sequence[tuple[str, str]]) -> list[str]:
-    """Acts of atoms that began again after their end had been noted."""
+    """Acts of atoms that began again after their end had been noted, and without being undone meanwhile."""
     noted: set[tuple[str, str]] = set()
     twice = []
     for point, of in trace:
         when, _, act = point.partition(" ")
         if when == "noted":
             noted.add((act, of))
+            noted.discard((_opposite(act), of))
         elif when == "before" and (act, of) in noted:
             twice.append(f"{act} of {of}")
     return twice
 
 
-class Survivor:
-    """A user who goes on when the service has died, and starts it again first."""
+def _opposite(act: str) -> str:
+    atom, _, what = act.rpartition(" ")
+    return f"{atom} {'execute' if what == 'revert' else 'revert'}"
 
-    def __init__(self, service: ciming.Ciming, member: Person, points: Points) -> None:
+
+class Survivor:
+    """A user who goes on when the service has died, and starts it again first.
+
+    :param refuse_once: have the moody zone not take an image's bytes at first
+    """
+
+    def __init__(
+        self,
+        service: ciming.Ciming,
+        member: Person,
+        points: Points,
+        refuse_once: Callable[[str], None],
+    ) -> None:
         self.service = service
         self.points = points
         self.member = member
+        self.refuse_once = refuse_once
+        self._starting = threading.Lock()
         self.database = sa.create_engine(service.database_url, poolclass=sa.NullPool)
 
     def start_again(self) -> None:
-        """Start what is dead. Who receives bytes has a lease; it is as if that was over then."""
-        if self.service.running:
-            return
-        if not (isinstance(self.service, distributed.Distributed) and self.service.api.running):
-            self.execute("UPDATE uploads SET leased_until = 0")
-        self.service.start()
+        """Start what is dead. Who receives bytes has a lease, who makes a trust some time for that:
+
+        it is as if those were over then.
+        """
+        with self._starting:
+            if self.service.running:
+                return
+            if not (isinstance(self.service, distributed.Distributed) and self.service.api.running):
+                self.execute("UPDATE uploads SET leased_until = 0")
+                self.execute("UPDATE pending_trusts SET created_at = 0")
+            self.service.start()
 
     def execute(self, statement: str, **values: Any) -> None:
         with self.database.begin() as connection:
             connection.execute(sa.text(statement), values)
+
+    def count(self, query: str, **values: Any) -> int:
+        with self.database.connect() as connection:
+            return int(connection.scalar(sa.text(query), values) or 0)
 
     def ask(self, call: Callable[[], requests.Response], final: int = 200) -> requests.Response:
         """Ask until there is an answer.
@@ -124,9 +151,9 @@ class Survivor:
                 answer = call()
             except requests.RequestException:
                 answer = None
-            if answer is not None and "upload.in_progress" not in answer.text:
-                if answer.status_code < 500 or answer.status_code == final:
-                    return answer
+            held = answer is not None and "upload.in_progress" in answer.text
+            if answer is not None and not held and answer.status_code in (final, *range(500)):
+                return answer
             assert time.monotonic() < end, answer and answer.text
             time.sleep(0.05)
 
@@ -148,9 +175,12 @@ class Survivor:
         made = answer.json()
         return str(made["image"]["id"] if "image" in made else made["images"][0]["id"])
 
-    def send(self, image_id: str, data: bytes, **headers: str) -> str:
-        """Send all bytes in one request; the code of the error, if any."""
-        answer = self.ask(lambda: self.member.put(image_id, data, headers=headers))
+    def send(self, image_id: str, data: bytes, *, announced: bool = True) -> str:
+        """Send all bytes in one request; the code of the error, if any.
+
+        :param announced: say first how many they are
+        """
+        answer = self.ask(lambda: self.member.put(image_id, data if announced else iter([data])))
         return "" if answer.status_code == 204 else str(answer.json()["errors"][0]["code"])
 
     def offset(self, image_id: str) -> int:
@@ -174,6 +204,25 @@ class Survivor:
         answer = self.ask(lambda: self.member.call("DELETE", path, headers=TUS))
         assert answer.status_code in (204, 410), answer.text
 
+    def act(self, image_id: str, verb: str, *fine: str) -> None:
+        """Cancel or retry its Job.
+
+        :param fine: codes of refusals that say it was done before
+        """
+        path = f"/v1/jobs/{self.job(image_id)['id']}/{verb}"
+        answer = self.ask(lambda: self.member.call("POST", path))
+        assert answer.status_code == 202 or answer.json()["errors"][0]["code"] in fine, answer.text
+
+    def lose_bytes(self, image_id: str) -> None:
+        """Remove what the staging area holds of it."""
+        for file in (self.service.staging_dir / self.job(image_id)["id"]).glob("*"):
+            file.unlink()
+
+    def ended(self, image_id: str) -> JSON:
+        """Its Job, when that has ended."""
+        self.until(lambda: self.job(image_id)["status"] in ENDS)
+        return self.job(image_id)
+
     def job(self, image_id: str) -> JSON:
         [job] = self.get("/v1/jobs", image_id=image_id)["jobs"]
         return dict(job)
@@ -187,17 +236,12 @@ class Survivor:
             time.sleep(0.05)
 
     def settled(self, image_id: str) -> None:
-        """Wait until all is over, retention too."""
-        query = sa.text(
-            "SELECT count(*) FROM jobs WHERE image_id = :image AND"
-            " (finished_at IS NULL OR spec IS NOT NULL OR trust_id IS NOT NULL)"
-        )
-
-        def over() -> bool:
-            with self.database.connect() as connection:
-                return not connection.scalar(query, {"image": image_id})
-
-        self.until(over)
+        """Wait until all is over; retention too, as if much time had passed when the Job has ended."""
+        self.ended(image_id)
+        self.execute("UPDATE jobs SET finished_at = 1 WHERE image_id = :image", image=image_id)
+        left = "image_id = :image AND (spec IS NOT NULL OR trust_id IS NOT NULL)"
+        self.until(lambda: not self.count(f"SELECT count(*) FROM jobs WHERE {left}", image=image_id))
+        self.until(lambda: not self.count("SELECT count(*) FROM pending_trusts"))
 
     def picture(self, image_id: str) -> JSON:
         """All that there is of an image, with what differs from run to run left out."""
@@ -205,12 +249,16 @@ class Survivor:
         jobs = [job["id"] for job in found["jobs"]]
         there = {path.name for path in self.service.staging_dir.iterdir() if path.is_dir()}
         found["staging"] = sorted(there.intersection(jobs))
+        for target in found["targets"]:
+            if target["status"] != "success":
+                del target["bytes_done"]        # as far as it came
         names = {image_id: "IMAGE", **dict.fromkeys(jobs, "JOB")}
         names |= {target["id"]: f"TARGET-{target['cloud']}" for target in found["targets"]}
         text = json.dumps(_without_changes(found), sort_keys=True, default=str, indent=1)
         for each, name in names.items():
             text = text.replace(each, name)
-        return dict(json.loads(re.sub(r"req-[0-9a-f-]{36}", "REQUEST", text)))
+        text = re.sub(r"req-[0-9a-f-]{36}", "REQUEST", text)
+        return dict(json.loads(re.sub(UUID, "ANOTHER", text)))
 
     def _rows(self, image_id: str) -> JSON:
         metadata = sa.MetaData()
@@ -252,8 +300,8 @@ def _without_changes(value: Any) -> Any:
 
 def difference(expected: JSON, found: JSON) -> str:
     """What is not as it should be; nothing where all is."""
-    lines = [json.dumps(each, sort_keys=True, indent=1).splitlines() for each in (expected, found)]
-    return "\n".join(difflib.unified_diff(*lines, n=1, lineterm=""))
+    before, after = (json.dumps(each, sort_keys=True, indent=1).splitlines() for each in (expected, found))
+    return "\n".join(difflib.unified_diff(before, after, n=1, lineterm=""))
 
 
 def counts(trace: Sequence[tuple[str, str]]) -> dict[str, int]:

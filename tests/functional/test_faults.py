@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Clouds that stumble or refuse, and a service that is killed."""
 
+import contextlib
 import json
 import pathlib
 import time
@@ -10,7 +11,7 @@ import pytest
 
 from tests.functional import faulty
 from tests.functional.conftest import soon
-from tests.person import Person
+from tests.person import JSON, Person
 from tests.sandbox import ciming, processes, sandbox, seed, services
 from tests.shapes import Shape
 
@@ -296,6 +297,42 @@ def test_service_dies_in_mid_transfer(
     job = member.wait(made["job"]["id"], seconds=90)
     assert job["status"] == "success", job
     assert ids(member, "zone-b") - before == {made["image"]["id"]}
+
+
+def test_service_stops_in_the_middle_of_eight_transfers(
+    cloud: sandbox.Sandbox, service: ciming.Ciming, member: Person, qcow2: pathlib.Path
+) -> None:
+    """SIGTERM hands all of them over; the next start goes on, and nothing is there twice."""
+    data = qcow2.read_bytes()
+    with contextlib.ExitStack() as stack:
+        slow = [stack.enter_context(faulty.Proxy(cloud.url(f"glance-{zone}"))) for zone in "ab"]
+        for zone, proxy in zip("ab", slow, strict=True):
+            stack.enter_context(proxy.as_zone(cloud, f"zone-slow-{zone}"))
+            proxy.throttle = len(data) / 60
+        member.log_in_again()
+        made = [member.create(clouds=["zone-slow-a", "zone-slow-b"]) for _ in range(4)]
+        for each in made:
+            assert member.put(each["image"]["id"], data).status_code == 204
+
+        def targets() -> list[JSON]:
+            return [target for each in made for target in member.job(each["job"]["id"])["targets"]]
+
+        soon(lambda: all(each["step"] == "upload" and each["bytes_done"] for each in targets()), 30)
+        service.stop()
+        assert {program.status for program in service.parts} == {0}      # nothing had to be killed
+        for proxy in slow:
+            proxy.throttle = None
+        service.start()
+        for each in made:
+            job = member.wait(each["job"]["id"], seconds=90)
+            assert job["status"] == "success", job
+            assert {target["image_ref"] for target in job["targets"]} == {each["image"]["id"]}
+            assert {target["attempts"] for target in job["targets"]} == {1}
+    mine = {each["image"]["id"] for each in made}
+    for zone in ("zone-a", "zone-b"):
+        there = member.zone(zone).image.images()
+        ours = [i.id for i in there if (i.properties or {}).get("ciming_image") in mine]
+        assert sorted(ours) == sorted(mine)
 
 
 def test_service_dies_in_mid_upload(

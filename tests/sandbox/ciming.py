@@ -81,9 +81,14 @@ class Ciming:
         return self._standalone.running
 
     @property
+    def parts(self) -> list[programs.Program]:
+        """What is started, in order."""
+        return [self._standalone]
+
+    @property
     def pids(self) -> list[int]:
-        """The processes that were started, those that run."""
-        return [pid for pid in (self._standalone.pid,) if pid is not None]
+        """The processes that were started, those that run: of an API, the server's master."""
+        return [program.pid for program in self.parts if program.pid is not None]
 
     @property
     def servers(self) -> list[pathlib.Path]:

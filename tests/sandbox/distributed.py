@@ -62,9 +62,9 @@ class Distributed(ciming.Ciming):
         return self.api.running and self.engine.running
 
     @property
-    def pids(self) -> list[int]:
-        """The processes that were started: of the API, the server's master."""
-        return [pid for pid in (self.api.pid, self.engine.pid) if pid is not None]
+    def parts(self) -> list[programs.Program]:
+        """API and engine."""
+        return [self.api, self.engine]
 
     @property
     def servers(self) -> list[pathlib.Path]:

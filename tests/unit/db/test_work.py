@@ -12,7 +12,7 @@ import pytest
 import sqlalchemy as sa
 
 from ciming import exceptions
-from ciming.db import api, models, session, work
+from ciming.db import api, jobs, models, session, work
 from tests.unit import rows
 
 pytestmark = pytest.mark.usefixtures("database")
@@ -242,6 +242,17 @@ def test_the_stage_fails(error: dict[str, Any] | None) -> None:
     assert all(target.error == row.error for target in row.targets)
 
 
+def test_an_upload_that_was_given_up_keeps_its_error() -> None:
+    """Whoever gives it up does not ask the engine that follows it."""
+    job = rows.make_job(stage="uploading")
+    held = rows.take(job.id)
+    jobs.cancel(job.id)
+    for error in (None, {"code": "image.broken", "message": "…"}):
+        work.update_stage(held, step="inspect", error=error)
+        row = api.get_job(job.id, None)
+        assert row.error is not None and row.error["code"] == "upload.terminated"
+
+
 @pytest.mark.parametrize("stage", ["staging", "staged"])
 def test_give_up_ends_what_has_not_ended(stage: str) -> None:
     job = rows.make_job()
@@ -282,7 +293,10 @@ def test_purge_forgets_what_ended_long_ago() -> None:
     assert not work.past_retention(rows.AREA, models.now() - 60_000)
     assert set(work.past_retention(rows.AREA, models.now() + 1)) == {job.id for job in jobs[:2]}
     for job in jobs[:2]:
+        assert work.forget_spec(job.id, models.now() + 1)
+        assert job.id in work.past_retention(rows.AREA, models.now() + 1)     # until its bytes are gone
         work.purge(job.id)
+    assert not work.forget_spec(jobs[2].id, models.now() + 1)
     assert not work.past_retention(rows.AREA, models.now() + 1)
     for job in jobs[:2]:
         row = api.get_job(job.id, None)

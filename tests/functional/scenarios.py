@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What people do while the service dies: each returns the id of an Image whose Job ends, or has ended."""
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from typing import NamedTuple, Self
+
+from tests.functional import crash, faulty
+from tests.person import ENDS
+from tests.sandbox import sandbox
+
+STALL_SECONDS = 7.0     # after eight, the service gives its client up
+SLOW = 200_000          # bytes a second: what is sent there can be cancelled
+
+
+class Refusing(faulty.Proxy):
+    """A Glance that takes no bytes; or none for `images`, where those are given."""
+
+    images: set[str] | None = None
+
+    def next_fault(self, method: str, path: str) -> faulty.Fault:
+        refused = self.images is None or any(image in path for image in self.images)
+        return "403" if method == "PUT" and refused else ""
+
+
+class Zones:
+    """Zones of all tempers, beside those that are fine."""
+
+    def __init__(self, cloud: sandbox.Sandbox) -> None:
+        self._cloud = cloud
+        self._stack = contextlib.ExitStack()
+
+    def __enter__(self) -> Self:
+        self.refusing, self.moody = Refusing(self._upstream), Refusing(self._upstream)
+        self.slow = faulty.Proxy(self._upstream)
+        self.moody.images, self.slow.throttle = set(), SLOW
+        for name in ("refusing", "moody", "slow"):
+            proxy = self._stack.enter_context(getattr(self, name))
+            self._stack.enter_context(proxy.as_zone(self._cloud, f"zone-{name}"))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def refuse_once(self, image_id: str) -> None:
+        """The moody zone takes no bytes for the image with this UUID; for its next try it has another."""
+        assert self.moody.images is not None
+        self.moody.images.add(image_id)
+
+    @property
+    def _upstream(self) -> str:
+        return self._cloud.url("glance-b")
+
+
+def created(user: crash.Survivor, name: str, data: bytes) -> str:
+    """The main job."""
+    image_id = user.create(name, size=len(data), disk_format="qcow2")
+    assert user.send(image_id, data) in ("", "image.has_data")
+    return image_id
+
+
+def failing(user: crash.Survivor, name: str, data: bytes) -> str:
+    """One Cloud refuses the bytes: what was begun there is withdrawn."""
+    image_id = user.create(name, clouds=["zone-a", "zone-refusing"])
+    assert user.send(image_id, data) in ("", "image.has_data")
+    return image_id
+
+
+def refused(user: crash.Survivor, name: str, data: bytes) -> str:
+    """Too much for the staging area; then bytes of another length than announced; then bytes of no image."""
+    body = {"name": name, "clouds": ["zone-a"], "size": crash.QUOTA + 1}
+    assert user.ask(lambda: user.member.call("POST", "/v1/images", json=body), 507).status_code == 507
+    image_id = user.create(name, disk_format="qcow2", size=1000)
+    assert user.send(image_id, data, announced=False) == "upload.size_mismatch"
+    assert user.send(image_id, b"x" * 1000) in ("", "image.has_data")
+    return image_id
+
+
+def stalled(user: crash.Survivor, name: str, data: bytes) -> str:
+    """An upload in two requests; the second one stalls for so long that no engine follows any more."""
+    image_id = user.create(name, size=len(data))
+    user.resume(image_id, data[: len(data) // 2], lambda rest: iter([rest]))
+
+    def slowly(rest: bytes) -> Iterator[bytes]:
+        yield rest[: len(rest) // 2]
+        end = time.monotonic() + STALL_SECONDS
+        while time.monotonic() < end and not user.points.saw("after db.work.stop_following"):
+            time.sleep(0.1)
+        yield rest[len(rest) // 2 :]
+
+    user.resume(image_id, data, slowly)
+    return image_id
+
+
+def terminated(user: crash.Survivor, name: str, data: bytes) -> str:
+    """The user gives the upload up."""
+    image_id = user.create(name, size=len(data))
+    user.resume(image_id, data[: len(data) // 2], lambda rest: iter([rest]))
+    user.give_up(image_id)
+    return image_id
+
+
+def expired(user: crash.Survivor, name: str, data: bytes) -> str:
+    """Nobody goes on with the upload."""
+    image_id = user.create(name, size=len(data))
+    user.resume(image_id, data[: len(data) // 2], lambda rest: iter([rest]))
+    user.execute(
+        "UPDATE uploads SET expires_at = 0 WHERE job_id = (SELECT id FROM jobs WHERE image_id = :image)",
+        image=image_id,
+    )
+    return image_id
+
+
+def cancelled(user: crash.Survivor, name: str, data: bytes) -> str:
+    """One Cloud has the image, the other one a part of it, when the user wants it no more."""
+    image_id = user.create(name, clouds=["zone-a", "zone-slow"])
+    assert user.send(image_id, data) in ("", "image.has_data")
+
+    def under_way() -> bool:
+        there, coming = sorted(user.job(image_id)["targets"], key=lambda target: str(target["cloud"]))
+        return there["status"] == "success" and bool(coming["bytes_done"])
+
+    user.until(under_way)
+    user.act(image_id, "cancel", "job.has_ended")
+    return image_id
+
+
+def restored(user: crash.Survivor, name: str, data: bytes) -> str:
+    """A Cloud refuses the bytes at first; when it is tried again, the staging area has lost them."""
+    image_id = user.create(name, clouds=["zone-a", "zone-moody"])
+    user.refuse_once(image_id)
+    assert user.send(image_id, data) in ("", "image.has_data")
+    if user.ended(image_id)["status"] == "partial":
+        user.lose_bytes(image_id)
+        user.act(image_id, "retry", "job.not_ended", "job.nothing_failed")
+    return image_id
+
+
+class Scenario(NamedTuple):
+    """What is done, and how its Job ends."""
+
+    act: Callable[[crash.Survivor, str, bytes], str]
+    end: str
+
+
+SCENARIOS = {
+    "created": Scenario(created, "success"),
+    "failing": Scenario(failing, "partial"),
+    "refused": Scenario(refused, "error"),
+    "stalled": Scenario(stalled, "success"),
+    "terminated": Scenario(terminated, "cancelled"),
+    "expired": Scenario(expired, "error"),
+    "cancelled": Scenario(cancelled, "cancelled"),
+    "restored": Scenario(restored, "success"),
+}
+assert {scenario.end for scenario in SCENARIOS.values()} == set(ENDS)
