@@ -15,6 +15,20 @@ SHAPES = os.environ.get("CIMING_TEST_SHAPE", "").split() or shapes.wanted()
 Shape = shapes.Shape
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what is marked so, in all shapes but the first one."""
+    if "CIMING_TEST_ALL" in os.environ:
+        return
+
+    def again(item: pytest.Item) -> bool:
+        case = getattr(item, "callspec", None)
+        shape = case.params.get("shape") if case else None
+        return shape not in (None, "standalone") and item.get_closest_marker("one_shape") is not None
+
+    config.hook.pytest_deselected(items=[item for item in items if again(item)])
+    items[:] = [item for item in items if not again(item)]
+
+
 @pytest.fixture(scope="session")
 def rabbitmq(tmp_path_factory: pytest.TempPathFactory) -> Iterator[servers.RabbitMQ]:
     with servers.RabbitMQ(tmp_path_factory.mktemp("rabbitmq")) as running:

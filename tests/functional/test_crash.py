@@ -23,6 +23,8 @@ from tests.sandbox import ciming as sandbox_ciming
 from tests.sandbox import distributed, processes, sandbox
 from tests.shapes import Shape
 
+pytestmark = pytest.mark.one_shape
+
 assert cmd  # imported first, as the processes do
 ALL = "CIMING_TEST_ALL" in os.environ
 SEED = int(os.environ.get("CIMING_TEST_SEED") or random.randrange(1 << 32))
@@ -59,8 +61,6 @@ def where(tmp_path_factory: pytest.TempPathFactory) -> crash.Points:
 def survivor(
     cloud: sandbox.Sandbox, where: crash.Points, shape: Shape, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[crash.Survivor]:
-    if shape is not sandbox_ciming.Ciming and not ALL:
-        pytest.skip("one shape is enough, unless all is tested")
     folder = tmp_path_factory.mktemp("crash")
     port = processes.free_block(str(folder))
     with (
