@@ -107,6 +107,14 @@ class StagingArea:
                 raise no_room() from None
             raise
 
+    def uploaded(self, job_id: str, generation: int, size: int) -> Path | None:
+        """The file that holds so many bytes of an upload: a writer's, or what it has not yet taken over."""
+        for path in self._earlier(job_id, generation + 1):
+            with contextlib.suppress(FileNotFoundError):
+                if path.stat().st_size >= size:
+                    return path
+        return None
+
     def _earlier(self, job_id: str, generation: int) -> list[Path]:
         """What writers before this generation left, the newest first."""
         paths = (self.upload_path(job_id, number) for number in range(generation - 1, 0, -1))

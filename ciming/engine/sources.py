@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where a stage flow's bytes come from."""
 
+import contextlib
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -38,8 +39,8 @@ class Source(Protocol):
 class Upload:
     """An upload, as it comes: its row says how many bytes are on disk, and its file has them.
 
-    Where the same upload goes on in another request, the file gets another name; where another one began,
-    there is another file.
+    Where the same upload goes on in another request, the file gets another name, some time after the row
+    has another generation; where another one began, there is another file.
 
     :param patience: seconds without a byte after which it is left alone until it is whole
     """
@@ -56,13 +57,8 @@ class Upload:
         :raises Replaced: take them again, from the start
         :raises Stalls: they do not come now
         """
-        state = self._state(0, None)
-        self.path = self._area.upload_path(self._claim.job_id, state.generation)
-        if not self.path.exists():
-            raise exceptions.CimingError(
-                "The staging area lost the image's bytes. Create the image again.", code="staging.damaged"
-            )
-        with self.path.open("rb", buffering=0) as file:
+        state, opened = self._open(alive)
+        with opened as file:
             staged.begin(_another(file))
             position, pause, last = 0, PAUSES[0], time.monotonic()
             while True:
@@ -85,6 +81,35 @@ class Upload:
     def keep(self, path: str) -> str:
         return path
 
+    def _open(self, alive: Callable[[], None]) -> tuple[uploads.Progress, BinaryIO]:
+        """How far the upload is, and its file, when that is there.
+
+        :raises CimingError: the upload is whole, and there is none
+        :raises Stalls: it does not come now
+        """
+        until = time.monotonic() + self._patience
+        while True:
+            state = self._state(0, None)
+            if self._find(state):
+                with contextlib.suppress(FileNotFoundError):    # it gets another name
+                    return state, self.path.open("rb", buffering=0)
+            elif state.complete:
+                raise exceptions.CimingError(
+                    "The staging area lost the image's bytes. Create the image again.",
+                    code="staging.damaged",
+                )
+            if time.monotonic() > until:
+                raise Stalls("Nothing of the upload is there yet.")
+            alive()
+            time.sleep(PAUSES[0])
+
+    def _find(self, state: uploads.Progress) -> bool:
+        """Is the file there that has the bytes which the row says are on disk? `path` is where."""
+        size = 0 if state.complete else state.offset    # of a whole one, whoever counts will say so
+        found = self._area.uploaded(self._claim.job_id, state.generation, size)
+        self.path = found or self.path
+        return found is not None
+
     def _state(self, position: int, file: BinaryIO | None) -> uploads.Progress:
         """How far the upload is, if it is still that of our file.
 
@@ -94,15 +119,14 @@ class Upload:
             state = uploads.progress(self._claim.job_id)
         if state.error:
             raise exceptions.CimingError(state.error["message"], code=state.error["code"])
-        if file is not None and (state.offset < position or not self._is(file, state.generation)):
+        if file is not None and (state.offset < position or not self._is(file, state)):
             raise Replaced
         return state
 
-    def _is(self, file: BinaryIO, generation: int) -> bool:
-        self.path = self._area.upload_path(self._claim.job_id, generation)
+    def _is(self, file: BinaryIO, state: uploads.Progress) -> bool:
         try:
-            return os.path.samestat(self.path.stat(), os.fstat(file.fileno()))
-        except FileNotFoundError:
+            return self._find(state) and os.path.samestat(self.path.stat(), os.fstat(file.fileno()))
+        except FileNotFoundError:       # it gets another name
             return False
 
 

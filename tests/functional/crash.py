@@ -241,6 +241,8 @@ class Survivor:
         self.execute("UPDATE jobs SET finished_at = 1 WHERE image_id = :image", image=image_id)
         left = "image_id = :image AND (spec IS NOT NULL OR trust_id IS NOT NULL)"
         self.until(lambda: not self.count(f"SELECT count(*) FROM jobs WHERE {left}", image=image_id))
+        uploads = "uploads WHERE job_id IN (SELECT id FROM jobs WHERE image_id = :image)"
+        self.until(lambda: not self.count(f"SELECT count(*) FROM {uploads}", image=image_id))
         self.until(lambda: not self.count("SELECT count(*) FROM pending_trusts"))
 
     def picture(self, image_id: str) -> JSON:

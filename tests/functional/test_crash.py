@@ -138,6 +138,7 @@ def test_killed_at_a_point(
         began = time.monotonic()
         try:
             image_id = run(survivor, name, qcow2.read_bytes())
+            survivor.settled(image_id)
             survivor.until(lambda: where.killed)
             survivor.settled(image_id)
             found = crash.difference(undisturbed[name].picture, survivor.picture(image_id))

@@ -57,11 +57,15 @@ class Sender:
         self._at = until
         uploads.commit(self._lease, until, models.now() + 60_000, room)
 
-    def go_on(self, until: int) -> None:
-        """In another request."""
+    def knock_again(self) -> None:
+        """Another request has the lease; the file is not taken over yet."""
         assert self._lease is not None
         uploads.release(self._lease, self._at)
         self.begin(self._at, self._data)
+
+    def go_on(self, until: int) -> None:
+        """In another request."""
+        self.knock_again()
         self.send(until)
 
     def end(self) -> None:
@@ -99,6 +103,43 @@ def test_an_upload_as_it_comes(area: staging.StagingArea, staged: growing.Growin
     assert source.path == area.upload_path(sender.job.id, 3)
     assert source.path.read_bytes() == DATA
     assert staged.epoch == 0
+
+
+def test_a_writer_that_has_not_taken_the_file_over(
+    area: staging.StagingArea, staged: growing.GrowingFile
+) -> None:
+    """Neither before an engine begins nor later, and also where it copies the bytes."""
+    sender = Sender(area)
+    sender.begin()
+    sender.send(BLOCK)
+    sender.knock_again()
+    area.upload_path(sender.job.id, 2).write_bytes(DATA[:5])     # a copy that is not complete
+    source = of(sender, area)
+
+    def copied() -> None:
+        area.upload_path(sender.job.id, 1).rename(area.upload_path(sender.job.id, 2))
+
+    alive = steps(
+        sender.knock_again,
+        copied,
+        lambda: sender.send(rows.SIZE),
+        sender.end,
+    )
+    assert b"".join(source.blocks(staged, alive)) == DATA
+    assert source.path == area.upload_path(sender.job.id, 3)
+    assert staged.epoch == 0
+
+
+def test_a_file_that_is_not_there_yet(area: staging.StagingArea, staged: growing.GrowingFile) -> None:
+    sender = Sender(area)
+    sender.begin()
+    source = of(sender, area)
+    alive = steps(lambda: None, lambda: sender.send(rows.SIZE), sender.end)
+    assert b"".join(source.blocks(staged, alive)) == DATA
+    with pytest.raises(sources.Stalls):
+        other = Sender(area)
+        other.begin()
+        list(of(other, area, patience=0.05).blocks(staged, lambda: None))
 
 
 def test_only_what_was_committed(area: staging.StagingArea, staged: growing.GrowingFile) -> None:
