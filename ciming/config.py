@@ -205,8 +205,9 @@ TRUST_OPTS: list[cfg.Opt] = [
     cfg.IntOpt(
         "expiry",
         default=7 * 24 * 3600,
-        min=0,
-        help="Seconds after which a trust ends by itself, whatever became of its Job; 0: never.",
+        min=1,
+        help="Seconds after which a trust ends by itself, whatever became of its Job. A trust is also "
+        "found again by the moment at which it ends, so there is none without.",
     ),
     cfg.StrOpt(
         "trustee_user_id",

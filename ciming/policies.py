@@ -50,6 +50,8 @@ RULES = [
     _rule("image:show", READER, "Show an Image.", "GET /v1/images/{image}"),
     _rule("job:list", READER, "List Jobs.", "GET /v1/jobs"),
     _rule("job:show", READER, "Show a Job.", "GET /v1/jobs/{job}"),
+    _rule("job:cancel", MEMBER, "Cancel a Job.", "POST /v1/jobs/{job}/cancel"),
+    _rule("job:retry", MEMBER, "Retry a Job.", "POST /v1/jobs/{job}/retry"),
     *(
         _rule(
             f"{noun}:list:all_projects",

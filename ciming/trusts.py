@@ -5,7 +5,8 @@ The API makes one with the caller's token; the engine, its trustee, works under 
 """
 
 import functools
-from datetime import UTC, datetime, timedelta
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from keystoneauth1 import adapter, token_endpoint
@@ -119,11 +120,26 @@ def _as_caller(caller: context.RequestContext, url: str) -> adapter.Adapter:
     )
 
 
-def create(caller: context.RequestContext) -> str:
+@dataclass(frozen=True)
+class Trust:
+    """What Keystone shows of a trust; of its end, whole seconds only."""
+
+    id: str
+    trustor_user_id: str
+    project_id: str
+    expires_at: datetime
+
+
+class Taken(Exception):
+    """There is a trust already of the same people, project and end."""
+
+
+def create(caller: context.RequestContext, expires_at: datetime) -> str:
     """Make a trust from the caller to the service user, for the caller's project; its id.
 
+    :raises Taken: try another `expires_at`. Some Keystones compare the microseconds, some do not
     :raises TrustRefused: Keystone does not let this token delegate
-    :raises Unavailable: Keystone can not be asked
+    :raises Unavailable: Keystone can not be asked; it may have made the trust all the same
     """
     trust: dict[str, Any] = {
         "trustor_user_id": caller.user_id,
@@ -132,11 +148,8 @@ def create(caller: context.RequestContext) -> str:
         "impersonation": True,
         "allow_redelegation": False,
         "roles": [{"name": role} for role in cfg.CONF.trust.roles],
+        "expires_at": expires_at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
     }
-    if cfg.CONF.trust.expiry:
-        expires = datetime.now(UTC) + timedelta(seconds=cfg.CONF.trust.expiry)
-        # To the microsecond: Keystone refuses a second trust with the same people, project and end.
-        trust["expires_at"] = expires.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
     try:
         trust["trustee_user_id"], url = trustee_user_id(), f"{auth_url()}/OS-TRUST/trusts"
     except ks_exceptions.ClientException as error:
@@ -154,19 +167,48 @@ def create(caller: context.RequestContext) -> str:
                 f"with these roles in the project: {', '.join(cfg.CONF.trust.roles)}. Keystone says: "
                 f"{said} (request {error.request_id})."
             ) from None
+        if error.http_status == 409:
+            raise Taken from None
         raise exceptions.Unavailable(f"Keystone could not make a trust: {error.message}") from None
     except ks_exceptions.ClientException as error:
         raise exceptions.Unavailable(f"Keystone can not be asked for a trust: {error}") from None
     return str(answer.json()["trust"]["id"])
 
 
-def take_back(caller: context.RequestContext, trust_id: str) -> None:
-    """Delete a trust that no Job came to have, as the caller who gave it."""
+def take_back(caller: context.RequestContext, trust_id: str) -> bool:
+    """Delete a trust that no Job came to have, as the caller who gave it; False when that failed."""
     url = f"{auth_url()}/OS-TRUST/trusts/{trust_id}"
     try:
         _as_caller(caller, url).delete(url)
+    except ks_exceptions.NotFound:
+        pass
     except ks_exceptions.ClientException as error:
-        LOG.warning("Trust %s of no Job is left over until it ends by itself: %s", trust_id, error)
+        LOG.warning("Trust %s of no Job could not be deleted, housekeeping will: %s", trust_id, error)
+        return False
+    return True
+
+
+def given() -> list[Trust]:
+    """All trusts that the service user was given and that end some day.
+
+    :raises Unavailable: Keystone can not be asked
+    """
+    try:
+        answer = adapter.Adapter(service_session()).get(
+            f"{auth_url()}/OS-TRUST/trusts", params={"trustee_user_id": trustee_user_id()}
+        )
+    except ks_exceptions.ClientException as error:
+        raise exceptions.Unavailable(f"Keystone can not be asked for trusts: {error}") from None
+    return [
+        Trust(
+            trust["id"],
+            trust["trustor_user_id"],
+            trust["project_id"],
+            datetime.fromisoformat(trust["expires_at"]),
+        )
+        for trust in answer.json()["trusts"]
+        if trust["expires_at"]
+    ]
 
 
 def delete(trust_id: str) -> bool:

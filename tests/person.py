@@ -56,6 +56,10 @@ class Person:
     def project_id(self) -> str:
         return str(self._connection.current_project_id)
 
+    @property
+    def user_id(self) -> str:
+        return str(self._connection.current_user_id)
+
     def application_credential_token(self) -> str:
         """A token of a new application credential."""
         session, keystone = self._connection.session, f"{self.cloud.url('keystone')}/v3"

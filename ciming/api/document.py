@@ -34,6 +34,8 @@ MORE_ERRORS = {
     "show_upload": (410, 412),
     "continue_upload": (409, 410, 412, 413, 415, 423, 460, 503, 507),
     "terminate_upload": (409, 410, 412, 423),
+    "cancel_job": (409,),
+    "retry_job": (409, 503),
 }
 """By operationId: what does not follow from the shape of the request."""
 
@@ -42,7 +44,9 @@ LINKS = {
         "image": {"operationId": "show_image", "parameters": {"image": "$response.body#/image/id"}},
         "upload": {"operationId": "upload_image", "parameters": {"image": "$response.body#/image/id"}},
         "job": {"operationId": "show_job", "parameters": {"job": "$response.body#/job/id"}},
+        "cancel": {"operationId": "cancel_job", "parameters": {"job": "$response.body#/job/id"}},
     },
+    "cancel_job": {"retry": {"operationId": "retry_job", "parameters": {"job": "$response.body#/id"}}},
 }
 """By operationId: what one can do with the ids in an answer."""
 

@@ -1,9 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Images: create, list, show."""
 
-import contextlib
 import functools
-from collections.abc import Iterator
 from typing import Any
 
 import flask_smorest
@@ -11,8 +9,8 @@ import marshmallow as ma
 from flask.views import MethodView
 from oslo_log import log
 
-from ciming import context, trusts
-from ciming.api import auth, clouds, document, errors, paging, queries, schemas, staging_area
+from ciming import context
+from ciming.api import auth, clouds, delegation, document, errors, paging, queries, schemas, staging_area
 from ciming.db import api as db
 from ciming.db import lists, models, uploads
 
@@ -61,7 +59,7 @@ def _create(caller: context.RequestContext, wanted: dict[str, Any]) -> tuple[mod
     chosen = clouds.resolve(caller, wanted.pop("clouds"))
     size = wanted.pop("size", None)
     staging_area.check_size(size or 0)
-    with _trust(caller) as trust_id:
+    with delegation.trust(caller) as given:
         image = models.Image(
             id=models.new_id(),
             project_id=caller.project_id,
@@ -77,7 +75,7 @@ def _create(caller: context.RequestContext, wanted: dict[str, Any]) -> tuple[mod
             kind="create",
             stage="uploading",
             spec=wanted,
-            trust_id=trust_id,
+            trust_id=given.trust_id,
             request_id=errors.request_id(),
             marker=staging_area.get().marker,
             targets=[
@@ -97,18 +95,7 @@ def _create(caller: context.RequestContext, wanted: dict[str, Any]) -> tuple[mod
         check_room = functools.partial(
             uploads.reserve, needed=size or 0, room=staging_area.room, job_id=job.id
         )
-        db.create(image, job, upload, check_room)
+        db.create(image, job, upload, check_room, given.settle)
     context.about(job.id)
     LOG.info("Create Image %s in %s", image.id, [cloud["name"] for cloud in chosen])
     return db.get_image(image.id, None), db.get_job(job.id, None)
-
-
-@contextlib.contextmanager
-def _trust(caller: context.RequestContext) -> Iterator[str]:
-    """A trust from the caller, deleted again if the rows that would name it can not be written."""
-    trust_id = trusts.create(caller)
-    try:
-        yield trust_id
-    except BaseException:
-        trusts.take_back(caller, trust_id)
-        raise

@@ -6,10 +6,14 @@ from typing import Any
 import flask_smorest
 import marshmallow as ma
 from flask.views import MethodView
+from oslo_log import log
 
-from ciming.api import auth, paging, queries, schemas
+from ciming import context, rpc
+from ciming.api import auth, delegation, errors, paging, queries, schemas
 from ciming.db import api as db
-from ciming.db import lists, models
+from ciming.db import jobs, lists, models
+
+LOG = log.getLogger(__name__)
 
 blueprint = flask_smorest.Blueprint("jobs", __name__, url_prefix="/v1/jobs", description="Work in progress")
 
@@ -33,3 +37,57 @@ class Job(MethodView):
     def get(self, job: str) -> models.Job:
         """Show a Job"""
         return db.get_job(schemas.row_id("job", job), auth.scope())
+
+
+@blueprint.route("/<string:job>/cancel")
+class Cancel(MethodView):
+    @auth.needs("job:cancel")
+    @blueprint.arguments(schemas.Nothing, required=False, error_status_code=400)
+    @blueprint.response(202, schemas.Job)
+    @blueprint.doc(operationId="cancel_job")
+    def post(self, _nothing: dict[str, Any], job: str) -> models.Job:
+        """Cancel a Job
+
+        What is not finished is undone, and no more data is taken; Targets that succeeded keep their Links. To
+        cancel a Job again that has not ended yet changes nothing.
+        """
+        row = _own(job)
+        jobs.cancel(row.id)
+        LOG.info("To be cancelled")
+        rpc.knock(row.id)
+        return db.get_job(row.id, None)
+
+
+@blueprint.route("/<string:job>/retry")
+class Retry(MethodView):
+    @auth.needs("job:retry")
+    @blueprint.arguments(schemas.Nothing, required=False, error_status_code=400)
+    @blueprint.response(202, schemas.Job)
+    @blueprint.doc(operationId="retry_job")
+    def post(self, _nothing: dict[str, Any], job: str) -> models.Job:
+        """Retry a Job
+
+        The Targets that failed are tried again with the data that was kept, for the caller from now on. For a
+        Job that ended in `error` or `partial`, as long as its data is kept.
+        """
+        row = _own(job)
+        jobs.check_retry(row.id)        # before anything is asked of Keystone
+        caller = auth.caller()
+        with delegation.trust(caller) as given:
+            jobs.retry(
+                row.id,
+                user_id=str(caller.user_id),
+                request_id=errors.request_id(),
+                trust_id=given.trust_id,
+                pending_id=given.pending_id,
+            )
+        LOG.info("To be retried")
+        rpc.knock(row.id)
+        return db.get_job(row.id, None)
+
+
+def _own(job: str) -> models.Job:
+    """Of one's own project only: an administrator, too, sees more than they may change."""
+    row = db.get_job(schemas.row_id("job", job), auth.caller().project_id)
+    context.about(row.id)
+    return row

@@ -111,6 +111,7 @@ def whole(lease: uploads.Lease) -> None:
     """Write the body to the staging area, whole or not at all, and hand the Job to the engines.
 
     :raises InvalidRequest: it is not as long as was announced, empty, or larger than any may be
+    :raises Gone: the upload was given up meanwhile
     :raises StagingFull: there is no room for it
     """
     area = staging_area.get()
@@ -139,7 +140,16 @@ def part(lease: uploads.Lease, checksum: Checksum | None) -> int:
     :raises TooLarge: it goes beyond the announced size
     :raises ChecksumMismatch: the part is not what its sender has
     :raises Incomplete: the line broke
+    :raises Gone: the upload was given up meanwhile
     """
+    try:
+        return _part(lease, checksum)
+    except exceptions.Gone:     # whoever cleaned up after it may have come before our file
+        staging_area.get().discard(lease.job_id, lease.generation)
+        raise
+
+
+def _part(lease: uploads.Lease, checksum: Checksum | None) -> int:
     reached = lease.start
     try:
         _refuse_too_much(lease)
@@ -158,8 +168,11 @@ def part(lease: uploads.Lease, checksum: Checksum | None) -> int:
     finally:        # the file is closed: a successor need not ask whether somebody writes it
         if reached == lease.size:
             uploads.complete(lease, reached)
+            held = True
         else:
-            uploads.release(lease, reached)
+            held = uploads.release(lease, reached)
+    if not held:
+        raise uploads.lost(lease)
     return reached
 
 

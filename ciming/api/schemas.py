@@ -107,6 +107,10 @@ class ImageCreate(ma.Schema):
     )
 
 
+class Nothing(ma.Schema):
+    """The body of a call that needs none."""
+
+
 class Answer(ma.Schema):
     """What the service says: every field is there, and clients have to expect more of them."""
 
@@ -194,6 +198,7 @@ class Job(Answer):
     id = fields.UUID()
     kind = kinds.word(*JOB_KINDS)
     status = kinds.word(*JOB_STATUSES)
+    wanted = kinds.word("run", "cancel")
     project_id = fields.String()
     image_id = fields.UUID(metadata={"description": "The Image it works on."})
     parent = fields.UUID(
@@ -202,7 +207,7 @@ class Job(Answer):
         metadata={"description": "The Job it is a part of."},
     )
     request_id = fields.String(
-        allow_none=True, metadata={"description": "Id of the request that made it."}
+        allow_none=True, metadata={"description": "Id of the request that made it, or retried it last."}
     )
     progress = fields.Nested(Progress)
     targets = fields.List(fields.Nested(Target), metadata={"description": "One for each Cloud."})
@@ -210,7 +215,7 @@ class Job(Answer):
         Fault, allow_none=True, metadata={"description": "Why the data could not be used."}
     )
     created_at = kinds.time()
-    started_at = kinds.time(allow_none=True)
+    started_at = kinds.time(allow_none=True)        # of the last run, where it was retried
     finished_at = kinds.time(allow_none=True)
 
 

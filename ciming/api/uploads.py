@@ -19,7 +19,7 @@ from werkzeug import http as werkzeug_http
 from ciming import context, exceptions, rpc
 from ciming.api import auth, document, receiving, schemas, staging_area
 from ciming.db import api as db
-from ciming.db import models, uploads
+from ciming.db import jobs, models, uploads
 
 blueprint = flask_smorest.Blueprint(
     "uploads", __name__, url_prefix="/v1/images", description="Image data"
@@ -134,7 +134,7 @@ class File(MethodView):
             row = _own(image)
             if flask.request.content_length or flask.request.headers.get("Transfer-Encoding"):
                 raise exceptions.InvalidRequest("A DELETE has no body.", field="body")
-            job_id = uploads.terminate(row.id)
+            job_id = jobs.terminate(row.id)
         context.about(job_id)
         rpc.knock(job_id)
 

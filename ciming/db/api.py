@@ -21,11 +21,11 @@ def create(
     image: models.Image,
     job: models.Job,
     upload: models.Upload,
-    check: Callable[[orm.Session], object],
+    *checks: Callable[[orm.Session], object],
 ) -> None:
     """Write a new Image, and the Job (with its Targets and Upload) that will bring it to its Clouds.
 
-    :param check: raises, in the same transaction, if the Upload has no room
+    :param checks: raise, in the same transaction, if that can not be
     """
     with db.writer() as session:
         image.status, job.status = "uploading", "uploading"
@@ -33,7 +33,8 @@ def create(
         for row in (image, job, upload):        # in the order of their foreign keys
             session.add(row)
             session.flush()
-        check(session)
+        for check in checks:
+            check(session)
         refresh(session, job)
 
 

@@ -141,6 +141,22 @@ class Target(Base):
     __table_args__ = (sa.UniqueConstraint("job_id", "cloud_key", name="uq_targets_job_cloud"),)
 
 
+class PendingTrust(Base):
+    """A trust that Keystone may have and no Job names, or an old one of a Job that has another now."""
+
+    __tablename__ = "pending_trusts"
+
+    id: Mapped[str] = mapped_column(Id, primary_key=True, default=new_id)
+    trustor_user_id: Mapped[str] = mapped_column(Keystone)
+    project_id: Mapped[str] = mapped_column(Keystone)
+    expires_at: Mapped[int] = mapped_column(default=0)      # whole seconds: more Keystone does not show
+    trust_id: Mapped[str | None] = mapped_column(Keystone)  # known, and to be deleted
+    doomed: Mapped[bool] = mapped_column(default=False)     # no Job may come to name it
+    created_at: Mapped[int] = mapped_column(default=now)
+
+    __table_args__ = (sa.Index("ix_pending_trusts_created", "created_at"),)
+
+
 class Mutex(Base):
     """A row to be updated by who must be the only one to do something until the end of a transaction."""
 

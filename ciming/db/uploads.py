@@ -28,6 +28,8 @@ TERMINATED = {
     "cloud_request_id": None,
 }
 ENDED = (EXPIRED["code"], TERMINATED["code"])
+OF_NO_USE = ("image.", "upload.")
+"""How the codes of Jobs begin whose bytes are not kept, as no retry could do anything with them."""
 
 Room = Callable[[int, int], int]
 """Bytes that may still come, where so many are held or promised, and so many of those are to come."""
@@ -85,11 +87,11 @@ def begin(
     :raises StagingFull: there is no room for it
     """
     with db.writer() as session:
-        job, upload = _find(session, image_id)
-        _check_open(image_id, job, upload)
+        job, upload = find(session, image_id)
+        check_open(image_id, job, upload)
         assert job is not None and upload is not None
         if upload.owner is not None and upload.leased_until > models.now():
-            raise _held(image_id, resuming=offset is not None)
+            raise held(image_id, resuming=offset is not None)
         size = _check_size(upload, size)
         if offset is not None:
             _check_offset(upload, offset, size)
@@ -108,25 +110,30 @@ def begin(
             )
         )
         if not db.changed_one(taken):
-            raise _held(image_id, resuming=offset is not None)
+            raise held(image_id, resuming=offset is not None)
         return lease
 
 
-def _find(session: orm.Session, image_id: str) -> tuple[models.Job | None, models.Upload | None]:
+def find(session: orm.Session, image_id: str) -> tuple[models.Job | None, models.Upload | None]:
     """The Job that brings an Image's bytes in, and its upload as long as that is there."""
     creates = (models.Job.image_id == image_id, models.Job.kind == "create")
     job = session.scalars(sa.select(models.Job).where(*creates)).one_or_none()
     return job, job.upload if job else None
 
 
-def _check_open(image_id: str, job: models.Job | None, upload: models.Upload | None) -> None:
-    if job is not None and job.error and job.error["code"] in ENDED:
-        raise exceptions.Gone(job.error["message"], code=job.error["code"])
+def check_open(image_id: str, job: models.Job | None, upload: models.Upload | None) -> None:
+    """:raises CimingError: no more bytes are taken"""
+    _check_not_ended(job)
     if upload is None or upload.complete:
         raise exceptions.Conflict(
             f"Image {image_id} takes no data: it has its data already, or its Job has ended.",
             code="image.has_data",
         )
+
+
+def _check_not_ended(job: models.Job | None) -> None:
+    if job is not None and job.error and job.error["code"] in ENDED:
+        raise exceptions.Gone(job.error["message"], code=job.error["code"])
 
 
 def _check_size(upload: models.Upload, size: int | None) -> int | None:
@@ -154,7 +161,8 @@ def _check_offset(upload: models.Upload, offset: int, size: int | None) -> None:
         )
 
 
-def _held(image_id: str, *, resuming: bool) -> exceptions.CimingError:
+def held(image_id: str, *, resuming: bool) -> exceptions.CimingError:
+    """The error of one who finds somebody else sending."""
     kind, code = (
         (exceptions.Locked, "upload.locked") if resuming else (exceptions.Conflict, "upload.in_progress")
     )
@@ -176,11 +184,12 @@ def state(image: models.Image) -> State:
     :raises Gone: it has expired, or was given up
     """
     with db.reader() as session:
-        job, upload = _find(session, image.id)
+        job, upload = find(session, image.id)
         if upload is not None and not upload.complete:
             return State(upload.offset, upload.size, upload.expires_at)
-        if image.size is None or (job is not None and job.error and job.error["code"] in ENDED):
-            _check_open(image.id, job, upload)
+        _check_not_ended(job)
+        if image.size is None:
+            check_open(image.id, job, upload)
         return State(image.size or 0, image.size, None)
 
 
@@ -208,6 +217,7 @@ def commit(lease: Lease, offset: int, expires_at: int, room: Room) -> int:
     """Say that `offset` bytes are on disk, and keep the lease; bytes that may come in all.
 
     :raises Conflict: the lease is another's by now
+    :raises Gone: the upload was given up
     :raises StagingFull: no more may come
     """
     with db.writer() as session:
@@ -237,33 +247,11 @@ def complete(lease: Lease, size: int) -> None:
         api.refresh(session, job)
 
 
-def release(lease: Lease, offset: int) -> None:
-    """Give the lease back; the upload goes on later from `offset`. Does nothing when it was lost."""
+def release(lease: Lease, offset: int) -> bool:
+    """Give the lease back; the upload goes on later from `offset`. Where it was lost: do nothing, False."""
+    free = _if_held(lease).values(offset=offset, reserved=offset, owner=None, leased_until=0)
     with db.writer() as session:
-        session.execute(
-            _if_held(lease).values(offset=offset, reserved=offset, owner=None, leased_until=0)
-        )
-
-
-def terminate(image_id: str) -> str:
-    """Give an upload up for good; the id of its Job, which an engine then cleans up.
-
-    :raises Locked: somebody is sending
-    :raises Conflict: it is whole
-    :raises Gone: it has ended before
-    """
-    with db.writer() as session:
-        job, upload = _find(session, image_id)
-        _check_open(image_id, job, upload)
-        assert job is not None and upload is not None
-        free = sa.or_(models.Upload.owner.is_(None), models.Upload.leased_until <= models.now())
-        lease = Lease(job.id, upload.generation, None, 0, 0)
-        close = _if_held(lease).where(free).values(complete=True, owner=None)
-        if not db.changed_one(session.execute(close)):
-            raise _held(image_id, resuming=True)
-        job.wanted, job.stage, job.error = "cancel", "failed", TERMINATED
-        api.refresh(session, job)
-        return job.id
+        return db.changed_one(session.execute(free))
 
 
 def _if_held(lease: Lease, generation: int | None = None) -> sa.Update:
@@ -277,6 +265,18 @@ def _if_held(lease: Lease, generation: int | None = None) -> sa.Update:
 
 def _fence(session: orm.Session, lease: Lease, **values: object) -> None:
     if not db.changed_one(session.execute(_if_held(lease).values(**values))):
-        raise exceptions.Conflict(
-            "Another upload has taken over, or this one has expired.", code="upload.lost"
-        )
+        raise _lost(session, lease)
+
+
+def lost(lease: Lease) -> exceptions.CimingError:
+    """The error of one whose lease is not theirs any more."""
+    with db.reader() as session:
+        return _lost(session, lease)
+
+
+def _lost(session: orm.Session, lease: Lease) -> exceptions.CimingError:
+    try:
+        _check_not_ended(session.get(models.Job, lease.job_id))
+    except exceptions.Gone as error:
+        return error
+    return exceptions.Conflict("Another upload has taken over, or its Job has ended.", code="upload.lost")

@@ -306,15 +306,24 @@ def _purge(session: orm.Session, job: models.Job) -> None:
 
 
 def past_retention(marker: str, before: int) -> Sequence[str]:
-    """Ids of Jobs that ended before a time and whose spec and bytes were kept."""
+    """Ids of Jobs that ended before a time and whose spec or bytes were kept."""
     job = models.Job
+    bytes_too = sa.exists().where(models.Upload.job_id == job.id)
     with db.reader() as session:
         query = sa.select(job.id).where(job.marker == marker, job.finished_at < before)
-        return session.scalars(query.where(job.spec.is_not(None))).all()
+        return session.scalars(query.where(sa.or_(job.spec.is_not(None), bytes_too))).all()
+
+
+def forget_spec(job_id: str, before: int) -> bool:
+    """The first step of a purge: without a spec nobody can retry the Job. False: somebody does."""
+    job = models.Job
+    with db.writer() as session:
+        ended = sa.update(job).where(job.id == job_id, job.finished_at < before)
+        return db.changed_one(session.execute(ended.values(spec=sa.null())))
 
 
 def purge(job_id: str) -> None:
-    """Forget the spec and the upload of a Job that has ended, after its bytes are gone."""
+    """The last step: forget the spec and the upload of a Job that has ended, after its bytes are gone."""
     with db.writer() as session:
         _purge(session, session.get_one(models.Job, job_id))
 

@@ -21,14 +21,13 @@ from taskflow import exceptions as tf_exceptions
 from taskflow.persistence import models as tf_models
 
 from ciming import context, exceptions, growing, metrics, staging, trusts
-from ciming.db import models, status, work
+from ciming.db import models, status, uploads, work
 from ciming.engine import events, persistence, slots, sources, tools, watch
 from ciming.flows import publish, stage
 
 LOG = log.getLogger(__name__)
 STAGE, RESTORE = "stage", "restore"
 ENDS = (states.SUCCESS, states.REVERTED, states.FAILURE)
-NOT_TO_BE_RETRIED = ("image.", "upload.")       # codes of Jobs whose bytes are of no use
 
 
 class Runner:
@@ -212,7 +211,7 @@ class Runner:
             purge = True
         elif job.stage == "failed":
             code = str((job.error or work.INTERNAL)["code"])
-            purge = code.startswith(NOT_TO_BE_RETRIED)
+            purge = code.startswith(uploads.OF_NO_USE)
         else:
             purge = all(target.status == "success" for target in job.targets)
         if purge:

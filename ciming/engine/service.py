@@ -9,7 +9,7 @@ from oslo_log import log
 
 from ciming import context, exceptions, notifications, rpc, staging, trusts
 from ciming.db import api, models, work
-from ciming.engine import claims, outages, persistence, runner
+from ciming.engine import claims, lost_trusts, outages, persistence, runner
 
 LOG = log.getLogger(__name__)
 AGAIN_SECONDS = 1.0
@@ -99,20 +99,19 @@ class Engine:
         closing = threading.Thread(target=lost.close, name="former", daemon=True)
         closing.start()
         self._closing = [*(thread for thread in self._closing if thread.is_alive()), closing]
-        former = {*lost.liveness.former, lost.liveness.name}
+        made = self._new_term({*lost.liveness.former, lost.liveness.name})
         away = outages.Outage("The coordination service")
         while not self._stopping.is_set():
-            made = self._new_term(former)
             try:
                 made.liveness.start()
             except Exception as error:
                 away.tell(error)
                 self._stopping.wait(AGAIN_SECONDS)
                 continue
+            away.over()
             self._term = made
             if self._stopping.is_set():     # asked before there was this one
                 made.end()
-            away.over()
             LOG.info("Engine %s goes on as %s", lost.liveness.name, made.liveness.name)
             return
 
@@ -134,15 +133,16 @@ class Engine:
 
 
 def keep_house(area: staging.StagingArea, stopping: threading.Event) -> bool:
-    """Expire uploads, purge what is past its retention, delete trusts that outlived their Job.
+    """Expire uploads, purge what is past its retention, delete trusts that outlived their Job or have none.
 
     What fails is logged, and tried again the next time; False if anything did.
     """
 
     def purge(job_id: str) -> None:
-        area.remove(job_id)
-        persistence.forget(job_id)
-        work.purge(job_id)
+        if work.forget_spec(job_id, kept_until):
+            area.remove(job_id)
+            persistence.forget(job_id)
+            work.purge(job_id)
 
     def delete_trust(job_id: str, trust_id: str) -> None:
         if trusts.delete(trust_id):
@@ -158,6 +158,7 @@ def keep_house(area: staging.StagingArea, stopping: threading.Event) -> bool:
     for chores, do in (
         (lambda: [(job_id,) for job_id in work.past_retention(area.marker, kept_until)], purge),
         (work.ended_with_trust, delete_trust),
+        (lambda: [()], lost_trusts.delete),
         (lambda: [()], expire_uploads),
     ):
         done = _do_each(chores, do, stopping) and done

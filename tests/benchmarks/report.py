@@ -3,7 +3,7 @@
 
 import os
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 MIB = 1 << 20
@@ -103,6 +103,19 @@ def processes(found: Mapping[str, Sequence[tuple[float, int]]]) -> None:
         _line(f"{name}: seconds", [seconds for seconds, _ in figures])
         _line("    MiB", [held / MIB for _, held in figures])
         _line("    MiB / bare", [held / base for (_, held), (_, base) in zip(figures, floor, strict=True)])
+
+
+def takeovers(found: Mapping[str, Sequence[float]], at_once: Collection[str], ttl: int) -> None:
+    """Print how long a Job waited for each kind of liveness; and where a lock has to expire, how often that.
+
+    :param at_once: kinds whose service frees a lock with its process or connection
+    """
+    rounds = len(next(iter(found.values())))
+    say(f"\n{'seconds in round':36}{''.join(f'{number:8}' for number in range(1, rounds + 1))}{'median':>9}")
+    for name, seconds in found.items():
+        _line(f"{name:12}{'            wanted ≤ 3' if name in at_once else ''}", seconds)
+        if name not in at_once:
+            _line(f"    / TTL of {ttl} s       wanted ≤ 2", [each / ttl for each in seconds])
 
 
 def say(text: str) -> None:

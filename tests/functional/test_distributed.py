@@ -6,10 +6,13 @@ import pathlib
 import socket
 import time
 from collections.abc import Callable, Iterator
+from concurrent import futures
 from typing import cast
 
 import amqp
 import pytest
+import requests
+import sqlalchemy as sa
 
 from ciming import rpc
 from tests import shapes
@@ -90,6 +93,92 @@ def test_a_job_waits_for_an_engine(start: Start, qcow2: pathlib.Path) -> None:
     assert member.image(made["image"]["id"])["status"] == "pending"
     service.start_engine()
     assert member.wait(made["job"]["id"])["status"] == "success"
+
+
+def test_cancel_while_no_engine_runs(start: Start, qcow2: pathlib.Path) -> None:
+    service, member = start()
+    assert service.engine.stop()
+    made = member.create(clouds=["zone-a", "zone-b"])
+    assert member.put(made["image"]["id"], qcow2.read_bytes()).status_code == 204
+    url = f"/v1/jobs/{made['job']['id']}"
+    for _ in range(2):
+        job = member.call("POST", f"{url}/cancel").json()
+        assert (job["status"], job["wanted"]) == ("queued", "cancel")
+    assert member.call("POST", f"{url}/retry").status_code == 409
+    service.start_engine()
+    job = member.wait(made["job"]["id"])
+    assert (job["status"], {target["status"] for target in job["targets"]}) == ("cancelled", {"cancelled"})
+    assert {target["attempts"] for target in job["targets"]} == {0}
+    assert not (service.staging_dir / job["id"]).exists()
+
+
+@contextlib.contextmanager
+def between_trust_and_job(
+    service: distributed.Distributed, member: Person
+) -> Iterator[futures.Future[requests.Response]]:
+    """A create whose trust Keystone has made, and whose rows can not be written as long as this lasts."""
+    before = len(member.trusts())
+    with futures.ThreadPoolExecutor() as pool, sql(service) as holding:
+        holding.execute(sa.text("LOCK TABLE jobs IN EXCLUSIVE MODE"))
+        body = {"name": "t", "clouds": ["zone-a"]}
+        answer = pool.submit(member.call, "POST", "/v1/images", json=body)
+        soon(lambda: len(member.trusts()) == before + 1)
+        yield answer
+        holding.rollback()
+
+
+@contextlib.contextmanager
+def sql(service: distributed.Distributed) -> Iterator[sa.Connection]:
+    engine = sa.create_engine(service.database_url)
+    with engine.connect() as connection:
+        yield connection
+    engine.dispose()
+
+
+def a_minute_passes(service: distributed.Distributed) -> None:
+    """For trusts that are on their way."""
+    with sql(service) as connection:
+        aged = connection.execute(sa.text("UPDATE pending_trusts SET created_at = created_at - 60000"))
+        assert aged.rowcount == 1
+        connection.commit()
+
+
+def pending_trusts(service: distributed.Distributed) -> int:
+    with sql(service) as connection:
+        return int(connection.scalar(sa.text("SELECT count(*) FROM pending_trusts")) or 0)
+
+
+def test_the_api_dies_between_the_trust_and_its_job(start: Start) -> None:
+    """Housekeeping finds the trust, and only that one."""
+    service, member = start(options={**QUICK, ("engine", "housekeeping_interval"): "0.2"})
+    kept = member.create()["job"]["id"]
+    before = member.trusts()
+    with between_trust_and_job(service, member) as answer:
+        service.api.kill()
+        with pytest.raises(requests.ConnectionError):
+            answer.result(timeout=30)
+    assert len(member.trusts()) == len(before) + 1
+    a_minute_passes(service)
+    soon(lambda: member.trusts() == before)
+    soon(lambda: pending_trusts(service) == 0)
+    service.start_api()
+    assert [job["id"] for job in member.get("/v1/jobs").json()["jobs"]] == [kept]
+    assert member.call("POST", f"/v1/jobs/{kept}/cancel").status_code == 202
+    assert member.wait(kept)["status"] == "cancelled"
+
+
+def test_an_api_that_sleeps_between_the_trust_and_its_job(start: Start) -> None:
+    """It was taken for dead, so its Job comes too late: the user is told to try again."""
+    service, member = start(options={**QUICK, ("engine", "housekeeping_interval"): "0.2"})
+    before = member.trusts()
+    with between_trust_and_job(service, member) as answer:
+        a_minute_passes(service)
+        soon(lambda: member.trusts() == before)
+    assert answer.result(timeout=30).status_code == 503
+    assert member.get("/v1/jobs").json()["jobs"] == []
+    soon(lambda: pending_trusts(service) == 0)
+    assert member.call("POST", f"/v1/jobs/{member.create()['job']['id']}/cancel").status_code == 202
+    soon(lambda: member.trusts() == before)
 
 
 def test_api_and_engine_do_not_know_each_others_password(start: Start) -> None:

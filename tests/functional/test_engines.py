@@ -87,6 +87,9 @@ class Engine:
     def said(self, pattern: str) -> bool:
         return re.search(pattern, self._log.read_text()) is not None
 
+    def said_of(self, job: JSON, words: str = "") -> bool:
+        return self.said(rf"\[job {job['id']}\] {words}")
+
     @property
     def name(self) -> str:
         """The one that it has now."""
@@ -209,7 +212,7 @@ def test_one_is_killed(
     first.program.kill()
     slow.throttle = None
     seconds = TTL * 2 if row[1] in ("etcd", "redis") else 3
-    soon(lambda: second.said(f"Job {job['id']}: claimed from"), seconds + 2)    # 2: this machine is busy
+    soon(lambda: second.said_of(job, "Claimed from"), seconds + 2)    # 2: this machine is busy
     ended_well(member, job)
 
 
@@ -226,7 +229,7 @@ def test_one_sleeps_in_an_upload(
     ended_well(member, job, seconds=120)
     before, requests = fleet.everything(), len(slow.seen)
     first.signal(signal.SIGCONT)
-    soon(lambda: first.said("lost its lock") and first.said(f"Job {job['id']}: not handed back"))
+    soon(lambda: first.said("lost its lock") and first.said_of(job, "Not handed back"))
     soon(lambda: first.said("goes on as"))
     assert fleet.everything() == before
     assert not [seen for seen in slow.seen[requests:] if seen[0] not in ("GET", "PUT")]
@@ -253,7 +256,7 @@ def test_one_sleeps_in_a_revert(
     assert not copies(member, "zone-b", made["image"]["id"])
     before, requests = fleet.everything(), len(slow.seen)
     first.signal(signal.SIGCONT)
-    soon(lambda: first.said(f"Job {ended['id']}: not handed back") and first.said("goes on as"))
+    soon(lambda: first.said_of(ended, "Not handed back") and first.said("goes on as"))
     assert fleet.everything() == before
     assert not [seen for seen in slow.seen[requests:] if seen[0] == "DELETE"]
 
@@ -273,7 +276,7 @@ def test_one_is_cut_off(
         second = fleet.engine()
         getattr(network, how)()
         slow.throttle = None
-        soon(lambda: second.said(f"Job {job['id']}: claimed from"), 60)
+        soon(lambda: second.said_of(job, "Claimed from"), 60)
         ended_well(member, job, seconds=120)
         second.program.stop()
         network.mend()
@@ -293,11 +296,11 @@ def test_one_is_cut_off_from_the_database_alone(
         job = begin()
         second = fleet.engine()
         network.cut()
-        soon(lambda: first.said(f"Job {job['id']}: not handed back"), 30)
+        soon(lambda: first.said_of(job, "Not handed back"), 30)
         slow.throttle = None
         network.mend()
         ended_well(member, job)
-        assert not second.said(f"Job {job['id']}")
+        assert not second.said_of(job)
         assert first.program.running
 
 
@@ -310,7 +313,7 @@ def test_one_loses_its_lock(fleet: Fleet, begin: Callable[[], JSON], member: Per
     soon(lambda: first.said("goes on as"), TTL * 2)
     assert first.name != former
     ended_well(member, job)
-    assert first.said(f"Job {job['id']}: interrupted") and first.program.running
+    assert first.said_of(job, "Interrupted") and first.program.running
 
 
 @rows([row for row in ALL if row[1] in ("etcd", "redis")], ("mariadb", "redis"))
@@ -363,7 +366,7 @@ def test_hosts_with_local_folders_leave_each_others_jobs_alone(
     slow.throttle = None
     generation = fleet.everything()["jobs"]
     with pytest.raises(AssertionError):
-        soon(lambda: any(engine.said(f"Job {job['id']}") for engine in strangers), 5)
+        soon(lambda: any(engine.said_of(job) for engine in strangers), 5)
     assert fleet.everything()["jobs"] == generation
     fleet.engine()
     ended_well(member, job)

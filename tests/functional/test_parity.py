@@ -34,6 +34,8 @@ CLIENTS = {
     "show_image": Client("get_image", "multicloud image show"),
     "list_jobs": Client("jobs", "multicloud job list"),
     "show_job": Client("get_job", "multicloud job show"),
+    "cancel_job": Client("cancel_job", "multicloud job cancel --wait"),
+    "retry_job": Client("retry_job", "multicloud job retry --wait"),
 }
 """By operationId."""
 
@@ -41,7 +43,7 @@ EXEMPT = {
     "list_versions": "the SDK's discovery asks for it by itself",
     "show_version": "the SDK's discovery asks for it by itself",
     "show_upload_options": "for tus clients that do not know what the service can do",
-    "terminate_upload": "a method, terminate_upload; the command is to be job cancel",
+    "terminate_upload": "a method, terminate_upload; the command is job cancel",
 }
 """Operations without a method and command of their own, and why."""
 

@@ -21,6 +21,7 @@ KINDS: dict[str, Callable[[str, int, Path], Locks]] = {
     "etcd3+https": expiring.Etcd,
     "redis": expiring.Redis,
 }
+EXTRAS = {"postgresql": "postgresql", "mysql": "mysql", "etcd3": "etcd", "redis": "redis"}
 SHOWN = ("file", "postgresql", "mysql", "etcd3+http", "etcd3+https", "redis")
 
 
@@ -32,14 +33,15 @@ def hold(name: str, url: str, ttl: int, memory: Path) -> Locks:
     :raises NotReady: the URL is of no use, or lacks a driver
     :raises ToozError: the service can not be used
     """
-    kind = KINDS[check(url)]
+    scheme = check(url)
     try:
-        return _hold(name, kind(url, ttl, memory))
+        return _hold(name, KINDS[scheme](url, ttl, memory))
     except exceptions.NotReady:
         raise
     except ImportError as error:
         raise exceptions.NotReady(
-            f"[engine] coordination_url needs a driver that is not installed: {error}"
+            f"[engine] coordination_url needs a driver that ciming[{EXTRAS[scheme.partition('+')[0]]}] would "
+            f"install: {error}"
         ) from None
     except sa.exc.ArgumentError:        # its text may hold the URL
         raise base.no_url() from None

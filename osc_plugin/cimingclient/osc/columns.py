@@ -71,9 +71,14 @@ def done(count: int | None, total: int | None) -> str:
 
 def _target(target: dict[str, Any]) -> str:
     parts = [f"{target.get('cloud')}: {target.get('status')}"]
-    if target.get("status") not in ("success", "error", "cancelled") and target.get("step"):
+    if target.get("status") not in ("success", "cancelled") and target.get("step"):
         parts.append(str(target["step"]))
     parts.append(done(target.get("bytes_done"), target.get("bytes_total")))
-    if target.get("error"):
-        parts.append(error(target["error"]))
-    return text.plain(", ".join(filter(None, parts)))
+    parts.append(attempts(target.get("attempts")))
+    line = text.plain(", ".join(filter(None, parts)))
+    return f"{line}\n  {error(target['error'])}" if target.get("error") else line
+
+
+def attempts(count: int | None) -> str:
+    """How often a step was tried, where it was more than once."""
+    return f"{count} attempts" if (count or 0) > 1 else ""

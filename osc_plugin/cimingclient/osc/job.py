@@ -11,6 +11,7 @@ FIELDS = (
     "id",
     "kind",
     "status",
+    "wanted",
     "image_id",
     "progress",
     "targets",
@@ -113,6 +114,40 @@ class WaitJob(watch.WatchingShowOne):
     def take_action(self, parsed_args: argparse.Namespace) -> tuple[Sequence[str], Iterable[Any]]:
         job = self.client.get_job(parsed_args.job)
         return described(self.watch(job, parsed_args.timeout))
+
+
+class CancelJob(watch.WatchingShowOne):
+    """Cancel a job: what is not finished is undone, what is finished stays.
+
+    Exit status with --wait: 4 when it was cancelled; 0 success, 1 error, 3 partial when it was over before.
+    """
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        parser = super().get_parser(prog_name)
+        parser.add_argument("job", metavar="<job>", help="Job to cancel (ID)")
+        parser.add_argument("--wait", action="store_true", help="Wait until the job has ended")
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> tuple[Sequence[str], Iterable[Any]]:
+        job = self.client.cancel_job(parsed_args.job)
+        return described(self.watch(job) if parsed_args.wait else job)
+
+
+class RetryJob(watch.WatchingShowOne):
+    """Try the clouds of a job again that failed, with the data that was kept.
+
+    Exit status with --wait: as for job wait.
+    """
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        parser = super().get_parser(prog_name)
+        parser.add_argument("job", metavar="<job>", help="Job that ended in error or partial (ID)")
+        parser.add_argument("--wait", action="store_true", help="Wait until the job has ended")
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> tuple[Sequence[str], Iterable[Any]]:
+        job = self.client.retry_job(parsed_args.job)
+        return described(self.watch(job) if parsed_args.wait else job)
 
 
 def described(job: _job.Job) -> tuple[Sequence[str], Iterable[Any]]:

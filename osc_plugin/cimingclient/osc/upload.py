@@ -66,6 +66,7 @@ def reported(command: common.ShowOne, image: _image.Image, job: _job.Job, file: 
         yield
     except KeyboardInterrupt:
         command.say(f"Interrupted. {created}. {go_on}")
+        command.say(f"To give it up: openstack multicloud job cancel {job.id}")
         raise
     except (sdk_exceptions.SDKException, ksa_exceptions.ClientException) as exc:
         now = _asked(command, job) if _is_lost(exc) else None

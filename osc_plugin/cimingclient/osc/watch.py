@@ -41,6 +41,7 @@ class WatchingShowOne(common.ShowOne):
             )
         except KeyboardInterrupt:
             self.say(f"Job {job.id} goes on. To watch it again: {how}")
+            self.say(f"To stop it: openstack multicloud job cancel {job.id}")
             raise
         except sdk_exceptions.NotFoundException:
             raise
@@ -61,26 +62,45 @@ def failures(job: _job.Job) -> list[str]:
         if target.get("status") == "error" and target.get("error"):
             met.setdefault(columns.error(target["error"]), []).append(text.plain(target["cloud"]))
     lines = [f"{', '.join(clouds)} failed: {error}" for error, clouds in met.items()]
-    if job.error and columns.error(job.error) not in met:
+    if job.error and job.status != "cancelled" and columns.error(job.error) not in met:
         lines.insert(0, f"Job {job.id} failed: {columns.error(job.error)}")
     if job.status == "waiting-credentials":
         lines.append(f"Job {job.id} waits for credentials, and goes on once it has them.")
+    if job.status == "cancelled":
+        lines.append(f"Job {job.id} was cancelled.")
     return lines
+
+
+def waits_for(job: _job.Job) -> str:
+    """What a Job waits for whose Targets do not run; nothing where it has ended."""
+    if job.status in _job.ENDS:
+        return ""
+    if job.wanted == "cancel":
+        return "is being cancelled"
+    error = str((job.error or {}).get("message", ""))
+    return {"uploading": "waits for its data", "queued": "waits for an engine"}.get(job.status, error)
 
 
 def _rows(job: _job.Job) -> list[progress.Row]:
     if job.targets:
-        return [_row(target) for target in job.targets]
+        return [_row(target, _note(job, target)) for target in job.targets]
     amount = job.progress or {}
     done, total = amount.get("bytes_done") or 0, amount.get("bytes_total")
-    return [progress.Row(job.kind or "job", job.status, done=done, total=total)]
+    return [progress.Row(job.kind or "job", job.status, done=done, total=total, note=waits_for(job))]
 
 
-def _row(target: dict[str, Any]) -> progress.Row:
+def _note(job: _job.Job, target: dict[str, Any]) -> str:
+    """What a Target waits for, or what went wrong there and how often it was tried."""
     ended = target["status"] in _job.ENDS
-    note = f"attempt {target['attempts']}" if (target.get("attempts") or 0) > 1 else ""
-    if target.get("error") and not ended:
-        note = f"{note}: {target['error'].get('message')}" if note else ""
+    if not ended and (target["status"] == "waiting" or job.wanted == "cancel"):
+        return waits_for(job)
+    tried = target.get("attempts") or 0
+    error = "" if ended else (target.get("error") or {}).get("message")
+    return ": ".join(filter(None, (f"attempt {tried}" if tried > 1 else "", error)))
+
+
+def _row(target: dict[str, Any], note: str) -> progress.Row:
+    ended = target["status"] in _job.ENDS
     return progress.Row(
         str(target["cloud"]),
         target["status"],

@@ -203,6 +203,26 @@ class Proxy(proxy.Proxy):
         """One Job by its id."""
         return self._fetch(_job.Job, job)
 
+    def cancel_job(self, job: str | _job.Job) -> _job.Job:
+        """Cancel a Job: what is not finished is undone, what is finished stays. It ends a little later.
+
+        :raises: `ConflictException` when it has ended.
+        """
+        return self._act(job, "cancel")
+
+    def retry_job(self, job: str | _job.Job) -> _job.Job:
+        """Try the Targets of a Job again that failed, with the data that the service has kept.
+
+        :raises: `ConflictException` when it has not ended, or there is nothing to retry, or to retry with.
+        """
+        return self._act(job, "retry")
+
+    def _act(self, job: str | _job.Job, action: str) -> _job.Job:
+        job_id = _quoted(resource.Resource._get_id(job))
+        response = self.post(f"/jobs/{job_id}/{action}")
+        exceptions.raise_from_response(response)
+        return _job.Job.existing(connection=self._get_connection(), **response.json())
+
     def wait_for_job(
         self,
         job: str | _job.Job,

@@ -34,6 +34,8 @@ class Job(resource.Resource):
     kind = resource.Body("kind")
     #: `uploading`, `queued`, `running`, `waiting-credentials`, or one of the ends.
     status = resource.Body("status")
+    #: `run`, or `cancel` when somebody wants it to end.
+    wanted = resource.Body("wanted")
     image_id = resource.Body("image_id")
     #: `bytes_done` and `bytes_total`.
     progress = resource.Body("progress", type=dict)

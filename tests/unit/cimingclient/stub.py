@@ -132,6 +132,9 @@ class Stub:
             return 200, {}, {"versions": [_version("v1.0", "CURRENT", f"{self.url}/v1/")]}
         if call == "POST /v1/images":
             return self._create(json.loads(_body(environ)))
+        if action := re.fullmatch(r"POST (/v1/jobs/.*)/(cancel|retry)", call):
+            status, headers, body = self._read(f"GET {action[1]}", {})
+            return (202 if status == 200 else status), headers, body
         if is_file:
             self.offset += self._receive(environ)
             return 204, self._upload(environ), None
@@ -252,6 +255,7 @@ def job(status: str, *targets: Json, identity: str = "", **more: Any) -> Json:
         "id": identity or str(uuid.uuid4()),
         "kind": "create",
         "status": status,
+        "wanted": "run",
         "image_id": "",
         "progress": {"bytes_done": 25, "bytes_total": 100},
         "targets": list(targets),

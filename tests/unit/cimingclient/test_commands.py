@@ -112,14 +112,35 @@ def test_job_show(stub: _stub.Stub, run: conftest.Runner) -> None:
         "zone-b",
         "error",
         done=100,
+        attempts=3,
         error={"code": "cloud.forbidden", "message": "No\nway", "cloud_request_id": "req-9"},
     )
     stub.jobs["j"] = [_stub.job("partial", _stub.target("zone-a", "success"), failed, identity="j")]
     assert run(job.ShowJob, "j", "-f", "json").json["targets"][1]["error"]["message"] == "No\nway"
     table = run(job.ShowJob, "j").stdout
     assert "zone-a: success" in table
-    words = "zone-b: error, 100 % (100 B of 100 B), No way [cloud.forbidden]"
-    assert f"{words} (cloud request id: req-9)" in table
+    [line] = [line for line in table.splitlines() if "zone-b" in line]
+    assert "zone-b: error, upload, 100 % (100 B of 100 B), 3 attempts" in line
+    assert "No way [cloud.forbidden] (cloud request id: req-9)" in table
+
+
+@pytest.mark.parametrize(
+    ("command", "call"), [(job.CancelJob, "cancel"), (job.RetryJob, "retry")], ids=["cancel", "retry"]
+)
+def test_cancel_and_retry(
+    stub: _stub.Stub, run: conftest.Runner, command: type[job.CancelJob | job.RetryJob], call: str
+) -> None:
+    stub.jobs["j"] = [_stub.job("running", identity="j", wanted="cancel")]
+    shown = run(command, "j", "-f", "json")
+    assert (shown.status, shown.json["status"], shown.json["wanted"]) == (0, "running", "cancel")
+    assert stub.calls[-1] == f"POST /v1/jobs/j/{call}"
+    stub.jobs["j"] += [_stub.job("cancelled", identity="j", wanted="cancel")]
+    waited = run(command, "j", "--wait", "-f", "value", "-c", "status")
+    assert (waited.status, waited.stdout) == (4, "cancelled\n")
+    assert waited.stderr.splitlines()[-1] == "Job j was cancelled."
+    stub.refuse(f"POST /v1/jobs/j/{call}", _stub.Refusal(409, "Job j has ended: success", "job.has_ended"))
+    with pytest.raises(exceptions.CommandError, match=r"has ended: success \(HTTP 409\)"):
+        run(command, "j", "--wait")
 
 
 def test_an_error_names_field_status_and_request(stub: _stub.Stub, run: conftest.Runner) -> None:

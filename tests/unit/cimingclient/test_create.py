@@ -106,7 +106,8 @@ def test_a_failed_job_is_told(stub: _stub.Stub, run: conftest.Runner) -> None:
 def test_lines_come_when_something_changes(stub: _stub.Stub, run: conftest.Runner) -> None:
     busy = {"code": "cloud.unavailable", "message": "503"}
     steps = [
-        ("running", _stub.target("zone-a", "waiting", "receive")),
+        ("queued", _stub.target("zone-a", "waiting", "receive")),
+        ("running", _stub.target("zone-a", "waiting", "inspect")),
         ("running", _stub.target("zone-a", "running", done=1)),
         ("running", _stub.target("zone-a", "running", done=9)),
         ("running", _stub.target("zone-a", "running", done=10)),
@@ -118,7 +119,8 @@ def test_lines_come_when_something_changes(stub: _stub.Stub, run: conftest.Runne
     stub.jobs["j"] += [_stub.job(status, target, identity="j") for status, target in steps]
     waited = run(job.WaitJob, "j")
     assert [" ".join(line.split()) for line in waited.stderr.splitlines()] == [
-        "zone-a waiting receive 0 % 0 B of 100 B",
+        "zone-a waiting receive 0 % 0 B of 100 B waits for an engine",
+        "zone-a waiting inspect 0 % 0 B of 100 B",
         "zone-a running upload 1 % 1 B of 100 B",
         "zone-a running upload 10 % 10 B of 100 B",
         "zone-a retrying upload 10 % 10 B of 100 B attempt 2: 503",

@@ -117,7 +117,10 @@ def test_ctrl_c_leaves_the_job_running_and_says_so(stub: _stub.Stub, start: Star
     stdout, stderr = process.communicate(timeout=60)
     assert "running" in shown
     assert (process.returncode, stdout) == (130, "")
-    assert stderr == "Job j goes on. To watch it again: openstack multicloud job wait j\n"
+    assert stderr.splitlines() == [
+        "Job j goes on. To watch it again: openstack multicloud job wait j",
+        "To stop it: openstack multicloud job cancel j",
+    ]
 
 
 def test_ctrl_c_during_the_upload_tells_what_there_is(stub: _stub.Stub, start: Start) -> None:
@@ -133,4 +136,7 @@ def test_ctrl_c_during_the_upload_tells_what_there_is(stub: _stub.Stub, start: S
     made = f"Image {image_id} (Job j) is there, but did not get all its bytes"
     go_on = f"To go on: openstack multicloud image upload {image_id} --file -"
     assert (process.returncode, stdout) == (130, "")
-    assert stderr.splitlines()[-1] == f"Interrupted. {made}. {go_on}"
+    assert stderr.splitlines()[-2:] == [
+        f"Interrupted. {made}. {go_on}",
+        "To give it up: openstack multicloud job cancel j",
+    ]

@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+import itertools
+
 import pytest
 from openstack import exceptions
 
@@ -37,6 +39,18 @@ def test_what_will_not_change_is_not_waited_for(stub: _stub.Stub, client: _proxy
     with pytest.raises(exceptions.NotFoundException):
         client.wait_for_job("gone")
     assert stub.calls.count("GET /v1/jobs/gone") == 1
+
+
+def test_what_ends_soon_is_seen_soon_and_what_takes_long_is_asked_for_seldom() -> None:
+    waited, asked = 0.0, []
+    while waited < 3600:
+        asked.append(waited)
+        waited += _waiting._pause(waited, interval=2.0)
+    gaps = [later - before for before, later in itertools.pairwise(asked)]
+    early = [gap for gap, at in zip(gaps, asked, strict=False) if at < 2]
+    assert max(early) < 0.09        # and the question itself
+    assert max(gaps) == pytest.approx(2.0)
+    assert len(asked) < 2000        # one in two seconds or so
 
 
 def test_a_timeout_gives_up_watching(stub: _stub.Stub, client: _proxy.Proxy) -> None:

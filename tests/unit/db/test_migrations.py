@@ -76,6 +76,20 @@ def test_upgrade_again_changes_nothing(database: rows.Database) -> None:
     assert rows.everything() == before
 
 
+def test_the_schema_of_the_first_release_is_brought_up_to_date(own_database: None) -> None:
+    rows.make_job()
+    with session.writing_engine().begin() as connection:
+        models.Base.metadata.tables["pending_trusts"].drop(connection)
+        connection.execute(sa.text(f"UPDATE {session.VERSION_TABLE} SET version_num = '0001'"))
+    before = rows.everything()
+    assert not session.schema_is_current()
+    session.upgrade()
+    assert session.schema_is_current() and _differences() == []
+    after = rows.everything()
+    assert after.pop("pending_trusts") == []
+    assert after | {session.VERSION_TABLE: [("0001",)]} == before
+
+
 def test_only_the_owner_may_read(conf: cfg.ConfigOpts, tmp_path: pathlib.Path) -> None:
     conf.set_override("state_path", str(tmp_path / "state"))
     session.upgrade()

@@ -289,37 +289,3 @@ def test_what_is_here_needs_no_more_room() -> None:
     job = stopped_at(100)
     refused(lambda: resume(job, 100, room=lambda _held, _coming: rows.SIZE - 101), "staging.full")
     assert resume(job, 100, room=lambda _held, _coming: rows.SIZE - 100).room == rows.SIZE
-
-
-def test_giving_up() -> None:
-    job = stopped_at(100)
-    assert uploads.terminate(job.image_id) == job.id
-    row = api.get_job(job.id, None)
-    assert (row.wanted, row.stage, row.error) == ("cancel", "failed", uploads.TERMINATED)
-    assert {target.status for target in row.targets} == {"waiting"}     # an engine ends them
-    for call in (
-        lambda: resume(job, 100),
-        lambda: begin(job),
-        lambda: uploads.state(row.image),
-        lambda: uploads.terminate(job.image_id),
-    ):
-        with pytest.raises(exceptions.Gone):
-            call()
-
-
-def test_giving_up_what_is_under_way_or_whole() -> None:
-    job = rows.make_job(stage="uploading")
-    lease = begin(job)
-    refused(lambda: uploads.terminate(job.image_id), "upload.locked")
-    uploads.complete(lease, rows.SIZE)
-    refused(lambda: uploads.terminate(job.image_id), "image.has_data")
-
-
-def test_a_sleeper_is_given_up_and_writes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(uploads, "LEASE_MS", 0)
-    job = rows.make_job(stage="uploading")
-    lease = begin(job)
-    time.sleep(0.002)
-    uploads.terminate(job.image_id)
-    refused(lambda: commit(lease, 1), "upload.lost")
-    refused(lambda: uploads.complete(lease, rows.SIZE), "upload.lost")

@@ -282,7 +282,10 @@ def test_purge_forgets_what_ended_long_ago() -> None:
     assert not work.past_retention(rows.AREA, models.now() - 60_000)
     assert set(work.past_retention(rows.AREA, models.now() + 1)) == {job.id for job in jobs[:2]}
     for job in jobs[:2]:
+        assert work.forget_spec(job.id, models.now() + 1)
+        assert job.id in work.past_retention(rows.AREA, models.now() + 1)     # until its bytes are gone
         work.purge(job.id)
+    assert not work.forget_spec(jobs[2].id, models.now() + 1)
     assert not work.past_retention(rows.AREA, models.now() + 1)
     for job in jobs[:2]:
         row = api.get_job(job.id, None)

@@ -5,7 +5,9 @@ import contextlib
 import logging
 import os
 import pathlib
+import re
 import signal
+import sys
 import threading
 import uuid
 from collections.abc import Iterator
@@ -204,6 +206,26 @@ def test_a_url_of_no_use_is_said_without_its_password(conf: cfg.ConfigOpts, url:
         claims.Liveness(url.format(auth="ciming:topp-secret@", port=port)).start()
     assert said in str(caught.value) and "coordination_url" in str(caught.value)
     assert "pp-secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "driver", "extra"),
+    [
+        ("postgresql://127.0.0.1/x", "psycopg2", "ciming[postgresql]"),
+        ("mysql://127.0.0.1/x", "pymysql", "ciming[mysql]"),
+        ("etcd3+http://127.0.0.1", "etcd3gw", "ciming[etcd]"),
+        ("redis://127.0.0.1", "redis", "ciming[redis]"),
+    ],
+)
+def test_a_driver_that_is_missing_is_named(
+    conf: cfg.ConfigOpts, monkeypatch: pytest.MonkeyPatch, url: str, driver: str, extra: str
+) -> None:
+    for name in list(sys.modules):
+        if name.partition(".")[0] == driver or name.startswith("tooz.drivers"):
+            monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, driver, None)
+    with pytest.raises(exceptions.NotReady, match=re.escape(extra)):
+        claims.Liveness(url).start()
 
 
 @pytest.mark.parametrize("kind", ["postgresql", "mariadb", "redis"])

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from ciming import exceptions, growing, staging
-from ciming.db import models, uploads, work
+from ciming.db import jobs, models, uploads, work
 from ciming.engine import sources
 from tests.unit import rows
 
@@ -157,7 +157,7 @@ def test_an_upload_that_was_given_up(area: staging.StagingArea, staged: growing.
     uploads.release(sender._lease, BLOCK)
 
     def give_up() -> None:
-        uploads.terminate(sender.job.image_id)
+        jobs.terminate(sender.job.image_id)
 
     with pytest.raises(exceptions.CimingError) as caught:
         list(source.blocks(staged, give_up))
