@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Rows that nobody needs any more: Jobs that ended long ago, and Images that are nowhere.
 
-Engines may run meanwhile: they write no row of a Job that has ended and whose spec and trust are gone. What
-is deleted at a time is little, so that nobody waits long for it.
+Engines may run meanwhile: they write no row of a Job that has ended and whose spec, bytes and trust are gone.
+What is deleted at a time is little, so that nobody waits long for it.
 """
 
 from collections import Counter
@@ -18,7 +18,7 @@ from ciming.db import models
 from ciming.db import session as db
 
 AT_A_TIME = 100
-TABLES = ("jobs", "targets", "uploads", "logbooks", "images")
+TABLES = ("jobs", "targets", "logbooks", "images")
 NOWHERE = ("error", "deleted")      # statuses of Images of which there is nothing but the record
 _TASKFLOW = taskflow_tables.fetch(sa.MetaData())
 
@@ -26,7 +26,7 @@ _TASKFLOW = taskflow_tables.fetch(sa.MetaData())
 def purge(before: int, most: int | None = None) -> Counter[str]:
     """Delete rows older than that, and tell how many went of each of TABLES.
 
-    Jobs that can still be retried stay, and so do Images with a Link or a Job.
+    Jobs stay of which something is kept, and so do Images with a Link or a Job.
 
     :param before: a time in ms since the epoch
     :param most: Jobs, and Images, that may go, each with all that belongs to it; None: all
@@ -54,7 +54,7 @@ def _again(batch: Callable[[orm.Session, int, int], Counter[str]], before: int, 
 
 
 def _jobs(session: orm.Session, before: int, most: int) -> Counter[str]:
-    """Jobs that have ended, the oldest first, but none before its children."""
+    """Jobs that have ended and of which nothing is kept, the oldest first, but none before its children."""
     job, child = models.Job, orm.aliased(models.Job)
     query = (
         sa.select(job.id)
@@ -62,6 +62,7 @@ def _jobs(session: orm.Session, before: int, most: int) -> Counter[str]:
             job.finished_at < before,
             job.spec.is_(None),
             job.trust_id.is_(None),
+            ~sa.exists().where(models.Upload.job_id == job.id),
             ~sa.exists().where(child.parent_id == job.id),
         )
         .order_by(job.finished_at)
@@ -73,7 +74,6 @@ def _jobs(session: orm.Session, before: int, most: int) -> Counter[str]:
     found: Counter[str] = Counter()
     for table, which in (
         (models.Target.__table__, models.Target.job_id.in_(ids)),
-        (models.Upload.__table__, models.Upload.job_id.in_(ids)),
         (_TASKFLOW.atomdetails, atoms.parent_uuid.in_(of_books)),
         (_TASKFLOW.flowdetails, flows.parent_uuid.in_(ids)),
         (_TASKFLOW.logbooks, books.uuid.in_(ids)),
