@@ -118,6 +118,34 @@ def takeovers(found: Mapping[str, Sequence[float]], at_once: Collection[str], tt
             _line(f"    / TTL of {ttl} s       wanted ≤ 2", [each / ttl for each in seconds])
 
 
+def jobs(found: Mapping[str, Mapping[str, Sequence[float]]]) -> None:
+    """Print Jobs in a second of each database, ours and bare TaskFlow's, and how many times as fast ours are."""
+    rounds = len(next(iter(found.values()))["ours"])
+    numbers = "".join(f"{number:8}" for number in range(1, rounds + 1))
+    say(f"\n{'Jobs per second; round':36}{numbers}{'median':>9}")
+    for name, figures in found.items():
+        _line(f"{name}: ours", figures["ours"])
+        for other, what in (("bare", "bare TaskFlow"), ("kept", "bare, tables kept")):
+            _line(f"    {what}", figures[other])
+            pairs = zip(figures["ours"], figures[other], strict=True)
+            _line("    ours / that", [one / two for one, two in pairs])
+
+
+def idle(found: Mapping[str, float]) -> None:
+    """Print what each process takes of a processor while there is nothing to do."""
+    say(f"\n{'idle, % of a processor   wanted < 1':44}")
+    for name, percent in found.items():
+        say(f"{name:44}{percent:9.2f}")
+
+
+def in_flight(count: int, found: Memory) -> None:
+    """Print what the service holds without a Job and with so many."""
+    say(f"\n{f'memory with {count} Jobs in flight, MiB':44}")
+    say(f"{'before':44}{found.before / MIB:9.1f}")
+    say(f"{'at most':44}{found.most / MIB:9.1f}")
+    say(f"{'for each Job':44}{(found.most - found.before) / MIB / count:9.2f}")
+
+
 def say(text: str) -> None:
     """Print at once: a benchmark takes minutes."""
     print(text, flush=True)
