@@ -33,7 +33,8 @@ class GrowingFile:
         self._file: BinaryIO | None = None
         self._earlier: list[BinaryIO] = []      # somebody may be reading them
         self._there = 0     # bytes that were looked at
-        self._known: staging.StagedFile | None = None   # what its beginning tells
+        self._known: staging.StagedFile | None = None   # what its beginning tells,
+        self._settled = False                           # or that of what was here before
         self._whole: staging.StagedFile | None = None
         self._failure: BaseException | None = None
 
@@ -45,13 +46,14 @@ class GrowingFile:
             if self._file:
                 self._earlier.append(self._file)
                 self.epoch += 1
-            self._file, self._there, self._known = file, 0, None
+            self._file, self._there, self._settled = file, 0, False
 
     def advance(self, there: int, known: staging.StagedFile | None) -> None:
         """So many bytes are fine; `known` is what they tell of the file, if they do."""
         with self._changed:
             self._there = max(self._there, there)
-            self._known = self._known or known
+            if known and not self._settled:
+                self._known, self._settled = known, True
             self._changed.notify_all()
 
     def finish(self, whole: staging.StagedFile) -> None:
@@ -119,7 +121,7 @@ class GrowingFile:
 
     def await_known(self, alive: Alive) -> None:
         """Wait until format and size are known."""
-        self._await(lambda: self._known is not None or self.whole, alive)
+        self._await(lambda: self._settled or self.whole, alive)
 
     def await_whole(self, alive: Alive) -> None:
         """Wait until all of it is fine."""

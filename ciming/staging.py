@@ -52,7 +52,7 @@ class StagedFile:
 
 
 class Staged(Protocol):
-    """What a Provider may know of a staged file. Where that still grows, digests are for verify() only."""
+    """What a Provider may know of a staged file. Where that still grows, only format and size are known."""
 
     @property
     def path(self) -> str: ...

@@ -36,9 +36,10 @@ stage() {
 shapes() {
     local log=$logs/distributed.log others=distributed status=0
     [ -z "${CIMING_TEST_ALL:-}" ] || others="distributed uwsgi"
-    CIMING_TEST_SHAPE=$others pytest -q --timeout 600 -k "${others// / or }" tests/functional >"$log" 2>&1 &
+    CIMING_TEST_SHAPE=$others pytest -q --timeout 600 -k "${others// / or } or engines" tests/functional >"$log" 2>&1 &
     CIMING_TEST_SHAPE=standalone pytest -q --timeout 600 --durations 10 \
-        --ignore tests/functional/test_distributed.py tests/contract tests/functional || status=1
+        --ignore tests/functional/test_distributed.py --ignore tests/functional/test_engines.py \
+        tests/contract tests/functional || status=1
     wait $! || status=1
     printf '\n== %s\n' "$others"
     cat "$log"

@@ -83,8 +83,9 @@ def _require_json() -> None:
     known = flask.request.environ.get("HTTP_X_IDENTITY_STATUS") == "Confirmed"
     if flask.request.method != "POST" or flask.request.routing_exception or not known:
         return      # the handler, or Flask, has another answer
-    if not flask.request.content_length and "Transfer-Encoding" not in flask.request.headers:
-        return      # no body: the handler says whether it needs one
+    has_body = flask.request.content_length or "Transfer-Encoding" in flask.request.headers
+    if not has_body and not flask.request.is_json:
+        return      # the handler says whether it needs one
     if not flask.request.is_json:
         raise http.UnsupportedMediaType("The body must be JSON: Content-Type: application/json.")
     try:

@@ -192,9 +192,13 @@ def staged(held: Claim, *, disk_format: str, virtual_size: int, digests: dict[st
 
 
 def update_stage(held: Claim, *, step: str | None, error: dict[str, Any] | None) -> None:
-    """Write the stage flow's step into the Targets that wait for it, its error into the Job."""
+    """Write the stage flow's step into the Targets that wait for it, its error into the Job.
+
+    Where the upload was given up meanwhile, that is the error, and stays.
+    """
     with fenced(held) as (_session, job):
-        job.error = error
+        if job.stage != "failed":
+            job.error = error
         for target in job.targets:
             if step and target.status == "waiting":
                 target.step = step

@@ -26,15 +26,11 @@ def started(job: models.Job) -> None:
 def linked(job: models.Job, target: models.Target, image_ref: str, proof: str) -> None:
     """A Target's image is there, proven and linked; the Target has ended so."""
     notifications.link(job, target, image_ref, proof)
-    _target_ended(job, target, "success")
+    target_ended(job, target, "success")
 
 
-def target_failed(job: models.Job, target: models.Target, status: str) -> None:
-    """A Target has ended otherwise."""
-    _target_ended(job, target, status)
-
-
-def _target_ended(job: models.Job, target: models.Target, status: str) -> None:
+def target_ended(job: models.Job, target: models.Target, status: str) -> None:
+    """A Target has ended."""
     metrics.TARGETS.labels(target.provider, metrics.place(target), status).inc()
     metrics.TARGET_SECONDS.labels(target.provider, status).observe(_since_start(job))
 

@@ -63,12 +63,7 @@ class FencedBackend(impl_sqlalchemy.SQLAlchemyBackend):  # type: ignore[misc]
         return self._connection
 
 
-def forget(job_id: str, claim: work.Claim | None = None) -> None:
-    """Drop the LogBook of a Job, if there is one.
-
-    :param claim: ours on the Job; None where it has ended
-    """
-    unfenced = impl_sqlalchemy.SQLAlchemyBackend({}, engine=db.writing_engine())
-    backend = FencedBackend(claim) if claim else unfenced
+def forget(claim: work.Claim) -> None:
+    """Drop the LogBook of a claimed Job, if there is one."""
     with contextlib.suppress(tf_exceptions.NotFound):
-        _Connection(backend).destroy_logbook(job_id)
+        FencedBackend(claim).get_connection().destroy_logbook(claim.job_id)

@@ -57,7 +57,7 @@ class Runner:
             return False
         if candidate.takes_long:
             long = sum(claim.takes_long for claim in list(self.running.values()))
-            return long < max(1, int(self._max_jobs * slots.LARGE_SHARE))
+            return long < slots.Limits(self._max_jobs).large
         return True
 
     def start(self, claim: work.Claim) -> None:
@@ -104,8 +104,9 @@ class Runner:
         watching: watch.Watch,
         staged: growing.GrowingFile | None = None,
     ) -> tools.TargetTools:
-        large = (job.image.size or 0) >= cfg.CONF.engine.large_image
-        slot = self._transfers.slot(cloud=target.cloud_key, project=job.project_id, large=large)
+        slot = self._transfers.slot(
+            cloud=target.cloud_key, project=job.project_id, large=_is_large(job)
+        )
         return tools.TargetTools(job, watching, staged or growing.GrowingFile(), claim, target, slot)
 
     @staticmethod
@@ -154,8 +155,7 @@ class Runner:
             staged.finish(self._staged(job))
             return
         if job.stage != "failed":
-            large = (job.image.size or 0) >= cfg.CONF.engine.large_image
-            slot = self._stages.slot(large=large)
+            slot = self._stages.slot(large=_is_large(job))
             kit = tools.StageTools(job, watching, staged, claim, source, slot)
             if flows.run(name, stage.flow, tools=kit) == states.SUCCESS:
                 if not staged.whole:        # a former run had done it, and did not come to say so
@@ -201,7 +201,7 @@ class Runner:
             return
         if end != states.REVERTED:      # TaskFlow itself failed, so nothing was undone
             kit.withdraw()
-        events.target_failed(job, kit.target, work.end_target(flows.claim, kit.key))
+        events.target_ended(job, kit.target, work.end_target(flows.claim, kit.key))
 
     def _end(self, claim: work.Claim) -> None:
         """Clean up, then end the Job: who sees it ended finds nothing left over."""
@@ -216,7 +216,7 @@ class Runner:
             purge = all(target.status == "success" for target in job.targets)
         if purge:
             self._area.remove(job.id)
-        persistence.forget(job.id, claim)
+        persistence.forget(claim)
         if job.trust_id and trusts.delete(job.trust_id):
             work.trust_deleted(job.id, job.trust_id)
         events.ended(job, work.finish(claim, purge=purge))
@@ -233,6 +233,10 @@ def _await(
             for part, kit in zip(parts, kits, strict=True):
                 if not part.done():
                     kit.hang_up()
+
+
+def _is_large(job: models.Job) -> bool:
+    return (job.image.size or 0) >= int(cfg.CONF.engine.large_image)
 
 
 def _log_for(job: models.Job) -> None:

@@ -9,7 +9,7 @@ from oslo_log import log
 
 from ciming import context, exceptions, notifications, rpc, staging, trusts
 from ciming.db import api, models, work
-from ciming.engine import claims, lost_trusts, outages, persistence, runner
+from ciming.engine import claims, lost_trusts, outages, runner
 
 LOG = log.getLogger(__name__)
 AGAIN_SECONDS = 1.0
@@ -141,7 +141,6 @@ def keep_house(area: staging.StagingArea, stopping: threading.Event) -> bool:
     def purge(job_id: str) -> None:
         if work.forget_spec(job_id, kept_until):
             area.remove(job_id)
-            persistence.forget(job_id)
             work.purge(job_id)
 
     def delete_trust(job_id: str, trust_id: str) -> None:

@@ -11,6 +11,7 @@ import functools
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 
 from oslo_config import cfg
@@ -195,13 +196,15 @@ class StageTools(Tools):
         self._there = 0
 
     def blocks(self) -> Iterator[bytes]:
-        """All bytes of the source, in order, as they become available."""
+        """All bytes of the source, in order, as they become available. To be closed: it holds a slot."""
         self._there = 0
-        for block in self._source.blocks(self.staged, self._waiting):
-            self._slot.take(self.alive)
-            self.alive()
-            yield block
-        self._slot.free()
+        try:
+            for block in self._source.blocks(self.staged, self._waiting):
+                self._slot.take(self.alive)
+                self.alive()
+                yield block
+        finally:
+            self._slot.free()
 
     def _waiting(self) -> None:
         """Who waits for bytes leaves the processor to those that have some."""
@@ -240,8 +243,9 @@ class StageTools(Tools):
         image = work.load(self._claim).image
         size, sha512 = image.size, image.digests.get("sha512")
         if sha512 not in (None, staged.digests["sha512"]):      # they were looked at before
+            Path(staged.path).unlink()      # or a retry would find them again
             raise exceptions.ProviderError(
-                "The Cloud that has the image gave other bytes than it got.", code="image.hash_mismatch"
+                "The Cloud that has the image gave other bytes than it got.", code="cloud.bad_answer"
             )
         if staged.size != size:
             raise exceptions.CimingError(
@@ -292,6 +296,7 @@ class TargetTools(Tools):
         self._meter = metrics.Meter(target)
         self._told = self._asked = time.monotonic()
         self._undoing = False
+        self._epoch = 0
         self._fault = target.error
         spec = job.spec or {}
         self.spec = base.ImageSpec(
@@ -341,6 +346,8 @@ class TargetTools(Tools):
 
     def upload(self) -> str:
         """Have the provider bring the bytes to its cloud; the id of what holds them."""
+        self._epoch = self.staged.epoch     # before anything is made of what is known of the file
+        self.await_known()
         try:
             if self.staged.whole:
                 self._slot.take(self.alive)
@@ -354,7 +361,7 @@ class TargetTools(Tools):
         :raises Stalled: begin again when all bytes are there
         """
         assert staged is self.staged
-        epoch, position = self.staged.epoch, 0
+        epoch, position = self._epoch, 0
         while position < self.staged.size:
             self.alive()
             block = self.staged.read(position, epoch)
@@ -367,6 +374,7 @@ class TargetTools(Tools):
             self.progress(position)
             yield block
             position += len(block)
+        self.progress(position)     # seen while the cloud makes up its answer
 
     def _waiting(self, position: int) -> None:
         self.alive()

@@ -5,6 +5,7 @@
 so it is small and holds no secret. A task that was running when its engine died is executed again.
 """
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +28,11 @@ class Receive(task.Task):  # type: ignore[misc]  # TaskFlow is untyped
     def _receive(tools: Any) -> staging.StagedFile:
         inspector = disk_image.Inspector(tools.declared_format, tools.max_virtual_size)
         hasher = staging.Hasher("sha512", "sha256")
-        for block in tools.blocks():
-            inspector.feed(block)
-            hasher.update(block)
-            tools.looked_at(len(block), inspector.settled)
+        with contextlib.closing(tools.blocks()) as blocks:
+            for block in blocks:
+                inspector.feed(block)
+                hasher.update(block)
+                tools.looked_at(len(block), inspector.settled)
         found = inspector.finish()
         return tools.received(found.disk_format, found.virtual_size, hasher.digests())  # type: ignore[no-any-return]
 

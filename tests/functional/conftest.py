@@ -14,7 +14,7 @@ import pytest
 from ciming import cmd
 from ciming.db import status
 from tests.person import Person
-from tests.sandbox import ciming, processes, sandbox
+from tests.sandbox import ciming, processes, sandbox, servers
 from tests.shapes import Shape
 
 assert cmd  # imported first, as the processes do: it settles how they are concurrent
@@ -47,7 +47,7 @@ def assert_nothing_left(service: ciming.Ciming, member: Person, since: datetime)
     for zone in ZONES:
         made: Iterator[Any] = member.zone(zone).image.images(created_at=f"gte:{since:%Y-%m-%dT%H:%M:%SZ}")
         for image in made:
-            ours = member.get(f"/v1/images/{image.properties.get('ciming_image')}")
+            ours = member.get(f"/v1/images/{(image.properties or {}).get('ciming_image')}")
             if ours.status_code == 200:
                 known = {link["image_ref"] for link in ours.json()["links"]}
                 assert image.id in known, f"{image.id} in {zone} is in no Link"
@@ -57,6 +57,20 @@ def assert_nothing_left(service: ciming.Ciming, member: Person, since: datetime)
 def data() -> bytes:
     """A raw disk of random bytes."""
     return os.urandom(24 << 20)
+
+
+@pytest.fixture(scope="module")
+def own_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[servers.RabbitMQ]:
+    """Another service's engine would hear the knocks for ours."""
+    with servers.RabbitMQ(tmp_path_factory.mktemp("own-rabbitmq")) as running:
+        yield running
+
+
+@pytest.fixture
+def broker(own_broker: servers.RabbitMQ) -> Iterator[servers.RabbitMQ]:
+    """A broker, which a test may stop."""
+    yield own_broker
+    own_broker.start()
 
 
 @pytest.fixture

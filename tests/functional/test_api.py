@@ -377,7 +377,7 @@ IMAGE_FIELDS = {
     *("links", "tags", "created_at", "updated_at"),
 }
 JOB_FIELDS = {
-    *("id", "kind", "status", "project_id", "image_id", "parent", "request_id", "progress"),
+    *("id", "kind", "wanted", "status", "project_id", "image_id", "parent", "request_id", "progress"),
     *("targets", "error", "created_at", "started_at", "finished_at"),
 }
 TARGET_FIELDS = {

@@ -216,6 +216,24 @@ def test_retry_of_what_the_staging_area_lost(
     assert image.hash_value == hashlib.sha512(qcow2.read_bytes()).hexdigest()
 
 
+def test_retry_from_a_cloud_that_gives_other_bytes(
+    cloud: sandbox.Sandbox, flaky: faulty.Proxy, service: ciming.Ciming, member: Person, qcow2: pathlib.Path
+) -> None:
+    """They go nowhere, and the next retry asks for them anew."""
+    with cloud.policy("glance-a", {"add_image": "!"}):
+        job = member.bring(qcow2, clouds=["zone-a", "zone-flaky"])
+    assert statuses(job) == ["error", "success"]
+    for file in (service.staging_dir / job["id"]).iterdir():
+        file.unlink()
+    flaky.faults = [("GET", "/file", "corrupt-answer")]
+    done(act(member, job, "retry"))
+    job = member.wait(job["id"])
+    assert (job["status"], job["error"]["code"]) == ("partial", "cloud.bad_answer")
+    assert statuses(job) == ["error", "success"]
+    done(act(member, job, "retry"))
+    assert statuses(member.wait(job["id"])) == ["success", "success"]
+
+
 def test_retry_without_any_copy(
     flaky: faulty.Proxy, service: ciming.Ciming, member: Person, qcow2: pathlib.Path
 ) -> None:

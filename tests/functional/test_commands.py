@@ -230,10 +230,18 @@ def test_a_database_server_that_is_away(
 
 
 @pytest.mark.parametrize("program", ["ciming-standalone", "ciming-engine"])
-def test_unknown_coordination(operator: Operator, program: str) -> None:
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("moon://ciming:swordfish@127.0.0.1", "moon:"),
+        ("redis://ciming:swordfish@127.0.0.1:1", "refused"),
+        ("${database.connection}", "must begin with"),
+    ],
+)
+def test_coordination_of_no_use(operator: Operator, program: str, url: str, words: str) -> None:
     operator.run("ciming-manage", "db", "sync")
-    operator.configure({("engine", "coordination_url"): "moon://127.0.0.1"})
-    one_clear_line(operator.run(program), "coordination_url", "moon:")
+    operator.configure({("engine", "coordination_url"): url})
+    one_clear_line(operator.run(program), "coordination_url", words)
 
 
 @pytest.mark.parametrize(

@@ -26,20 +26,6 @@ NO_POLL = {**QUICK, ("engine", "poll_interval"): "3600"}
 Start = Callable[..., tuple[distributed.Distributed, Person]]
 
 
-@pytest.fixture(scope="module")
-def own_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[servers.RabbitMQ]:
-    """Another service's engine would hear the knocks for ours."""
-    with servers.RabbitMQ(tmp_path_factory.mktemp("own-rabbitmq")) as running:
-        yield running
-
-
-@pytest.fixture
-def broker(own_broker: servers.RabbitMQ) -> Iterator[servers.RabbitMQ]:
-    """A broker, which a test may stop."""
-    yield own_broker
-    own_broker.start()
-
-
 @pytest.fixture
 def start(
     request: pytest.FixtureRequest,

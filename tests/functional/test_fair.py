@@ -51,6 +51,16 @@ def test_a_small_image_overtakes_a_bulk_of_large_ones(
         assert member.wait(each, seconds=120)["status"] == "success"
 
 
+def test_a_refused_image_holds_nothing(another: Another, qcow2: pathlib.Path) -> None:
+    """It is refused at its first block, while others still come."""
+    _service, member = another({("engine", "max_stages"): "1"})
+    bad = b"QFI\xfb" + bytes(4 << 20)
+    for _ in range(2):
+        job = member.wait(begin(member, "zone-a", bad))
+        assert (job["status"], job["error"]["code"]) == ("error", "image.format_unsupported")
+    assert member.wait(begin(member, "zone-a", qcow2.read_bytes()))["status"] == "success"
+
+
 @pytest.mark.parametrize(
     "limit", ["max_transfers_per_cloud", "max_transfers", "max_transfers_per_project"][:ROWS]
 )

@@ -4,11 +4,10 @@
 import json
 import pathlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import oslo_messaging as messaging
-import pytest
 from oslo_config import cfg
 
 from ciming import config
@@ -18,19 +17,6 @@ from tests.sandbox import ciming, sandbox, servers
 
 Another = Callable[..., tuple[ciming.Ciming, Person]]
 GROUP = "oslo_messaging_notifications"
-
-
-@pytest.fixture(scope="module")
-def own_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[servers.RabbitMQ]:
-    with servers.RabbitMQ(tmp_path_factory.mktemp("own-rabbitmq")) as running:
-        yield running
-
-
-@pytest.fixture
-def broker(own_broker: servers.RabbitMQ) -> Iterator[servers.RabbitMQ]:
-    """A broker that a test may stop; not the one through which the API knocks."""
-    yield own_broker
-    own_broker.start()
 
 
 class Listener:

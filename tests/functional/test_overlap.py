@@ -79,8 +79,12 @@ def follows(member: Person, job_id: str) -> JSON:
 
 def statuses(member: Person, image_id: str, zones: Sequence[str] = ZONES) -> list[str]:
     """What each zone says of this Image."""
-    found = (member.zone(zone).image.images() for zone in zones)
-    return [each.status for zone in found for each in zone if each.properties["ciming_image"] == image_id]
+    return [
+        each.status
+        for zone in zones
+        for each in member.zone(zone).image.images()
+        if (each.properties or {}).get("ciming_image") == image_id     # None: one of somebody else's
+    ]
 
 
 def test_clouds_get_it_while_it_comes(service: ciming.Ciming, member: Person, data: bytes) -> None:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A file that grows, and those who follow it."""
 
+import dataclasses
 import os
 import pathlib
 import threading
@@ -135,6 +136,31 @@ def test_other_bytes_make_void_what_was_read(grows: growing.GrowingFile, file: p
             grows.read(BLOCK, epoch)
         grows.advance(2 * BLOCK, KNOWN)
         assert grows.read(0, grows.epoch) == DATA[:BLOCK]
+
+
+def test_who_waits_hears_that_other_bytes_come(grows: growing.GrowingFile, file: pathlib.Path) -> None:
+    """Size and format stay to be had meanwhile: they are asked for at any moment."""
+    grows.advance(BLOCK, KNOWN)
+    inside, go_on = threading.Event(), threading.Event()
+
+    def slow() -> None:
+        inside.set()
+        assert go_on.wait(10)
+
+    with futures.ThreadPoolExecutor(2) as pool, file.open("rb", buffering=0) as other:
+        waiting = pool.submit(grows.await_next, BLOCK, grows.epoch, slow, 60)
+        assert inside.wait(10)
+        grows.begin(other)
+        assert (grows.size, grows.disk_format) == (len(DATA), "raw")
+        later = pool.submit(grows.await_known, alive)
+        go_on.set()
+        waiting.result(10)
+        with pytest.raises(growing.Stalled):
+            grows.read(BLOCK, 0)
+        assert not later.done()
+        grows.advance(BLOCK, dataclasses.replace(KNOWN, disk_format="qcow2"))
+        later.result(10)
+        assert grows.disk_format == "qcow2"
 
 
 def test_another_format_at_the_end_makes_void_what_was_read(

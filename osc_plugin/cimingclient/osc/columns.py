@@ -71,7 +71,7 @@ def done(count: int | None, total: int | None) -> str:
 
 def _target(target: dict[str, Any]) -> str:
     parts = [f"{target.get('cloud')}: {target.get('status')}"]
-    if target.get("status") not in ("success", "cancelled") and target.get("step"):
+    if target.get("status") not in ("success", "error", "cancelled") and target.get("step"):
         parts.append(str(target["step"]))
     parts.append(done(target.get("bytes_done"), target.get("bytes_total")))
     parts.append(attempts(target.get("attempts")))

@@ -30,7 +30,7 @@ class Row:
         if not self.total and self.done:
             amount = text.size(self.done)
         name, status, step, note = map(text.plain, (self.name, self.status, self.step, self.note))
-        cells = (f"{name:<{width}}", f"{status:<8}", f"{step:<8}", f"{share:>5}", amount, note)
+        cells = (f"{name:<{width}}", f"{status:<9}", f"{step:<8}", f"{share:>5}", amount, note)
         return "  ".join(cells).rstrip()
 
 

@@ -120,7 +120,7 @@ def test_job_show(stub: _stub.Stub, run: conftest.Runner) -> None:
     table = run(job.ShowJob, "j").stdout
     assert "zone-a: success" in table
     [line] = [line for line in table.splitlines() if "zone-b" in line]
-    assert "zone-b: error, upload, 100 % (100 B of 100 B), 3 attempts" in line
+    assert "zone-b: error, 100 % (100 B of 100 B), 3 attempts" in line
     assert "No way [cloud.forbidden] (cloud request id: req-9)" in table
 
 

@@ -35,8 +35,8 @@ def test_a_terminal_shows_one_line_per_row() -> None:
             ]
         )
     assert screen(stream.getvalue()) == [
-        "zone-a  running   upload    100 %  100 B of 100 B",
-        "b       retrying  upload     10 %  10 B of 100 B  attempt 2: ?[2Jbusy",
+        "zone-a  running    upload    100 %  100 B of 100 B",
+        "b       retrying   upload     10 %  10 B of 100 B  attempt 2: ?[2Jbusy",
         "",
     ]
 

@@ -12,7 +12,7 @@ import pytest
 import sqlalchemy as sa
 
 from ciming import exceptions
-from ciming.db import api, models, session, work
+from ciming.db import api, jobs, models, session, work
 from tests.unit import rows
 
 pytestmark = pytest.mark.usefixtures("database")
@@ -240,6 +240,17 @@ def test_the_stage_fails(error: dict[str, Any] | None) -> None:
     row = api.get_job(job.id, None)
     assert {target.status for target in row.targets} == {"error"}
     assert all(target.error == row.error for target in row.targets)
+
+
+def test_an_upload_that_was_given_up_keeps_its_error() -> None:
+    """Whoever gives it up does not ask the engine that follows it."""
+    job = rows.make_job(stage="uploading")
+    held = rows.take(job.id)
+    jobs.cancel(job.id)
+    for error in (None, {"code": "image.broken", "message": "…"}):
+        work.update_stage(held, step="inspect", error=error)
+        row = api.get_job(job.id, None)
+        assert row.error is not None and row.error["code"] == "upload.terminated"
 
 
 @pytest.mark.parametrize("stage", ["staging", "staged"])

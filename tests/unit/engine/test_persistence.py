@@ -215,10 +215,11 @@ def test_who_lost_the_job_makes_no_book(job: models.Job) -> None:
 
 def test_forget(job: models.Job, tools: Tools) -> None:
     other = rows.make_job()
-    for row in (job, other):
-        flows(rows.take(row.id)).run("three", flow, tools=tools)
-    persistence.forget(job.id)
-    persistence.forget(job.id)          # absent is fine
+    ours, _ = held = [rows.take(row.id) for row in (job, other)]
+    for claim in held:
+        flows(claim).run("three", flow, tools=tools)
+    persistence.forget(ours)
+    persistence.forget(ours)            # absent is fine
     left = rows.everything()
     counts = {table: len(left[table]) for table in ("logbooks", "flowdetails", "atomdetails")}
     assert counts == {"logbooks": 1, "flowdetails": 2, "atomdetails": 3}
@@ -231,5 +232,5 @@ def test_forget_is_not_for_who_lost_the_job(job: models.Job, tools: Tools) -> No
     rows.take(job.id, "engine-2")
     before = rows.everything()
     with pytest.raises(exceptions.ClaimLost):
-        persistence.forget(job.id, lost)
+        persistence.forget(lost)
     assert rows.everything() == before
