@@ -13,6 +13,7 @@ from oslo_config import cfg
 from ciming import cmd, config
 
 DAY_MS = 24 * 3600 * 1000
+LONGEST = 18        # digits of a number
 
 
 def _db_sync() -> int:
@@ -45,11 +46,11 @@ def _db_purge(parser: argparse.ArgumentParser) -> int:
     return 0
 
 
-def _number(least: int, most: int | None, text: str) -> int:
+def _number(bounds: range, text: str) -> int:
     """An argument that is a whole number within bounds."""
-    if not text.isdecimal() or not least <= int(text) <= (int(text) if most is None else most):
-        bounds = f"from {least} on" if most is None else f"from {least} to {most}"
-        raise argparse.ArgumentTypeError(f"{text} is not a whole number {bounds}")
+    if not text.isdecimal() or len(text) > LONGEST or int(text) not in bounds:
+        what = f"{text[:LONGEST]} is not a whole number from {bounds[0]} to {bounds[-1]}"
+        raise argparse.ArgumentTypeError(what)
     return int(text)
 
 
@@ -64,7 +65,7 @@ def _add_parsers(subparsers: Any) -> None:
     purge.add_argument(
         "--age-in-days",
         "--age_in_days",
-        type=functools.partial(_number, 0, time.time_ns() // 1_000_000 // DAY_MS),
+        type=functools.partial(_number, range(time.time_ns() // 1_000_000 // DAY_MS + 1)),
         metavar="DAYS",
         help="Also delete Jobs that ended so long ago and can not be retried any more, and Images as old "
         "that are in no Cloud and have no Job",
@@ -72,7 +73,7 @@ def _add_parsers(subparsers: Any) -> None:
     purge.add_argument(
         "--max-rows",
         "--max_rows",
-        type=functools.partial(_number, 1, None),
+        type=functools.partial(_number, range(1, 10**9 + 1)),
         metavar="NUMBER",
         help="Most Jobs, and most Images, to delete; what belongs to them goes with them (default: all)",
     )

@@ -19,7 +19,8 @@ from ciming.db import session as db
 
 AT_A_TIME = 100
 TABLES = ("jobs", "targets", "logbooks", "images")
-NOWHERE = ("error", "deleted")      # statuses of Images of which there is nothing but the record
+Batch = Callable[[orm.Session, int, int], Counter[str] | None]
+"""Deletes some rows, and counts those that it did itself, not another purge; None: there are none left."""
 _TASKFLOW = taskflow_tables.fetch(sa.MetaData())
 
 
@@ -35,8 +36,8 @@ def purge(before: int, most: int | None = None) -> Counter[str]:
     for noun, batch in (("jobs", _jobs), ("images", _images)):
         while True:
             left = AT_A_TIME if most is None else min(AT_A_TIME, most - gone[noun])
-            found = _again(batch, before, left) if left > 0 else Counter()
-            if not found[noun]:
+            found = _again(batch, before, left) if left > 0 else None
+            if found is None:
                 break
             gone.update(found)
     return gone
@@ -48,12 +49,12 @@ def purge(before: int, most: int | None = None) -> Counter[str]:
     # A Job came to an Image at that very moment: it is not looked at again.
     exception_checker=lambda error: isinstance(error, oslo_db_exception.DBReferenceError),
 )
-def _again(batch: Callable[[orm.Session, int, int], Counter[str]], before: int, most: int) -> Counter[str]:
+def _again(batch: Batch, before: int, most: int) -> Counter[str] | None:
     with db.writer() as session:
         return batch(session, before, most)
 
 
-def _jobs(session: orm.Session, before: int, most: int) -> Counter[str]:
+def _jobs(session: orm.Session, before: int, most: int) -> Counter[str] | None:
     """Jobs that have ended and of which nothing is kept, the oldest first, but none before its children."""
     job, child = models.Job, orm.aliased(models.Job)
     query = (
@@ -69,6 +70,8 @@ def _jobs(session: orm.Session, before: int, most: int) -> Counter[str]:
         .limit(most)
     )
     ids = session.scalars(query).all()
+    if not ids:
+        return None
     books, flows, atoms = _TASKFLOW.logbooks.c, _TASKFLOW.flowdetails.c, _TASKFLOW.atomdetails.c
     of_books = sa.select(flows.uuid).where(flows.parent_uuid.in_(ids))
     found: Counter[str] = Counter()
@@ -83,21 +86,24 @@ def _jobs(session: orm.Session, before: int, most: int) -> Counter[str]:
     return found
 
 
-def _images(session: orm.Session, before: int, most: int) -> Counter[str]:
+def _images(session: orm.Session, before: int, most: int) -> Counter[str] | None:
     """Images that are in no Cloud and that no Job works on."""
     image = models.Image
     query = (
         sa.select(image.id)
         .where(
             image.updated_at < before,
-            image.status.in_(NOWHERE),
+            image.status == "error",        # of which there is nothing but the record
             ~sa.exists().where(models.Link.image_id == image.id),
             ~sa.exists().where(models.Job.image_id == image.id),
         )
         .limit(most)
     )
+    ids = session.scalars(query).all()
+    if not ids:
+        return None
     found: Counter[str] = Counter()
-    _delete(session, found, image.__table__, image.id.in_(session.scalars(query).all()))
+    _delete(session, found, image.__table__, image.id.in_(ids))
     return found
 
 

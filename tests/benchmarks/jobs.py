@@ -19,7 +19,7 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent import futures
 from typing import Any
 
@@ -233,7 +233,11 @@ def contend(contender: str) -> None:
     """Do what measured() asks, and print the seconds."""
     wanted = json.loads(sys.stdin.read())
     configure(pathlib.Path(wanted["folder"]), wanted["url"], wanted["threads"])
-    contenders = {"ours": ours, "bare": bare, "kept": functools.partial(bare, keep=True)}
+    contenders: Mapping[str, Callable[[int], float]] = {
+        "ours": ours,
+        "bare": bare,
+        "kept": functools.partial(bare, keep=True),
+    }
     print(contenders[contender](wanted["count"]))
 
 

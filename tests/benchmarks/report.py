@@ -119,7 +119,7 @@ def takeovers(found: Mapping[str, Sequence[float]], at_once: Collection[str], tt
 
 
 def jobs(found: Mapping[str, Mapping[str, Sequence[float]]]) -> None:
-    """Print Jobs in a second of each database, ours and bare TaskFlow's, and how many times as fast ours are."""
+    """Print Jobs in a second on each database, ours and bare TaskFlow's, and ours against those."""
     rounds = len(next(iter(found.values()))["ours"])
     numbers = "".join(f"{number:8}" for number in range(1, rounds + 1))
     say(f"\n{'Jobs per second; round':36}{numbers}{'median':>9}")

@@ -5,9 +5,13 @@ import pathlib
 import re
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
+from concurrent import futures
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
-from tests.functional.conftest import soon
+from tests.functional.conftest import assert_nothing_left, soon
 from tests.person import Person
 from tests.sandbox import ciming, processes
 
@@ -67,3 +71,39 @@ def test_what_can_be_retried_stays(
     soon(lambda: not folder.exists(), 60)
     soon(lambda: purge(service) == {"jobs": 1, "targets": 1, "logbooks": 0, "images": 1})
     assert member.get(f"/v1/jobs/{made['job']['id']}").status_code == 404
+
+
+def test_again_and_again_while_jobs_run(
+    another: Callable[..., tuple[ciming.Ciming, Person]], qcow2: pathlib.Path
+) -> None:
+    """Two at once take each Job as soon as it has ended, and nothing that one in flight needs."""
+    service, member = another({("staging", "retention"): "0"})
+    since = datetime.now(UTC) - timedelta(seconds=2)
+    over = threading.Event()
+
+    def keep_purging() -> list[dict[str, int]]:
+        gone = []
+        while not over.is_set():
+            gone.append(purge(service))
+        return [*gone, purge(service)]
+
+    def begin(**wanted: Any) -> str:
+        image = member.create(clouds=["zone-a", "zone-b"], **wanted)["image"]
+        assert member.put(image["id"], qcow2.read_bytes()).status_code == 204
+        return str(image["id"])
+
+    with futures.ThreadPoolExecutor() as pool:
+        purging = [pool.submit(keep_purging) for _ in range(2)]
+        try:
+            well = [begin() for _ in range(6)]
+            badly = [begin(disk_format="vmdk") for _ in range(2)]
+            soon(lambda: not any(member.get(f"/v1/images/{each}").ok for each in badly), 120)
+            soon(lambda: {member.image(each)["status"] for each in well} == {"active"}, 120)
+        finally:
+            over.set()
+        gone = [counts for each in purging for counts in each.result()]
+    assert sum(counts["jobs"] for counts in gone) == len(well + badly)
+    assert sum(counts["images"] for counts in gone) == len(badly)
+    assert not member.get("/v1/jobs").json()["jobs"]
+    assert [len(member.image(each)["links"]) for each in well] == [2] * len(well)
+    assert_nothing_left(service, member, since)

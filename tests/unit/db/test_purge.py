@@ -2,15 +2,18 @@
 """Rows that go and rows that stay, on real databases."""
 
 import threading
+from collections import Counter
 from concurrent import futures
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from oslo_config import cfg
 from taskflow.persistence import models as tf_models
 
-from ciming.db import api, models, purge, session, work
-from ciming.engine import persistence
+from ciming import exceptions, staging
+from ciming.db import api, jobs, models, pending, purge, session, work
+from ciming.engine import persistence, service
 from tests.unit import rows
 
 pytestmark = pytest.mark.usefixtures("database")
@@ -96,6 +99,18 @@ def test_what_is_of_use_stays() -> None:
         assert there(models.Job, job.id) and there(models.Image, job.image_id)
 
 
+def test_what_a_user_wants_of_a_job_that_goes_meanwhile() -> None:
+    """They had seen it, and Keystone took its time."""
+    job = ended(99)
+    assert purge.purge(before(30))["jobs"] == 1
+    pending_id = pending.announce(pending.Likeness("alice", "studio", 1_700_000_000_000))
+    with pytest.raises(exceptions.NotFound):
+        jobs.retry(job.id, user_id="alice", request_id="req-2", trust_id="trust-2", pending_id=pending_id)
+    with pytest.raises(exceptions.NotFound):
+        jobs.cancel(job.id)
+    assert len(rows.everything()["pending_trusts"]) == 1        # by which the trust is deleted
+
+
 def test_children_go_before_their_parent() -> None:
     parent = ended(99)
     child = ended(50, parent_id=parent.id)
@@ -105,11 +120,11 @@ def test_children_go_before_their_parent() -> None:
     assert not any(there(models.Job, job.id) for job in (parent, child, grandchild))
 
 
-@pytest.mark.parametrize(("most", "jobs"), [(1, [1, 1, 1, 0]), (2, [2, 1, 0]), (3, [3, 0]), (None, [3, 0])])
-def test_at_most(most: int | None, jobs: list[int]) -> None:
+@pytest.mark.parametrize(("most", "counts"), [(1, [1, 1, 1, 0]), (2, [2, 1, 0]), (3, [3, 0]), (None, [3, 0])])
+def test_at_most(most: int | None, counts: list[int]) -> None:
     """The oldest first."""
     oldest = [ended(days) for days in (90, 80, 70)]
-    for count in jobs:
+    for count in counts:
         gone = purge.purge(before(30), most)
         assert gone["jobs"] == gone["images"] == count
         oldest = oldest[count:]
@@ -133,6 +148,50 @@ def test_two_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert gone[0]["jobs"] + gone[1]["jobs"] == 10
     assert gone[0]["targets"] + gone[1]["targets"] == 20
     assert not rows.everything()["jobs"] and not rows.everything()["images"]
+
+
+def test_what_another_purge_takes_is_not_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who finds all of a batch gone looks for the next."""
+    if session.engine().dialect.name == "sqlite":
+        return      # where nobody else writes between the two
+    monkeypatch.setattr(purge, "AT_A_TIME", 2)
+    for _ in range(5):
+        ended(31)
+    delete = purge._delete
+    others: list[futures.Future[Counter[str]]] = []
+
+    def late(*arguments: Any) -> None:
+        if not others:
+            others.append(pool.submit(purge.purge, before(30), 2))
+            others[0].result()
+        delete(*arguments)
+
+    with futures.ThreadPoolExecutor() as pool:
+        monkeypatch.setattr(purge, "_delete", late)
+        gone = purge.purge(before(30))
+    assert (others[0].result()["jobs"], gone["jobs"]) == (2, 3)
+    assert not rows.everything()["jobs"]
+
+
+class Busy(staging.StagingArea):
+    """Whoever removes bytes here sees that somebody else purges all meanwhile."""
+
+    def remove(self, job_id: str) -> None:
+        super().remove(job_id)
+        for each in work.past_retention(self.marker, models.now()):
+            work.forget_spec(each, models.now())
+            work.purge(each)
+        purge.purge(models.now())
+
+
+def test_housekeeping_of_two_at_once(conf: cfg.ConfigOpts) -> None:
+    """The rows are gone when the first looks at them again: that is as well."""
+    conf.set_override("retention", 0, group="staging")
+    area = Busy(conf.staging.path, quota=0, keep_free=0)
+    for _ in range(2):
+        ended(1, kept=True, marker=area.marker)
+    assert service.keep_house(area, threading.Event())
+    assert not rows.everything()["jobs"]
 
 
 def test_beside_an_engine(monkeypatch: pytest.MonkeyPatch) -> None:
