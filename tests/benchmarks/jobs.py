@@ -10,6 +10,7 @@ Each in a process of its own, with as many threads.
 import argparse
 import contextlib
 import functools
+import http.server
 import json
 import os
 import pathlib
@@ -17,9 +18,10 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent import futures
 from typing import Any
 
@@ -38,6 +40,7 @@ assert cmd  # imported before what chooses how to be concurrent
 
 TARGETS = 10
 STAGE_TASKS, PUBLISH_TASKS = 2, 5
+PARTS = ("rates", "idle", "memory")
 CONTENDERS = ("ours", "bare", "kept")
 DATABASES: Mapping[str, type[servers.Database] | None] = {
     "sqlite": None,
@@ -45,8 +48,7 @@ DATABASES: Mapping[str, type[servers.Database] | None] = {
     "mariadb": servers.MariaDB,
 }
 IDLE_SECONDS = 60.0
-IN_FLIGHT = 50
-FLIGHT_MIB = 8
+FLIGHT_MIB = 16     # more than what sockets hold
 WATCH_SECONDS = 5.0
 TRANSFERS = "max_transfers"
 LIMITS = ("max_jobs", "max_stages", TRANSFERS, f"{TRANSFERS}_per_cloud", f"{TRANSFERS}_per_project")
@@ -89,6 +91,20 @@ class Nowhere(base.Provider):
 
     def delete(self, image_ref: str) -> None:
         """There is nothing."""
+
+
+class Lazy(faulty.Proxy):
+    """Takes no byte of an image until it is told to go on; the cloud, with few threads, hears of none."""
+
+    def __init__(self, upstream: str) -> None:
+        super().__init__(upstream)
+        self.go_on = threading.Event()
+
+    def forward(self, client: http.server.BaseHTTPRequestHandler) -> None:
+        """Pass a request on."""
+        if client.command == "PUT":
+            self.go_on.wait()
+        super().forward(client)
 
 
 def configure(folder: pathlib.Path, url: str | None, jobs: int) -> None:
@@ -301,24 +317,23 @@ def used(pid: int | None) -> float:
     return sum(each.user + each.system for each in times)
 
 
-def in_flight(cloud: sandbox.Sandbox, folder: pathlib.Path) -> report.Memory:
+def in_flight(cloud: sandbox.Sandbox, folder: pathlib.Path, count: int) -> report.Memory:
     """What the service holds before, and at most while so many Jobs send to a cloud."""
-    options = {("engine", name): str(2 * IN_FLIGHT) for name in LIMITS}
+    options = {("engine", name): str(2 * count) for name in LIMITS}
     data = os.urandom(FLIGHT_MIB << 20)
     with (
-        faulty.Proxy(cloud.url("glance-b")) as proxy,
+        Lazy(cloud.url("glance-b")) as proxy,
         proxy.as_zone(cloud, "zone-slow"),
         ciming.Ciming(cloud, folder / "flight", quiet() | options) as service,
     ):
         person = Person(cloud, "member")
         person.wait(begin(person, "zone-a", data))
-        proxy.throttle = len(data) / 3600
         with memory.Peak(os.getsid(service.pids[0])) as peak:
-            ids = [begin(person, "zone-slow", data) for _ in range(IN_FLIGHT)]
+            ids = [begin(person, "zone-slow", data) for _ in range(count)]
             while not all(sending(person.job(each)) for each in ids):
                 time.sleep(0.5)
             time.sleep(WATCH_SECONDS)
-        proxy.throttle = None
+        proxy.go_on.set()
         for each in ids:
             person.wait(each, seconds=600)
     return report.Memory(peak.before, peak.most)
@@ -336,20 +351,23 @@ def sending(job: Mapping[str, Any]) -> bool:
     return any(target["step"] == "upload" for target in job["targets"])
 
 
-def costs(folder: pathlib.Path) -> None:
-    """Measure what an engine costs, and print it."""
+def costs(folder: pathlib.Path, what: Collection[str], count: int) -> None:
+    """Measure what an engine costs while it is idle, and with so many Jobs in flight; print it."""
     with sandbox.Sandbox(folder / "sandbox", second=False, barbican=False) as cloud:
-        report.idle(idle(cloud, folder))
-        report.in_flight(IN_FLIGHT, in_flight(cloud, folder))
+        if "idle" in what:
+            report.idle(idle(cloud, folder))
+        if "memory" in what:
+            report.in_flight(count, in_flight(cloud, folder, count))
 
 
 def main() -> None:
     """Do what the command line says."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.jobs", description=__doc__)
     parser.add_argument("--runs", type=int, default=3, help="rounds (default: %(default)s)")
-    parser.add_argument("--jobs", type=int, default=60, help="in a round (default: %(default)s)")
+    parser.add_argument("--jobs", type=int, default=30, help="in a round (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=8, help="Jobs at a time (default: %(default)s)")
-    parser.add_argument("--only", choices=("rates", "costs"), help="one half of it")
+    parser.add_argument("--in-flight", type=int, default=50, help="Jobs for memory (default: %(default)s)")
+    parser.add_argument("--only", choices=PARTS, help="a part of it")
     parser.add_argument("--contender", choices=CONTENDERS, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.contender:
@@ -358,10 +376,11 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     with tempfile.TemporaryDirectory(prefix="ciming-benchmark-") as folder:
         pathlib.Path(folder).chmod(0o755)       # PostgreSQL runs as a user of its own
-        if arguments.only != "costs":
+        wanted = {arguments.only} if arguments.only else set(PARTS)
+        if "rates" in wanted:
             rates(pathlib.Path(folder), arguments.runs, arguments.jobs, arguments.threads)
-        if arguments.only != "rates":
-            costs(pathlib.Path(folder))
+        if wanted - {"rates"}:
+            costs(pathlib.Path(folder), wanted, arguments.in_flight)
 
 
 if __name__ == "__main__":

@@ -40,6 +40,17 @@ class Rate(NamedTuple):
     """All but one in a hundred took no longer."""
 
 
+class Again(NamedTuple):
+    """Bytes of one transfer that was cut by a kill."""
+
+    before: int
+    """Sent until then."""
+    again: int
+    """Of those, sent again."""
+    most: int
+    """That had to be: what nobody had kept."""
+
+
 def machine() -> str:
     """What else there was to do: figures of a busy machine tell little."""
     return f"{os.cpu_count()} processors, load {os.getloadavg()[0]:.1f}"
@@ -144,6 +155,15 @@ def in_flight(count: int, found: Memory) -> None:
     say(f"{'before':44}{found.before / MIB:9.1f}")
     say(f"{'at most':44}{found.most / MIB:9.1f}")
     say(f"{'for each Job':44}{(found.most - found.before) / MIB / count:9.2f}")
+
+
+def again(size: int, glance: Sequence[Again], us: Sequence[Again]) -> None:
+    """Print what was sent again of images of some size, to a Glance and to us."""
+    say(f"\n{'share of the image; round':36}{''.join(f'{n:8}' for n in range(1, len(us) + 1))}{'median':>9}")
+    for name, found in (("to a Glance", glance), ("to CIMinG", us)):
+        _line(f"{name}: sent until the kill", [each.before / size for each in found])
+        _line("    sent again             wanted ≤ 1", [each.again / size for each in found])
+    _line("    / not committed        wanted ≤ 1", [each.again / max(each.most, 1) for each in us])
 
 
 def say(text: str) -> None:
