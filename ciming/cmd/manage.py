@@ -1,12 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """ciming-manage: the operator's chores."""
 
+import argparse
+import functools
 import sys
 import threading
+import time
+from typing import Any
 
 from oslo_config import cfg
 
 from ciming import cmd, config
+
+DAY_MS = 24 * 3600 * 1000
+LONGEST = 18        # digits of a number
 
 
 def _db_sync() -> int:
@@ -18,30 +25,62 @@ def _db_sync() -> int:
     return 0
 
 
-def _db_purge() -> int:
-    """Forget now what is past its retention: specs, staged bytes, left-over trusts."""
+def _db_purge(parser: argparse.ArgumentParser) -> int:
+    """Forget now what is past its retention: specs, staged bytes, left-over trusts; and rows of old."""
     from ciming import staging
-    from ciming.db import session
+    from ciming.db import models, purge, session
     from ciming.engine import service
 
+    asked = cfg.CONF.command
+    if asked.max_rows and asked.age_in_days is None:
+        parser.error("--max-rows needs --age-in-days")
     session.require_current_schema()
     if not service.keep_house(staging.open_area(cfg.CONF.staging), threading.Event()):
         print("Not all could be purged: see the log.", file=sys.stderr)  # noqa: T201
         return 1
-    print("Purged.")  # noqa: T201
+    if asked.age_in_days is None:
+        print("Purged.")  # noqa: T201
+        return 0
+    gone = purge.purge(models.now() - asked.age_in_days * DAY_MS, asked.max_rows)
+    print(f"Purged: {', '.join(f'{gone[table]} {table}' for table in purge.TABLES)}.")  # noqa: T201
     return 0
 
 
-COMMANDS = {"sync": _db_sync, "purge": _db_purge}
+def _number(bounds: range, text: str) -> int:
+    """An argument that is a whole number within bounds."""
+    if not text.isdecimal() or len(text) > LONGEST or int(text) not in bounds:
+        what = f"{text[:LONGEST]} is not a whole number from {bounds[0]} to {bounds[-1]}"
+        raise argparse.ArgumentTypeError(what)
+    return int(text)
 
 
-def _add_parsers(subparsers: object) -> None:
-    parser = subparsers.add_parser("db", help="The database")  # type: ignore[attr-defined]
-    parser.add_argument("action", choices=sorted(COMMANDS))
+def _add_parsers(subparsers: Any) -> None:
+    actions = subparsers.add_parser("db", help="The database").add_subparsers(
+        dest="action", metavar="{sync,purge}", required=True
+    )
+    sync = actions.add_parser("sync", help=_db_sync.__doc__)
+    sync.set_defaults(run=_db_sync)
+    purge = actions.add_parser("purge", help=_db_purge.__doc__)
+    purge.set_defaults(run=functools.partial(_db_purge, purge))
+    purge.add_argument(
+        "--age-in-days",
+        "--age_in_days",
+        type=functools.partial(_number, range(time.time_ns() // 1_000_000 // DAY_MS + 1)),
+        metavar="DAYS",
+        help="Also delete Jobs that ended so long ago and can not be retried any more, and Images as old "
+        "that are in no Cloud and have no Job",
+    )
+    purge.add_argument(
+        "--max-rows",
+        "--max_rows",
+        type=functools.partial(_number, range(1, 10**9 + 1)),
+        metavar="NUMBER",
+        help="Most Jobs, and most Images, to delete; what belongs to them goes with them (default: all)",
+    )
 
 
 def main() -> int:
     cfg.CONF.register_cli_opt(cfg.SubCommandOpt("command", handler=_add_parsers))
     with cmd.one_clear_line():
         config.load(sys.argv[1:])
-        return COMMANDS[cfg.CONF.command.action]()
+        return int(cfg.CONF.command.run())

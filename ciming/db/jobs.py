@@ -20,6 +20,7 @@ def cancel(job_id: str) -> None:
     Where its data is still to come, no more is taken, also of one who is sending at this moment.
 
     :raises Conflict: it has ended
+    :raises NotFound: it has, and was deleted meanwhile
     """
     with db.writer() as session:
         _stop(session, job_id)
@@ -56,12 +57,12 @@ def _stop(session: orm.Session, job_id: str, *conditions: sa.ColumnElement[bool]
     want = sa.update(job).where(job.id == job_id, job.finished_at.is_(None))
     wanted = db.changed_one(session.execute(want.values(wanted="cancel", **ends)))
     session.expire_all()        # what was read before is old
-    row = session.get_one(job, job_id)
     if not wanted:
         raise exceptions.Conflict(
-            f"Job {job_id} has ended: {row.status}. There is nothing to cancel.", code="job.has_ended"
+            f"Job {job_id} has ended: {api.get_job(job_id, None).status}. There is nothing to cancel.",
+            code="job.has_ended",
         )
-    api.refresh(session, row)
+    api.refresh(session, session.get_one(job, job_id))
     return closed
 
 
@@ -81,6 +82,7 @@ def retry(job_id: str, *, user_id: str, request_id: str, trust_id: str, pending_
     :param trust_id: from whoever retries it, under which it works from now on
     :param pending_id: of the row that announced this trust
     :raises Conflict: it can not be retried, or another retry was faster
+    :raises NotFound: it was deleted meanwhile
     """
     job = models.Job
     with db.writer() as session:
@@ -89,9 +91,9 @@ def retry(job_id: str, *, user_id: str, request_id: str, trust_id: str, pending_
             job.id == job_id, job.finished_at.is_not(None), job.spec.is_not(None)
         )
         won = db.changed_one(session.execute(open_again.values(finished_at=None, owner=None)))
-        row = session.get_one(job, job_id)
         if not won:
-            raise _no_retry(row)
+            raise _no_retry(api.get_job(job_id, None))
+        row = session.get_one(job, job_id)
         pending.condemn(session, row)
         row.wanted, row.error, row.started_at = "run", None, None
         row.user_id, row.request_id, row.trust_id = user_id, request_id, trust_id

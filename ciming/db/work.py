@@ -313,13 +313,13 @@ def finish(held: Claim, *, purge: bool) -> str:
         job.finished_at = models.now()
         job.owner = None
         if purge:
-            _purge(session, job)
+            _purge(session, job.id)
     return job.status
 
 
-def _purge(session: orm.Session, job: models.Job) -> None:
-    job.spec = None
-    session.execute(sa.delete(models.Upload).where(models.Upload.job_id == job.id))
+def _purge(session: orm.Session, job_id: str) -> None:
+    session.execute(sa.update(models.Job).where(models.Job.id == job_id).values(spec=sa.null()))
+    session.execute(sa.delete(models.Upload).where(models.Upload.job_id == job_id))
 
 
 def past_retention(marker: str, before: int) -> Sequence[str]:
@@ -342,9 +342,12 @@ def forget_spec(job_id: str, before: int) -> bool:
 
 @points.mutation
 def purge(job_id: str) -> None:
-    """The last step: forget the spec and the upload of a Job that has ended, after its bytes are gone."""
+    """The last step: forget the spec and the upload of a Job that has ended, after its bytes are gone.
+
+    Its row may be gone meanwhile, too.
+    """
     with db.writer() as session:
-        _purge(session, session.get_one(models.Job, job_id))
+        _purge(session, job_id)
 
 
 def ended_with_trust() -> Sequence[tuple[str, str]]:

@@ -182,6 +182,8 @@ def _do_each(
             try:
                 _log_for(*chore[:1])
                 do(*chore)
+            except exceptions.NotFound:
+                continue        # somebody else did it, and deleted the Job
             except Exception:
                 LOG.exception("%s failed, will try again", do.__name__)
                 done = False

@@ -40,6 +40,17 @@ class Rate(NamedTuple):
     """All but one in a hundred took no longer."""
 
 
+class Again(NamedTuple):
+    """Bytes of one transfer that was cut by a kill."""
+
+    before: int
+    """Sent until then."""
+    again: int
+    """Of those, sent again."""
+    most: int
+    """That had to be: what nobody had kept."""
+
+
 def machine() -> str:
     """What else there was to do: figures of a busy machine tell little."""
     return f"{os.cpu_count()} processors, load {os.getloadavg()[0]:.1f}"
@@ -116,6 +127,43 @@ def takeovers(found: Mapping[str, Sequence[float]], at_once: Collection[str], tt
         _line(f"{name:12}{'            wanted ≤ 3' if name in at_once else ''}", seconds)
         if name not in at_once:
             _line(f"    / TTL of {ttl} s       wanted ≤ 2", [each / ttl for each in seconds])
+
+
+def jobs(found: Mapping[str, Mapping[str, Sequence[float]]]) -> None:
+    """Print Jobs in a second on each database, ours and bare TaskFlow's, and ours against those."""
+    rounds = len(next(iter(found.values()))["ours"])
+    numbers = "".join(f"{number:8}" for number in range(1, rounds + 1))
+    say(f"\n{'Jobs per second; round':36}{numbers}{'median':>9}")
+    for name, figures in found.items():
+        _line(f"{name}: ours", figures["ours"])
+        for other, what in (("bare", "bare TaskFlow"), ("kept", "bare, tables kept")):
+            _line(f"    {what}", figures[other])
+            pairs = zip(figures["ours"], figures[other], strict=True)
+            _line("    ours / that", [one / two for one, two in pairs])
+
+
+def idle(found: Mapping[str, float]) -> None:
+    """Print what each process takes of a processor while there is nothing to do."""
+    say(f"\n{'idle, % of a processor   wanted < 1':44}")
+    for name, percent in found.items():
+        say(f"{name:44}{percent:9.2f}")
+
+
+def in_flight(count: int, found: Memory) -> None:
+    """Print what the service holds without a Job and with so many."""
+    say(f"\n{f'memory with {count} Jobs in flight, MiB':44}")
+    say(f"{'before':44}{found.before / MIB:9.1f}")
+    say(f"{'at most':44}{found.most / MIB:9.1f}")
+    say(f"{'for each Job':44}{(found.most - found.before) / MIB / count:9.2f}")
+
+
+def again(size: int, glance: Sequence[Again], us: Sequence[Again]) -> None:
+    """Print what was sent again of images of some size, to a Glance and to us."""
+    say(f"\n{'share of the image; round':36}{''.join(f'{n:8}' for n in range(1, len(us) + 1))}{'median':>9}")
+    for name, found in (("to a Glance", glance), ("to CIMinG", us)):
+        _line(f"{name}: sent until the kill", [each.before / size for each in found])
+        _line("    sent again             wanted ≤ 1", [each.again / size for each in found])
+    _line("    / not committed        wanted ≤ 1", [each.again / max(each.most, 1) for each in us])
 
 
 def say(text: str) -> None:

@@ -9,6 +9,7 @@ import socket
 import threading
 import time
 import urllib.parse
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any, Self
 
@@ -60,7 +61,7 @@ class Server(http.server.ThreadingHTTPServer):
 class Proxy:
     """`faults` are (method, path pattern, what happens) for the next requests that match, in order.
 
-    `throttle` is in bytes a second.
+    `throttle` is in bytes a second; `received` counts the bytes of images that came, by path.
     """
 
     def __init__(self, upstream: str) -> None:
@@ -69,6 +70,7 @@ class Proxy:
         self.throttle: float | None = None
         self.longest = 0.0
         self.seen: list[tuple[str, str, int]] = []
+        self.received: Counter[str] = Counter()
         self._leaving = threading.Event()
         self._server = Server(0, self._handler())
         self.port = self._server.server_port
@@ -189,6 +191,8 @@ class Proxy:
             if not block:
                 return False
             left -= len(block)
+            if client.command == "PUT":
+                self.received[client.path] += len(block)
             service.send(_other(block) if fault == "corrupt" and not left else block)
             if self.throttle:
                 time.sleep(len(block) / self.throttle)

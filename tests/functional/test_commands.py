@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The operator's commands, run as an operator runs them."""
 
+import contextlib
 import pathlib
 import re
 import socket
@@ -121,8 +122,48 @@ def test_db_purge(operator: Operator) -> None:
         assert (run.returncode, run.stdout) == (0, "Purged.\n"), run
 
 
+def test_db_purge_of_old_rows(operator: Operator) -> None:
+    operator.run("ciming-manage", "db", "sync")
+    for arguments in (("--age-in-days", "0"), ("--age_in_days", "30", "--max_rows", "5")):
+        run = operator.run("ciming-manage", "db", "purge", *arguments)
+        assert run.stdout == "Purged: 0 jobs, 0 targets, 0 logbooks, 0 images.\n", run
+        assert (run.returncode, run.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--age-in-days", "-1"), "argument --age-in-days"),
+        (("--age-in-days", "many"), "many is not a whole number from 0 to"),
+        (("--age-in-days", "1.5"), "1.5 is not a whole number"),
+        (("--age-in-days", "99999"), "99999 is not a whole number from 0 to"),
+        (("--age-in-days",), "expected one argument"),
+        (("--age-in-days", "1", "--max-rows", "0"), "0 is not a whole number from 1 to"),
+        (("--age-in-days", "9" * 5000), f" {'9' * 18} is not a whole number"),
+        (("--age-in-days", "1", "--max-rows", "1e3"), "1e3 is not a whole number"),
+        (("--max-rows", "5"), "--max-rows needs --age-in-days"),
+        (("30",), "unrecognized arguments: 30"),
+    ],
+)
+def test_db_purge_of_nonsense(operator: Operator, arguments: tuple[str, ...], words: str) -> None:
+    """Nothing is even looked at: there is no schema here."""
+    run = operator.run("ciming-manage", "db", "purge", *arguments)
+    assert (run.returncode, run.stdout) == (2, "")
+    assert "usage: ciming-manage" in run.stderr and words in run.stderr
+
+
 def test_db_purge_without_a_schema(operator: Operator) -> None:
     one_clear_line(operator.run("ciming-manage", "db", "purge"), "db sync")
+
+
+def test_db_purge_with_a_schema_that_is_behind(operator: Operator) -> None:
+    operator.run("ciming-manage", "db", "sync")
+    with contextlib.closing(sqlite3.connect(operator.database)) as connection, connection:
+        connection.execute("DROP TABLE pending_trusts")
+        connection.execute("UPDATE ciming_alembic_version SET version_num = '0001'")
+    one_clear_line(operator.run("ciming-manage", "db", "purge", "--age-in-days", "0"), "db sync")
+    operator.run("ciming-manage", "db", "sync")
+    assert operator.run("ciming-manage", "db", "purge", "--age-in-days", "0").returncode == 0
 
 
 def test_upgrade_check(operator: Operator) -> None:

@@ -301,7 +301,8 @@ class MariaDB(Database):
     @property
     def _common(self) -> list[str]:
         user = ["--user=root"] if os.geteuid() == 0 else []
-        return ["--no-defaults", f"--datadir={self.folder}/data", "--innodb-log-file-size=16M", *user]
+        places = [f"--datadir={self.folder}/data", f"--tmpdir={self.folder}"]
+        return ["--no-defaults", *places, "--innodb-log-file-size=16M", *user]
 
     def _prepare(self) -> None:
         statements = (

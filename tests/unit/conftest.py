@@ -93,6 +93,7 @@ def _empty() -> None:
     theirs = [table.name for table in tables.fetch(metadata)]
     ours = [name for name in models.Base.metadata.tables if name != models.Mutex.__tablename__]
     with session.writing_engine().begin() as connection:
+        connection.execute(sa.update(models.Job).values(parent_id=None))    # MariaDB looks row by row
         for table in reversed(metadata.sorted_tables + models.Base.metadata.sorted_tables):
             if table.name in (*theirs, *ours):
                 connection.execute(table.delete())
