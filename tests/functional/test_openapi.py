@@ -46,6 +46,12 @@ include-operation-id = ["continue_upload"]
 [operations.checks]
 positive_data_acceptance.enabled = false
 negative_data_rejection.enabled = false
+
+# What may be done with uploads is the same for all, also for those that are gone.
+[[operations]]
+include-operation-id = ["show_upload_options"]
+[operations.checks]
+use_after_free.enabled = false
 """
 HOOKS = """
 import schemathesis
