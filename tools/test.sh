@@ -32,17 +32,24 @@ stage() {
     report+=("$(printf '%-8s %-12s %4d s  %s' "$word" "$name" $((SECONDS - began)) "$(tail -n 1 "$log")")")
 }
 
-# The shapes of the service side by side: tests with real services mostly wait.
-shapes() {
-    local log=$logs/distributed.log others=distributed status=0
-    [ -z "${CIMING_TEST_ALL:-}" ] || others="distributed uwsgi"
-    CIMING_TEST_SHAPE=$others pytest -q --timeout 600 -k "${others// / or } or engines" tests/functional >"$log" 2>&1 &
-    CIMING_TEST_SHAPE=standalone pytest -q --timeout 600 --durations 10 \
-        --ignore tests/functional/test_distributed.py --ignore tests/functional/test_engines.py \
-        tests/contract tests/functional || status=1
-    wait $! || status=1
-    printf '\n== %s\n' "$others"
-    cat "$log"
+# Tests with real services, in three parts side by side: they mostly wait.
+real() {
+    local others=distributed crashing=standalone status=0 pids=() pid
+    if [ -n "${CIMING_TEST_ALL:-}" ]; then others="distributed uwsgi" crashing="standalone distributed"; fi
+    local engines=(tests/functional/test_engines.py tests/functional/test_crash.py)
+    local ignored=(--ignore "${engines[0]}" --ignore "${engines[1]}")
+    CIMING_TEST_SHAPE=$others pytest -q --timeout 600 -k "${others// / or }" \
+        "${ignored[@]}" tests/functional >"$logs/distributed.log" 2>&1 &
+    pids+=($!)
+    CIMING_TEST_SHAPE=$crashing pytest -q --timeout 600 "${engines[@]}" >"$logs/engines.log" 2>&1 &
+    pids+=($!)
+    CIMING_TEST_SHAPE=standalone pytest -q --timeout 600 --durations 10 "${ignored[@]}" \
+        --ignore tests/functional/test_distributed.py tests/contract tests/functional || status=1
+    for pid in "${pids[@]}"; do wait "$pid" || status=1; done
+    for name in distributed engines; do
+        printf '\n== %s\n' "$name"
+        cat "$logs/$name.log"
+    done
     return $status
 }
 
@@ -51,10 +58,10 @@ stage hacking flake8
 stage mypy mypy
 stage imports lint-imports
 stage docs sphinx-build -q -W --keep-going -b html doc/source doc/build/html
-stage unit pytest -q --timeout 120 tests/unit
+stage unit pytest -q --timeout 120 -n 2 tests/unit
 stage fuzz pytest -q --timeout 900 tests/fuzz
 
-stage real shapes
+stage real real
 
 printf '\n'
 printf '%s\n' "${report[@]}"
