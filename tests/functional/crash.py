@@ -4,6 +4,7 @@
 import difflib
 import json
 import pathlib
+import random
 import re
 import threading
 import time
@@ -115,7 +116,7 @@ class Survivor:
         self.points = points
         self.member = member
         self.refuse_once = refuse_once
-        self._starting = threading.Lock()
+        self._starting = threading.Lock()     # held while it starts, or is killed
         self.database = sa.create_engine(service.database_url, poolclass=sa.NullPool)
 
     def start_again(self) -> None:
@@ -130,6 +131,13 @@ class Survivor:
                 self.execute("UPDATE uploads SET leased_until = 0")
                 self.execute("UPDATE pending_trusts SET created_at = 0")
             self.service.start()
+
+    def kill(self, dice: random.Random) -> None:
+        """Kill all of the service; or where it has two parts, one of them as well."""
+        with self._starting:
+            parts = self.service.parts
+            for part in dice.choice([parts, *([part] for part in parts)]):
+                part.kill()
 
     def execute(self, statement: str, **values: Any) -> None:
         with self.database.begin() as connection:

@@ -19,8 +19,7 @@ from ciming import cmd, flows, points
 from ciming.engine import atom_points
 from tests.functional import crash, scenarios
 from tests.person import JSON, Person
-from tests.sandbox import ciming as sandbox_ciming
-from tests.sandbox import distributed, processes, sandbox
+from tests.sandbox import processes, sandbox
 from tests.shapes import Shape
 
 pytestmark = pytest.mark.one_shape
@@ -181,7 +180,7 @@ def test_killed_at_any_moment(
             for _ in range(KILLS):
                 survivor.start_again()
                 time.sleep(dice.uniform(0.05, 4))
-                kill(survivor.service, dice)
+                survivor.kill(dice)
         finally:
             over = True
         done = [each for user in users for each in user.result()]
@@ -195,11 +194,3 @@ def test_killed_at_any_moment(
     assert not {image: fault for image, fault in faults.items() if fault}
     assert not crash.done_twice(where.trace)
     survivor.until(lambda: not survivor.member.trusts())
-
-
-def kill(service: sandbox_ciming.Ciming, dice: random.Random) -> None:
-    """All of it; or where it has two parts, one of them as well."""
-    if isinstance(service, distributed.Distributed):
-        dice.choice((service, service.api, service.engine)).kill()
-    else:
-        service.kill()
