@@ -395,7 +395,7 @@ class TargetTools(Tools):
         """Remove what this Target made in its cloud; what can not be removed is said in its error."""
         self._undoing = True
         with contextlib.suppress(exceptions.CimingError):
-            self.undo(lambda: self.provider.discard(self.key))
+            self.undo(lambda: self.provider.discard(self.key, self._watch.ask))
 
     def _place(self) -> str:
         return metrics.place(self.target)

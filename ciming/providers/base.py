@@ -6,7 +6,7 @@ what bears it (and is owned by us) is adopted instead of made again.
 """
 
 import abc
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib import metadata
 from typing import Any, ClassVar, Literal, Protocol
@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Literal, Protocol
 from ciming import exceptions, staging
 
 Proof = Literal["bytes", "guest", "asserted"]
+Alive = Callable[[], None]
 GROUP = "ciming.providers"
 
 
@@ -94,8 +95,11 @@ class Provider(abc.ABC):
         """
 
     @abc.abstractmethod
-    def discard(self, key: str) -> None:
-        """Remove whatever bears the key; absent is fine."""
+    def discard(self, key: str, alive: Alive = lambda: None) -> None:
+        """Remove whatever bears the key; absent is fine.
+
+        :param alive: to be asked before each removal, see Transfer
+        """
 
     @abc.abstractmethod
     def show(self, image_ref: str) -> Mapping[str, Any] | None:

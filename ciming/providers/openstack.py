@@ -58,7 +58,7 @@ class OpenStack(base.Provider):
         image = self._settled(self._find(key) or self._create(staged, spec, key), staged.size, transfer)
         if image is None or image["disk_format"] != staged.disk_format:
             # Its upload hangs for ever, or the file's end said what it is: only deleting helps.
-            self.discard(key)
+            self.discard(key, transfer.alive)
             image = self._create(staged, spec, key)
         if not transfer.checkpoint or transfer.checkpoint.get("image") != image["id"]:
             transfer.save_checkpoint({"image": image["id"]})    # who has to clean up by hand needs it
@@ -102,8 +102,9 @@ class OpenStack(base.Provider):
             )
         return "bytes"
 
-    def discard(self, key: str) -> None:
+    def discard(self, key: str, alive: base.Alive = lambda: None) -> None:
         for image in self._marked(key):
+            alive()
             self.delete(image["id"])
 
     def show(self, image_ref: str) -> Mapping[str, Any] | None:

@@ -79,7 +79,7 @@ class Nowhere(base.Provider):
         """Nobody can say otherwise."""
         return "bytes"
 
-    def discard(self, key: str) -> None:
+    def discard(self, key: str, alive: base.Alive = lambda: None) -> None:
         """There is nothing."""
 
     def show(self, image_ref: str) -> Mapping[str, Any] | None:

@@ -216,6 +216,17 @@ def test_discard(
     provider.discard(other)
 
 
+def test_discard_asks_before_it_removes(
+    provider: base.Provider, staged: Staged, spec: Spec, key: str
+) -> None:
+    """Who slept for too long must not remove what a successor has made."""
+    image_ref = bring(provider, staged, spec, key)
+    with pytest.raises(exceptions.Interrupted):
+        provider.discard(key, Transfer(stop_at=1).alive)
+    assert provider.show(image_ref) is not None
+    provider.discard(key)
+
+
 def test_discard_removes_a_half_upload(
     subject: Subject, provider: base.Provider, staged: Staged, spec: Spec, key: str
 ) -> None:
