@@ -9,12 +9,15 @@ import argparse
 import contextlib
 import os
 import pathlib
+import resource
 import shutil
 import signal
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+
+import psutil
 
 from tests.benchmarks import contenders, memory, phases, report
 from tests.person import Person
@@ -67,12 +70,14 @@ class Race:
         """Seconds that each of them took, and where ours went."""
         ways = [self.ours, self.floor, self.by_hand]
         ways = ways[number % len(ways) :] + ways[: number % len(ways)]
-        seconds = {}
+        seconds, processor = {}, {}
         for way in ways:
             settle()
+            before = processor_seconds()
             seconds[way.__name__] = way()
+            processor[way.__name__] = processor_seconds() - before
             contenders.clean(self.person)
-        return report.Round(**seconds, phases=self.phases)
+        return report.Round(**seconds, phases=self.phases, processor=processor)
 
     def ours(self) -> float:
         """The main job."""
@@ -97,6 +102,17 @@ def timed(call: Callable[[], object]) -> float:
     began = time.monotonic()
     call()
     return time.monotonic() - began
+
+
+def processor_seconds() -> float:
+    """What all that we have started, services and clients, has taken so far."""
+    ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+    spent = ended.ru_utime + ended.ru_stime
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            times = process.cpu_times()
+            spent += times.user + times.system
+    return spent
 
 
 def settle() -> None:
