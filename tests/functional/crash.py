@@ -19,7 +19,7 @@ from tests.person import ENDS, JSON, Person
 from tests.sandbox import ciming, distributed
 
 ZONES = ("zone-a", "zone-b")
-PATIENCE = 60.0
+PATIENCE = 240.0        # many Jobs are begun anew after each kill
 UUID = r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 OCTETS = {"Content-Type": "application/octet-stream"}
 TUS = {"Tus-Resumable": "1.0.0"}

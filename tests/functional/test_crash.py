@@ -179,7 +179,7 @@ def test_killed_at_any_moment(
         try:
             for _ in range(KILLS):
                 survivor.start_again()
-                time.sleep(dice.uniform(0.05, 4))
+                time.sleep(dice.uniform(0.05, 8))
                 survivor.kill(dice)
         finally:
             over = True
