@@ -37,8 +37,8 @@ class ChunkedInput(io.RawIOBase):
         return len(part)
 
 
-def with_chunked_input(app: Any) -> Any:
-    """uWSGI's own wsgi.input is empty for a chunked request."""
+def by_the_book(app: Any) -> Any:
+    """uWSGI's own wsgi.input is empty for a chunked request; and it believes any X-Forwarded-Proto."""
     if not is_here():
         return app
     chunked_read = importlib.import_module("uwsgi").chunked_read
@@ -47,6 +47,7 @@ def with_chunked_input(app: Any) -> Any:
         if environ.get("HTTP_TRANSFER_ENCODING", "").lower() == "chunked":
             environ["wsgi.input"] = ChunkedInput(chunked_read)
             environ["wsgi.input_terminated"] = True
+        environ["wsgi.url_scheme"] = "https" if environ.get("HTTPS") == "on" else "http"
         return app(environ, start_response)
 
     return wrapped

@@ -6,4 +6,4 @@ from ciming.api import app, startup, uwsgi
 
 assert cmd      # imported first: it settles how the process is concurrent
 startup.prepare()
-application = uwsgi.with_chunked_input(app.create_app())
+application = uwsgi.by_the_book(app.create_app())

@@ -176,11 +176,13 @@ def test_a_part_that_is_cut_short_is_kept(service: ciming.Ciming, member: Person
 def send_half(
     service: ciming.Ciming, member: Person, image_id: str, at: int, part: bytes, chunked: bool
 ) -> int:
-    """Send a half of a part, and hang up; the bytes sent."""
+    """Send a half of a part, where chunked as one and a half chunks, and hang up; the bytes sent."""
     with connection(service) as line:
         line.sendall(request(member, image_id, at, None if chunked else len(part)))
         half = part[: len(part) // 2]
-        line.sendall((b"%x\r\n" % len(part) if chunked else b"") + half)
+        size = len(half) * 2 // 3
+        begin = b"%x\r\n" % size
+        line.sendall(begin + half[:size] + b"\r\n" + begin + half[size:] if chunked else half)
         return len(half)
 
 
@@ -192,6 +194,8 @@ def send_half(
 def test_chunks_that_are_none(
     service: ciming.Ciming, member: Person, method: str, rest: bytes
 ) -> None:
+    if getattr(service, "web", "") == "uwsgi":
+        pytest.skip("what is a chunk is for uWSGI to say, and it is not strict")
     image_id, job_id = create(member, b"x" * 512)
     with connection(service) as line:
         asked = request(member, image_id, 0, None)
