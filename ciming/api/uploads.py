@@ -49,7 +49,7 @@ class File(MethodView):
 
         Whole or not at all. It starts from byte 0, whatever came before in parts.
         """
-        with _drained_on_error(), _one_of_few():
+        with _one_of_few():
             row = _own(image)
             _require_type(OCTETS)
             size = flask.request.content_length
@@ -101,7 +101,7 @@ class File(MethodView):
         With the last byte the Job goes on. A part that is cut short is kept as far as it came; one with
         an `Upload-Checksum` only if all of it came and is right.
         """
-        with _drained_on_error(), _one_of_few():
+        with _one_of_few():
             _require_tus()
             row = _own(image)
             _require_type(PART)
@@ -129,14 +129,21 @@ class File(MethodView):
 
         Its Job ends as `cancelled`, and what came is removed.
         """
-        with _drained_on_error():
-            _require_tus()
-            row = _own(image)
-            if flask.request.content_length or flask.request.headers.get("Transfer-Encoding"):
-                raise exceptions.InvalidRequest("A DELETE has no body.", field="body")
-            job_id = jobs.terminate(row.id)
+        _require_tus()
+        row = _own(image)
+        if flask.request.content_length or flask.request.headers.get("Transfer-Encoding"):
+            raise exceptions.InvalidRequest("A DELETE has no body.", field="body")
+        job_id = jobs.terminate(row.id)
         context.about(job_id)
         rpc.knock(job_id)
+
+
+@blueprint.after_request
+def _hear_to_the_end(response: flask.Response) -> flask.Response:
+    """Also who may not send anything: a server that just closed the connection would cut our answer off."""
+    if response.status_code >= 400 and flask.request.method != "HEAD":
+        receiving.drain()
+    return response
 
 
 @blueprint.after_request
@@ -216,12 +223,3 @@ def _one_of_few() -> Iterator[None]:
         yield
     finally:
         _slots().release()
-
-
-@contextlib.contextmanager
-def _drained_on_error() -> Iterator[None]:
-    try:
-        yield
-    except Exception:
-        receiving.drain()
-        raise
