@@ -162,8 +162,12 @@ def fenced(held: Claim) -> Iterator[tuple[orm.Session, models.Job]]:
 
 
 def load(held: Claim) -> models.Job:
+    """:raises ClaimLost: it has ended long ago, elsewhere, and was deleted"""
     with interrupting(), db.reader() as session:
-        return session.get_one(models.Job, held.job_id)
+        job = session.get(models.Job, held.job_id)
+    if job is None:
+        raise exceptions.ClaimLost(f"Job {held.job_id} is gone.")
+    return job
 
 
 @points.mutation

@@ -145,6 +145,17 @@ def test_who_lost_the_job_writes_nothing(write: Write, how: str) -> None:
     assert rows.everything() == before
 
 
+def test_who_slept_until_the_job_was_deleted() -> None:
+    job = rows.make_job()
+    held = rows.take(job.id)
+    with session.writer() as writing:
+        writing.execute(sa.delete(models.Upload).where(models.Upload.job_id == job.id))
+        writing.execute(sa.delete(models.Target).where(models.Target.job_id == job.id))
+        writing.execute(sa.delete(models.Job).where(models.Job.id == job.id))
+    with pytest.raises(exceptions.ClaimLost):
+        work.load(held)
+
+
 @pytest.mark.parametrize("write", WRITES.values(), ids=WRITES.keys())
 def test_who_holds_the_job_writes(write: Write) -> None:
     job = rows.make_job()
