@@ -114,7 +114,7 @@ class Provider(abc.ABC):
         """Delete an image; absent is fine."""
 
     def download(self, image_ref: str, offset: int) -> Iterator[bytes]:
-        """The bytes of an image as they come, from an offset on.
+        """The bytes of an image as they come, from an offset on: none where it has no more.
 
         :raises ProviderError: this cloud lets no image out
         """

@@ -129,7 +129,9 @@ class OpenStack(base.Provider):
     def download(self, image_ref: str, offset: int) -> Iterator[bytes]:
         url = f"/images/{image_ref}/file"
         ranged = {"Range": f"bytes={offset}-"} if offset else {}
-        with contextlib.closing(self._call("GET", url, stream=True, headers=ranged)) as answer:
+        with contextlib.closing(self._call("GET", url, also=416, stream=True, headers=ranged)) as answer:
+            if answer.status_code == 416:      # it ends there
+                return
             skip = offset if answer.status_code == 200 else 0      # a store that knows no ranges
             try:
                 for block in answer.iter_content(staging.BLOCK):
