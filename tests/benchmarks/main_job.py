@@ -62,6 +62,7 @@ class Race:
 
     def __init__(self, bench: Bench, service: ciming.Ciming, file: pathlib.Path) -> None:
         self.person = bench.person
+        self.folder = bench.folder
         self.log_dir = service.log_dir
         self.file = file
         self.phases: dict[str, float] = {}
@@ -73,9 +74,9 @@ class Race:
         seconds, processor = {}, {}
         for way in ways:
             settle()
-            before = processor_seconds()
+            before = processor_seconds(self.folder)
             seconds[way.__name__] = way()
-            processor[way.__name__] = processor_seconds() - before
+            processor[way.__name__] = processor_seconds(self.folder) - before
             contenders.clean(self.person)
         return report.Round(**seconds, phases=self.phases, processor=processor)
 
@@ -104,14 +105,19 @@ def timed(call: Callable[[], object]) -> float:
     return time.monotonic() - began
 
 
-def processor_seconds() -> float:
-    """What all that we have started, services and clients, has taken so far."""
+def processor_seconds(folder: pathlib.Path) -> float:
+    """What all that we have started, services and clients, has taken so far.
+
+    :param folder: named in the command lines of the sandbox's services, which are no children of ours
+    """
     ended = resource.getrusage(resource.RUSAGE_CHILDREN)
     spent = ended.ru_utime + ended.ru_stime
-    for process in psutil.Process().children(recursive=True):
-        with contextlib.suppress(psutil.NoSuchProcess):
-            times = process.cpu_times()
-            spent += times.user + times.system
+    children = set(psutil.Process().children(recursive=True))
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process in children or str(folder) in " ".join(process.cmdline()):
+                times = process.cpu_times()
+                spent += times.user + times.system
     return spent
 
 
