@@ -6,9 +6,9 @@ passed both may be given to `convert` and `guest_digest`.
 One module per format holds what is particular to it: `look` for the stream, `check` for the file.
 """
 
-from ciming.disk_image.conversion import FORMATS_IN, FORMATS_OUT, Conversion, convert
+from ciming.disk_image.conversion import FORMATS_IN, FORMATS_OUT, Conversion, convert, room_needed
 from ciming.disk_image.guest import guest_digest
-from ciming.disk_image.inspector import DISK_FORMATS, Inspection, Inspector
+from ciming.disk_image.inspector import DISK_FORMATS, Inspection, Inspector, inspect_file
 from ciming.disk_image.structure import check_structure
 
 __all__ = [
@@ -21,4 +21,6 @@ __all__ = [
     "check_structure",
     "convert",
     "guest_digest",
+    "inspect_file",
+    "room_needed",
 ]

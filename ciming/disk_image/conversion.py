@@ -69,6 +69,24 @@ def convert(
     return Conversion(disk_format, path.stat().st_size, made.virtual_size, grown, digest)
 
 
+def room_needed(source: Path, found: Inspection, alive: Alive = lambda: None) -> int:
+    """Bytes that a conversion of the image will take on disk, at most: holes take none.
+
+    :raises CimingError: the image can not be read (`conversion.failed`)
+    """
+    # As raw, it would count holes too.
+    result = qemu_img.run(
+        *("measure", "--output=json", "-O", "qcow2"),
+        image=source,
+        driver=DRIVERS.get(found.disk_format, found.disk_format),
+        disk=found.virtual_size,
+        alive=alive,
+    )
+    if result.status:
+        raise rejections.not_converted(result.complaint())
+    return int(result.json()["required"])
+
+
 def write(source: Path, found: Inspection, path: Path, disk_format: str, alive: Alive) -> Inspection:
     """Write the result into `path` and look at that. The rest is as for `convert`, but for the digests."""
     # Parts of the disk may be written in any order, and what is zero is not written at all.

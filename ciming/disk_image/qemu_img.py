@@ -26,7 +26,7 @@ WAITING = 4  # wall-clock seconds for each second of CPU: storage is slow, hosts
 ADDRESS_SPACE = 1 * GIB  # what other OpenStack services give it
 OUTPUT = 1 * MIB
 CPU_SECONDS_PER_GIB = 20  # of a disk that is read or written whole: the slowest decompression takes half
-BUFFERS = 1 * GIB  # for the threads that do so, mostly addresses without memory
+BUFFERS = 4 * GIB  # of up to 64 threads that do so: mostly addresses without memory
 LOOK_SECONDS = 0.5  # between two questions whether to go on
 
 NO_COMMAND = (126, 127)  # of prlimit and setpriv
