@@ -6,16 +6,21 @@ from pathlib import Path
 from typing import Any
 
 from keystoneauth1 import loading as ks_loading
-from oslo_config import cfg
+from oslo_config import cfg, types
 from oslo_db import options as db_options
 from oslo_log import log
 from oslo_middleware import cors, healthcheck, http_proxy_to_wsgi
 from oslo_policy import opts as policy_opts
 
+from ciming import disk_image
+
 # oslo.messaging reads some of its options from the global object only, so there is one.
 CONF = cfg.CONF
 
 GiB = 2**30
+
+
+FORMAT = "|".join(disk_image.DISK_FORMATS)
 
 DEFAULT_OPTS: list[cfg.Opt] = [
     cfg.StrOpt(
@@ -147,6 +152,12 @@ ENGINE_OPTS: list[cfg.Opt] = [
         min=1,
         help="Images that one engine looks at and hashes at a time; about as many as it may use cores.",
     ),
+    cfg.IntOpt(
+        "max_conversions",
+        default=1,
+        min=1,
+        help="Images that one engine converts to another format at a time. Each takes about two cores.",
+    ),
     cfg.IntOpt("max_transfers", default=16, min=1, help="Uploads to Clouds that one engine runs at a time."),
     cfg.IntOpt(
         "max_transfers_per_cloud", default=4, min=1, help="Those of them that go to the same Cloud."
@@ -222,6 +233,14 @@ OPENSTACK_OPTS: list[cfg.Opt] = [
         default="public",
         choices=["public", "internal", "admin"],
         help="Endpoint interface through which Keystone and the zones' Glances are reached.",
+    ),
+    cfg.Opt(
+        "zone_formats",
+        type=types.Dict(types.String(regex=f"^({FORMAT})( +({FORMAT}))*$")),
+        default={},
+        help="Disk formats that zones are to get, best first, where these are fewer than their Glance takes: "
+        "zone-b:raw,zone-c:raw qcow2. An image of another format is converted to the first of raw and qcow2 "
+        "that is named. A Glance on Ceph wants raw, for example, as others can not be cloned there.",
     ),
     cfg.FloatOpt(
         "timeout",

@@ -31,5 +31,10 @@ def of_place(job: models.Job, place: Place) -> tuple[dict[str, Any], Any]:
             f"The trust for this Job is gone, so CIMinG can not log in to {place.cloud}.",
             code="credential.missing",
         )
-    where = {"region": place.region, "interface": cfg.CONF.openstack.interface}
+    options = cfg.CONF.openstack
+    where = {
+        "region": place.region,
+        "interface": options.interface,
+        "formats": options.zone_formats.get(place.region, "").split(),
+    }
     return where, trusts.session(job.trust_id)

@@ -85,6 +85,10 @@ class GrowingFile:
         return self._whole is not None
 
     @property
+    def failed(self) -> bool:
+        return self._failure is not None
+
+    @property
     def _what(self) -> staging.StagedFile:
         found = self._whole or self._known
         assert found is not None, "await_known() comes first"

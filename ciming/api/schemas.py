@@ -155,7 +155,9 @@ class Digests(Answer):
     sha256 = fields.String(dump_default=None, allow_none=True)
     sha512 = fields.String(dump_default=None, allow_none=True)
     guest = fields.String(
-        dump_default=None, allow_none=True, metadata={"description": "Of the disk inside."}
+        dump_default=None,
+        allow_none=True,
+        metadata={"description": "Of the disk inside; known where the image was converted."},
     )
 
 

@@ -115,8 +115,12 @@ class Job(Base):
         size = self.upload.size if self.upload else self.image.size
         return {
             "bytes_done": received + sum(target.bytes_done for target in self.targets),
-            "bytes_total": None if size is None else size * (1 + len(self.targets)),
+            "bytes_total": None if size is None else size + sum(self._parts(size)),
         }
+
+    def _parts(self, size: int) -> list[int]:
+        """What each Target will get: the image, or what that is converted to there."""
+        return [size if target.bytes_total is None else target.bytes_total for target in self.targets]
 
     __table_args__ = (
         sa.Index("ix_jobs_project_created", "project_id", "created_at", "id"),

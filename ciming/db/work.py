@@ -225,9 +225,10 @@ def staged(held: Claim, *, disk_format: str, virtual_size: int, digests: dict[st
         image = session.get_one(models.Image, job.image_id)
         image.disk_format = disk_format
         image.virtual_size = virtual_size
-        image.digests = {"guest": None, **digests}
+        image.digests = {"guest": image.digests.get("guest"), **digests}
         for target in job.targets:
-            target.bytes_total = image.size
+            if target.bytes_total is None or target.status not in status.TARGET_ENDS:
+                target.bytes_total = image.size     # or more, where it is converted
         source = (job.spec or {}).get("found")
         if source and source["cloud_key"] not in {link.cloud_key for link in image.links}:
             session.add(
@@ -238,6 +239,28 @@ def staged(held: Claim, *, disk_format: str, virtual_size: int, digests: dict[st
                     **{name: source[name] for name in LINKED},
                 )
             )
+
+
+@points.mutation
+def reserve(held: Claim, count: int, room: uploads.Room) -> None:
+    """Reserve room in the staging area for so many bytes beside the image itself, instead of any before.
+
+    :raises StagingFull: there is no room for them
+    """
+    with fenced(held) as (session, job):
+        upload = session.get(models.Upload, job.id)
+        if upload is not None:
+            size = job.image.size or 0
+            uploads.reserve(session, count, room, job_id=job.id, offset=size)
+            upload.reserved = size + count
+
+
+@points.mutation
+def converted(held: Claim, guest: str) -> None:
+    """The image was converted, and the result has the same guest digest."""
+    with fenced(held) as (session, job):
+        image = session.get_one(models.Image, job.image_id)
+        image.digests = {**image.digests, "guest": guest}
 
 
 @points.mutation

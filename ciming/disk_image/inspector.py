@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """The look at the bytes of an image as they pass, before any other tool opens it."""
 
+import os
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from oslo_utils.imageutils import format_inspector
 
@@ -67,6 +69,15 @@ class Inspector:
                 self._eat(block)
         if self._disk_format in FILE_IS_DISK:
             self._judge_size(self._size)
+
+    @property
+    def sated(self) -> bool:
+        """Nothing counts any more but how much there is, and how it ends."""
+        return self._disk_format is not None and not self._hungry
+
+    def skip(self, count: int) -> None:
+        """Instead of so many bytes, when it is sated and at least TRAILER bytes follow."""
+        self._size += count
 
     @property
     def settled(self) -> str | None:
@@ -151,6 +162,22 @@ class Inspector:
             raise rejections.empty("it holds a disk of 0 bytes")
         if virtual_size > self._limit:
             raise rejections.too_large(virtual_size, self._limit)
+
+
+def inspect_file(path: Path, declared: str | None = None, max_virtual_size: int | None = None) -> Inspection:
+    """The same look at a file that is there, of which only what counts is read.
+
+    :raises ImageRejected: see Inspector
+    """
+    inspector = Inspector(declared, max_virtual_size)
+    with path.open("rb", buffering=0) as file:
+        last = os.fstat(file.fileno()).st_size - foreign.TRAILER
+        while block := file.read(BLOCK):
+            inspector.feed(block)
+            if inspector.sated and file.tell() < last:
+                inspector.skip(last - file.tell())
+                file.seek(last)
+    return inspector.finish()
 
 
 def _matches(head: bytes) -> dict[str, format_inspector.FileInspector]:

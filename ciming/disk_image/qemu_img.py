@@ -9,6 +9,8 @@ import resource
 import signal
 import subprocess
 import tempfile
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -23,6 +25,9 @@ CPU_SECONDS = 20  # for the smallest image; what a sound one of 100 GiB needs is
 WAITING = 4  # wall-clock seconds for each second of CPU: storage is slow, hosts are busy
 ADDRESS_SPACE = 1 * GIB  # what other OpenStack services give it
 OUTPUT = 1 * MIB
+CPU_SECONDS_PER_GIB = 20  # of a disk that is read or written whole: the slowest decompression takes half
+BUFFERS = 4 * GIB  # of up to 64 threads that do so: mostly addresses without memory
+LOOK_SECONDS = 0.5  # between two questions whether to go on
 
 NO_COMMAND = (126, 127)  # of prlimit and setpriv
 # Signals by which an image that asks for too much ends qemu-img; others come from outside.
@@ -56,24 +61,33 @@ def run(
     *arguments: str,
     image: Path,
     driver: str,
+    target: str | None = None,
+    disk: int = 0,
     address_space: int | None = None,
     writes: int = OUTPUT,
     cpu_seconds: int | None = None,
+    keep: Sequence[int] = (),
+    alive: Callable[[], None] = lambda: None,
 ) -> Result:
     """Run qemu-img to its end.
 
     :param image: the file that it reads; time and memory limits grow with its size
     :param driver: qemu's name of its format
+    :param target: what it writes to, where it writes
+    :param disk: the virtual size in bytes, where all of the disk is read; limits grow with it, too
     :param address_space: in bytes, when not by size
     :param writes: the longest file in bytes that it may write
     :param cpu_seconds: when not by size
+    :param keep: descriptors that it inherits
+    :param alive: asked while it runs; what that raises ends it
     :raises ImageRejected: it hit a limit
     :raises Unavailable: it could not be run at all
     """
     size = image.stat().st_size
-    cpu = cpu_seconds or CPU_SECONDS + size // GIB
+    cpu = cpu_seconds or CPU_SECONDS + size // GIB + disk * CPU_SECONDS_PER_GIB // GIB
+    memory = address_space or ADDRESS_SPACE + size // 64 + (BUFFERS if disk else 0)
     limits = {
-        "as": (resource.RLIMIT_AS, address_space or ADDRESS_SPACE + size // 64),
+        "as": (resource.RLIMIT_AS, memory),
         "cpu": (resource.RLIMIT_CPU, cpu),
         "fsize": (resource.RLIMIT_FSIZE, writes),
         "core": (resource.RLIMIT_CORE, 0),
@@ -82,10 +96,13 @@ def run(
     command = ["setpriv", "--no-new-privs", "--pdeathsig", "KILL", "--", "prlimit"]
     command += [f"--{name}={_within(kind, value)}" for name, (kind, value) in limits.items()]
     command += ["--", "qemu-img", *arguments, "--image-opts", source]
+    command += [target] if target else []
     # Files, not pipes: the limit on written files bounds them too.
     with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
-        status = _wait(command, output, errors, cpu * WAITING)
-        complaints = _text(errors).replace(source, "the image").replace(str(image.absolute()), "the image")
+        status = _wait(command, (output, errors), cpu * WAITING, keep, alive)
+        complaints = _text(errors)
+        for name, word in ((source, "image"), (str(image.absolute()), "image"), (target, "result")):
+            complaints = complaints.replace(name, f"the {word}") if name else complaints
         result = Result(status, _text(output), complaints)
     _refuse_limits(result)
     return result
@@ -108,22 +125,41 @@ def _within(kind: int, value: int) -> str:
     return f"{value}:{value + 1}" if kind == resource.RLIMIT_CPU and value != hard else str(value)
 
 
-def _wait(command: list[str], output: IO[bytes], errors: IO[bytes], seconds: float) -> int:
+def _wait(
+    command: list[str],
+    said: tuple[IO[bytes], IO[bytes]],
+    seconds: float,
+    keep: Sequence[int],
+    alive: Callable[[], None],
+) -> int:
     try:
-        return subprocess.run(
+        process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=errors,
+            stdout=said[0],
+            stderr=said[1],
             env={"PATH": PATH, "LC_ALL": "C"},
             cwd="/",
-            timeout=seconds,
-            check=False,
-        ).returncode
-    except subprocess.TimeoutExpired:
-        raise rejections.too_complex(f"qemu-img took longer than {seconds:.0f} s") from None
+            pass_fds=keep,
+        )
     except OSError as error:
         raise exceptions.Unavailable(f"qemu-img could not be started ({error.strerror})") from None
+    with process:
+        try:
+            return _await(process, seconds, alive)
+        except BaseException:
+            process.kill()
+            raise
+
+
+def _await(process: "subprocess.Popen[bytes]", seconds: float, alive: Callable[[], None]) -> int:
+    until = time.monotonic() + seconds
+    while (left := until - time.monotonic()) > 0:
+        try:
+            return process.wait(min(left, LOOK_SECONDS))
+        except subprocess.TimeoutExpired:
+            alive()
+    raise rejections.too_complex(f"qemu-img took longer than {seconds:.0f} s")
 
 
 def _text(file: IO[bytes]) -> str:

@@ -54,9 +54,17 @@ def too_large(size: int, limit: int) -> exceptions.ImageRejected:
 
 
 def too_complex(detail: str) -> exceptions.ImageRejected:
-    """Checking it needs more than any sound image of its size does."""
+    """Checking or converting it needs more than any sound image of its size does."""
     return exceptions.ImageRejected(
-        f"The image could not be checked within the limits for its size: {detail}. "
+        f"The image could not be checked or converted within the limits for its size: {detail}. "
         "Convert it again, for example with 'qemu-img convert', and upload the result.",
         code="image.too_complex",
+    )
+
+
+def not_converted(detail: str) -> exceptions.CimingError:
+    """Not the fault of the image, which was found to be sound."""
+    return exceptions.CimingError(
+        f"The image could not be converted: {detail}. Try again later, or convert it yourself.",
+        code="conversion.failed",
     )

@@ -30,6 +30,7 @@ class Candidate(NamedTuple):
 
     place: Place
     image: str
+    proof: str | None = None    # of a Link
 
 
 def find(job: models.Job, provider_of: Callable[[Place], base.Provider]) -> dict[str, Any]:
@@ -59,7 +60,8 @@ def _candidates(job: models.Job) -> Iterator[Candidate]:
         yield Candidate(Place(*(named[name] for name in Place._fields)), named["image"])
         return
     for link in sorted(job.image.links, key=lambda link: (PROOFS.index(link.proof), link.cloud)):
-        yield Candidate(Place(link.cloud_key, link.cloud, link.provider, link.region), link.image_ref)
+        place = Place(link.cloud_key, link.cloud, link.provider, link.region)
+        yield Candidate(place, link.image_ref, link.proof)
 
 
 def _readable(candidate: Candidate, image: models.Image, provider: base.Provider) -> base.Description:
@@ -75,6 +77,11 @@ def _readable(candidate: Candidate, image: models.Image, provider: base.Provider
     if not 0 < size <= largest:
         raise exceptions.ProviderError(
             f"Image {found.image_ref} in {cloud} has {size} bytes; it may have 1 to {largest}.",
+            code="source.not_readable",
+        )
+    if candidate.proof == "guest" and differs(found, image):
+        raise exceptions.ProviderError(
+            f"What {cloud} has was converted for it: it is the same disk, but another file.",
             code="source.not_readable",
         )
     if differs(found, image):

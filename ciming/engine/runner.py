@@ -22,7 +22,7 @@ from taskflow.persistence import models as tf_models
 
 from ciming import context, exceptions, growing, metrics, staging, trusts
 from ciming.db import models, status, uploads, work
-from ciming.engine import atom_points, events, persistence, slots, sources, tools, watch
+from ciming.engine import atom_points, conversions, events, persistence, slots, sources, tools, watch
 from ciming.flows import fetch, link, publish, stage, withdraw
 
 LOG = log.getLogger(__name__)
@@ -45,6 +45,7 @@ class Runner:
         self._max_jobs = int(options.max_jobs)
         self._jobs = futures.ThreadPoolExecutor(options.max_jobs, "job")
         self._stages = slots.Slots(slots.Limits(options.max_stages))
+        self._conversions = slots.Slots(slots.Limits(options.max_conversions))
         self._transfers = slots.Slots(
             slots.Limits(
                 options.max_transfers,
@@ -106,11 +107,13 @@ class Runner:
         target: models.Target,
         watching: watch.Watch,
         staged: growing.GrowingFile | None = None,
+        converted: conversions.Conversions | None = None,
     ) -> tools.TargetTools:
         slot = self._transfers.slot(
             cloud=target.cloud_key, project=job.project_id, large=_is_large(job)
         )
-        return tools.TargetTools(job, watching, staged or growing.GrowingFile(), claim, target, slot)
+        staged = staged or growing.GrowingFile()
+        return tools.TargetTools(job, watching, staged, claim, target, slot, converted)
 
     @staticmethod
     def _hand_back(claim: work.Claim, before: Callable[[work.Claim], None] | None = None) -> None:
@@ -134,9 +137,12 @@ class Runner:
             return
         with (
             contextlib.closing(growing.GrowingFile()) as staged,
+            contextlib.closing(
+                conversions.Conversions(self._area, claim, watching, staged, self._conversions)
+            ) as converted,
             futures.ThreadPoolExecutor(max(1, len(todo)), "publish") as pool,
         ):
-            kits = [self._tools(claim, job, target, watching, staged) for target in todo]
+            kits = [self._tools(claim, job, target, watching, staged, converted) for target in todo]
             parts = [pool.submit(self._publish, flows, job, kit) for kit in kits]
             try:
                 if job.kind in status.MOVING:
@@ -178,7 +184,8 @@ class Runner:
     ) -> tuple[str, sources.Source]:
         """The flow that brings the bytes, and where from: what was lost is restored from where it is."""
         path = self._path(job)
-        linked = [target for target in job.targets if target.status == "success"]
+        same = {link.cloud_key for link in job.image.links if link.proof == "bytes"}
+        linked = [target for target in job.targets if target.status == "success" and target.cloud_key in same]
         if linked and not path.exists():
             [target, *_] = linked
 
@@ -212,7 +219,7 @@ class Runner:
     def _publish(self, flows: "Flows", job: models.Job, kit: tools.TargetTools) -> None:
         """Do what the Job is for in one Cloud, or undo what was begun there."""
         _log_for(job)
-        end = flows.run(kit.key, TARGET_FLOWS[job.kind], tools=kit, staged=kit.staged)
+        end = flows.run(kit.key, TARGET_FLOWS[job.kind], tools=kit)
         if end == states.SUCCESS:
             return
         if end != states.REVERTED:      # TaskFlow itself failed, so nothing was undone

@@ -17,9 +17,9 @@ from typing import Any, TypeVar
 from oslo_config import cfg
 from oslo_log import log
 
-from ciming import credentials, exceptions, growing, metrics, staging
+from ciming import credentials, disk_image, exceptions, growing, metrics, staging
 from ciming.db import models, uploads, work
-from ciming.engine import events, locating, slots, sources
+from ciming.engine import conversions, events, locating, slots, sources
 from ciming.engine import watch as watch_
 from ciming.providers import base
 
@@ -27,6 +27,7 @@ LOG = log.getLogger(__name__)
 Result = TypeVar("Result")
 PROGRESS_SECONDS = 0.5
 HANG_SECONDS = 2.0      # without a question, after which a call to a cloud hangs
+NOT_CONVERTED = tuple(set(disk_image.DISK_FORMATS) - set(disk_image.FORMATS_IN))
 LONGEST = 2000      # characters of a cloud's own words
 
 
@@ -333,8 +334,11 @@ class TargetTools(Tools):
         claim: work.Claim,
         target: models.Target,
         slot: slots.Slot,
+        converted: conversions.Conversions | None = None,
     ) -> None:
         super().__init__(job, watch, staged)
+        self._source = staged   # `staged` is what is sent: this, or that converted
+        self._converted = converted
         self.key = target.id
         self.checkpoint: Mapping[str, Any] | None = target.checkpoint
         self._claim = claim
@@ -370,7 +374,7 @@ class TargetTools(Tools):
         """:raises CimingError: the stage flow failed"""
         self._asked = time.monotonic()
         super().alive()
-        self.staged.check()
+        self._source.check()
 
     def hang_up(self) -> None:
         """From another thread, when nobody is to go on: end a call to the cloud that does not return."""
@@ -390,22 +394,63 @@ class TargetTools(Tools):
             self.await_whole()
 
     def await_whole(self) -> None:
-        """Wait until the stage flow has passed the image."""
+        """Wait until all of what is sent is there, and fine."""
         self.staged.await_whole(self.alive)
 
+    def check(self) -> None:
+        """:raises ProviderError: what would fail later"""
+        to = self._format_there()
+        self.provider.check(self._source if to is None else staging.StagedFile("", to, 0, 0, {}))
+
+    def _format_there(self) -> str | None:
+        """The format that the image has to be converted to for this cloud, if it has to be."""
+        formats = self.provider.formats
+        if self._source.disk_format in (*formats, *NOT_CONVERTED):
+            return None
+        return next((name for name in formats if name in disk_image.FORMATS_OUT), None)
+
+    def _choose(self, step: str) -> None:
+        """Send the image as it is; or converted, which has to be waited for.
+
+        :param step: what it is needed for
+        """
+        self.staged = self._source
+        if self._converted is None or self._format_there() is None:
+            return
+        self._write(step="convert")
+        self._source.await_whole(self.alive)
+        to = self._format_there()       # only its end told that it is a fixed VHD, and not raw
+        if to is not None:
+            self.staged = self._converted.of(to)
+            self.staged.await_known(self.alive)
+        self.target.bytes_total = self.staged.size
+        self._write(step=step, bytes_total=self.staged.size)
+
     def _start_again(self) -> None:
-        self.await_whole()
+        self._source.await_whole(self.alive)
 
     def upload(self) -> str:
         """Have the provider bring the bytes to its cloud; the id of what holds them."""
+        self.staged = self._source
         self._epoch = self.staged.epoch     # before anything is made of what is known of the file
         self.await_known()
+        self._choose("upload")
+        if self.staged is not self._source:
+            self._epoch = self.staged.epoch
+            self.await_known()
         try:
             if self.staged.whole:
                 self._slot.take(self.alive)
             return self.provider.upload(self.staged, self.spec, self.key, self)
         finally:
             self._slot.free()
+
+    def verify(self, image_ref: str) -> str:
+        """The proof that the cloud has the image: of what was converted, it can only be the same disk."""
+        self._choose("verify")
+        self.await_whole()
+        proof = self.provider.verify(image_ref, self.staged)
+        return "guest" if self.staged is not self._source and proof == "bytes" else proof
 
     def blocks(self, staged: staging.Staged) -> Iterator[bytes]:
         """See Transfer. A slot is held only while there are bytes to be sent.

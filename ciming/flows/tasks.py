@@ -63,9 +63,9 @@ class Inspect(task.Task):  # type: ignore[misc]
 class Check(task.Task):  # type: ignore[misc]
     """Fail before any byte moves what would fail after."""
 
-    def execute(self, tools: Any, staged: staging.Staged) -> None:
+    def execute(self, tools: Any) -> None:
         tools.await_known()
-        tools.attempt("check", lambda: tools.provider.check(staged))
+        tools.attempt("check", tools.check)
 
 
 class Upload(task.Task):  # type: ignore[misc]
@@ -96,9 +96,9 @@ class Verify(task.Task):  # type: ignore[misc]
 
     default_provides = "proof"
 
-    def execute(self, tools: Any, image_ref: str, staged: staging.Staged) -> str:
+    def execute(self, tools: Any, image_ref: str) -> str:
         tools.await_whole()     # it was, when the last byte was sent; after a crash it is looked at again
-        return str(tools.attempt("verify", lambda: tools.provider.verify(image_ref, staged)))
+        return str(tools.attempt("verify", lambda: tools.verify(image_ref)))
 
 
 class Link(task.Task):  # type: ignore[misc]

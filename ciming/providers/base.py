@@ -81,14 +81,17 @@ class Provider(abc.ABC):
     text that is safe to store and show.
     """
 
-    formats: ClassVar[tuple[str, ...]]
-    """Disk formats that this kind of cloud takes, best first."""
     follows: ClassVar[bool] = False
     """Does upload() take the bytes by Transfer.blocks(), so that they may still be on their way?"""
 
     @abc.abstractmethod
     def __init__(self, place: Mapping[str, Any], credential: Any) -> None:
         """:param place: where the cloud is: region, endpoint, … as the provider's config has it"""
+
+    @property
+    @abc.abstractmethod
+    def formats(self) -> tuple[str, ...]:
+        """Disk formats that this cloud takes, best first. It may be asked for them."""
 
     @abc.abstractmethod
     def check(self, staged: staging.Staged) -> None:

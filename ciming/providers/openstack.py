@@ -28,27 +28,35 @@ TRANSIENT = frozenset((408, 409, 410, 429, 500, 502, 503, 504))
 # soon as the store has them.
 SAVING_PATIENCE = 30    # seconds,
 SAVING_RATE = 20_000_000    # and one more for so many bytes
+FORMATS = ("qcow2", "raw", "vmdk", "vhd", "vhdx", "vdi", "iso")
 OCTETS = "application/octet-stream"
 
 
 class OpenStack(base.Provider):
-    """A Glance, as the user whose session is given. Place: `region`, `interface`."""
+    """A Glance, as the user whose session is given.
 
-    formats = ("qcow2", "raw", "vmdk", "vhd", "vhdx", "vdi", "iso")
+    Place: `region`, `interface`, and `formats` where the operator wants others than this Glance would take.
+    """
+
     follows = True
 
     def __init__(self, place: Mapping[str, Any], credential: ks_session.Session) -> None:
         self._session = credential
         self._region = str(place["region"])
         self._interface = str(place.get("interface", "public"))
+        self._wanted = tuple(place.get("formats") or FORMATS)
+
+    @functools.cached_property
+    def formats(self) -> tuple[str, ...]:
+        schema = self._ask("GET", "/schemas/image", needs="properties")
+        taken = schema["properties"].get("disk_format", {}).get("enum") or FORMATS
+        return tuple(name for name in self._wanted if name in taken)
 
     def check(self, staged: staging.Staged) -> None:
-        schema = self._ask("GET", "/schemas/image", needs="properties")
-        taken = schema["properties"].get("disk_format", {}).get("enum") or self.formats
-        if staged.disk_format not in taken:
+        if staged.disk_format not in self.formats:
             raise exceptions.ProviderError(
                 f"{self._region} takes no {staged.disk_format} images, only "
-                f"{', '.join(filter(None, taken))}.",
+                f"{', '.join(self.formats) or 'none of ours'}.",
                 code="image.format_not_taken",
             )
 
@@ -353,7 +361,7 @@ def _unreadable(image: Mapping[str, Any], region: str) -> str | None:
     status = image["status"]
     if status != "active":
         return f"{which} is {status}: {_WAYS_OUT.get(status, 'only an active image has data')}."
-    if image["disk_format"] not in OpenStack.formats:
+    if image["disk_format"] not in FORMATS:
         return f"{which} is of the format {image['disk_format']}, which CIMinG does not know."
     if container not in (None, "bare"):
         return f"{which} is in a container ({container}), not bare."

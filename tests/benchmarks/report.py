@@ -19,6 +19,12 @@ UPLOADS = {
     "tus": "tus, parts of 64 MiB",
 }
 
+CONVERSIONS = {
+    "floor": "floor: qemu-img convert -W -m 8",
+    "ours": "ours, inspected again",
+    "proven": "proven: with both guest digests",
+}
+
 
 class Round(NamedTuple):
     """Seconds of one round."""
@@ -109,6 +115,17 @@ def uploads(found: Mapping[str, Sequence[float]]) -> None:
     for name in ("put", "tus"):
         ratios = [floor / ours for floor, ours in zip(found["floor"], found[name], strict=True)]
         _line(f"speed of {name} / floor     wanted ≥ 0.8", ratios)
+
+
+def conversions(found: Mapping[str, Sequence[float]]) -> None:
+    """Print how long each conversion took, and how often that of qemu-img alone."""
+    numbers = "".join(f"{number:8}" for number in range(1, len(found["floor"]) + 1))
+    say(f"\n{'seconds in round':36}{numbers}{'median':>9}")
+    for name, what in CONVERSIONS.items():
+        _line(what, found[name])
+    for name, wanted in (("ours", "1.5"), ("proven", "2.5")):
+        ratios = [ours / floor for floor, ours in zip(found["floor"], found[name], strict=True)]
+        _line(f"{name} / floor".ljust(20) + f"wanted ≤ {wanted}", ratios)
 
 
 def rates(clients: int, rounds: Sequence[tuple[Rate, Rate]]) -> None:

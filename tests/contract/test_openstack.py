@@ -2,6 +2,7 @@
 """What is true of Glance only, against a real one; odd answers come from a proxy in front of it."""
 
 import contextlib
+import dataclasses
 import http.server
 import socket
 import threading
@@ -56,6 +57,22 @@ def upload(
     assert provider.register(blob, spec, key) == blob
     assert provider.verify(blob, staged) == "bytes"
     return blob
+
+
+# Formats
+
+
+def test_only_the_formats_that_its_operator_wants(
+    cloud: sandbox.Sandbox, staged: staging.StagedFile, provider: openstack.OpenStack
+) -> None:
+    assert provider.formats == openstack.FORMATS
+    wanted = {"region": ZONE, "formats": ["raw", "floppy", "qcow2"]}
+    limited = openstack.OpenStack(wanted, session_of(cloud, "member"))
+    assert limited.formats == ("raw", "qcow2")
+    limited.check(staged)
+    with pytest.raises(exceptions.ProviderError, match="only raw, qcow2") as caught:
+        limited.check(dataclasses.replace(staged, disk_format="vmdk"))
+    assert caught.value.code == "image.format_not_taken"
 
 
 # The UUID

@@ -37,6 +37,7 @@ OPTIONS = {
     ("engine", "housekeeping_interval"): "0.3",
     ("engine", "max_stall"): "3",
     ("staging", "quota"): str(QUOTA),
+    ("openstack", "zone_formats"): "zone-raw:raw",
     ("staging", "keep_free"): "0",
 }
 """How a service is told that all is to go quickly."""

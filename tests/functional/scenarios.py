@@ -33,9 +33,9 @@ class Zones:
 
     def __enter__(self) -> Self:
         self.refusing, self.moody = Refusing(self._upstream), Refusing(self._upstream)
-        self.slow = faulty.Proxy(self._upstream)
+        self.slow, self.raw = faulty.Proxy(self._upstream), faulty.Proxy(self._upstream)
         self.moody.images, self.slow.throttle = set(), SLOW
-        for name in ("refusing", "moody", "slow"):
+        for name in ("refusing", "moody", "slow", "raw"):
             proxy = self._stack.enter_context(getattr(self, name))
             self._stack.enter_context(proxy.as_zone(self._cloud, f"zone-{name}"))
         return self
@@ -154,6 +154,13 @@ def moved(user: crash.Survivor, name: str, data: bytes) -> str:
     return image_id
 
 
+def converted(user: crash.Survivor, name: str, data: bytes) -> str:
+    """One Cloud takes the image as it is, the other one wants it as raw."""
+    image_id = user.create(name, clouds=["zone-a", "zone-raw"])
+    assert user.send(image_id, data) in ("", "image.has_data")
+    return image_id
+
+
 class Scenario(NamedTuple):
     """What is done, and how its Job ends."""
 
@@ -170,6 +177,7 @@ SCENARIOS = {
     "expired": Scenario(expired, "error"),
     "cancelled": Scenario(cancelled, "cancelled"),
     "restored": Scenario(restored, "success"),
+    "converted": Scenario(converted, "success"),
     "moved": Scenario(moved, "success"),
 }
 assert {scenario.end for scenario in SCENARIOS.values()} == set(ENDS)

@@ -47,6 +47,7 @@ SHORT = {
     "failing": ("after providers.openstack.OpenStack.delete", "before db.work.end_target"),
     "cancelled": ("after db.jobs.cancel",),
     "restored": ("after staging.rename",),
+    "converted": ("after db.work.reserve", "after db.work.converted"),
     "moved": ("after db.work.found", "noted withdraw Delete execute"),
 }
 """Some of each kind, where not all are tested."""

@@ -35,7 +35,7 @@ def test_secrets_are_not_logged(option: cfg.Opt) -> None:
 def test_our_help_is_a_sentence_and_our_defaults_are_good(group: str | None) -> None:
     for option in config.GROUPS[group]:
         assert option.help and option.help.endswith("."), option.name
-        if option.default is not None and "$" not in str(option.default):
+        if option.default not in (None, {}) and "$" not in str(option.default):
             option.type(str(option.default) if not isinstance(option.default, list) else "member")
 
 
@@ -64,6 +64,15 @@ def test_environment(monkeypatch: pytest.MonkeyPatch, conf: cfg.ConfigOpts) -> N
     assert (conf.engine.max_jobs, conf.database.connection) == (7, "sqlite:///elsewhere")
 
 
+def test_formats_of_zones(monkeypatch: pytest.MonkeyPatch, conf: cfg.ConfigOpts) -> None:
+    monkeypatch.setenv("OS_OPENSTACK__ZONE_FORMATS", "zone-b:raw, zone-c:raw  qcow2")
+    assert conf.openstack.zone_formats == {"zone-b": "raw", "zone-c": "raw  qcow2"}
+    option = next(option for option in config.OPENSTACK_OPTS if option.name == "zone_formats")
+    for wrong in ("zone-b", "zone-b:", "zone-b:qcow3", "zone-b:raw;qcow2", "zone-b:raw,raw"):
+        with pytest.raises(ValueError):
+            option.type(wrong)
+
+
 def test_sample(tmp_path: pathlib.Path) -> None:
     """The generator runs as tox runs it, and its sample is a configuration."""
     sample = tmp_path / "ciming.conf.sample"
@@ -74,7 +83,7 @@ def test_sample(tmp_path: pathlib.Path) -> None:
     for group, options in config.list_opts():
         section = text.partition(f"\n[{group or 'DEFAULT'}]\n")[2].partition("\n[")[0]
         for option in options:
-            assert re.search(rf"^#{option.dest} = ", section, re.MULTILINE), (group, option.name)
+            assert re.search(rf"^#{option.dest} =", section, re.MULTILINE), (group, option.name)
     for group in ("keystone_authtoken", "database", "oslo_policy", "healthcheck", "cors"):
         assert f"\n[{group}]\n" in text
     assert "#allowed_origin = <None>" in text and "#enable_proxy_headers_parsing = false" in text

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from ciming import disk_image, exceptions
 from ciming.disk_image import qemu_img, structure
+from ciming.disk_image.inspector import inspect_file
 from ciming.disk_image.reader import Reader
 from tests import corpus
 from tests.corpus.judge import examine
@@ -172,6 +173,24 @@ def test_the_verdict_is_the_same_however_the_bytes_are_cut(
     )
     sizes = data.draw(st.lists(st.integers(1, MIB) | st.integers(1, 600), min_size=1, max_size=40))
     assert verdict(cut(path.read_bytes(), sizes), declared) == verdict(blocks(path), declared)
+
+
+def test_of_a_file_only_what_counts_is_read(
+    good: list[corpus.Good], bad: list[corpus.Bad], tmp_path: Path
+) -> None:
+    for declared, path in [(case.disk_format, case.path) for case in good] + [
+        (case.declared, case.path) for case in bad
+    ]:
+        found: object
+        try:
+            found = inspect_file(path, declared)
+        except exceptions.ImageRejected as error:
+            found = error.code, error.detail
+        assert found == verdict(blocks(path), declared), path
+    endless = tmp_path / "endless"
+    with endless.open("wb") as file:
+        file.truncate(1 << 43)
+    assert inspect_file(endless) == disk_image.Inspection("raw", 1 << 43)
 
 
 def test_byte_by_byte(bad: list[corpus.Bad]) -> None:

@@ -6,8 +6,6 @@ import signal
 import subprocess
 import sys
 import textwrap
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,6 +13,7 @@ import pytest
 from ciming import disk_image, exceptions
 from ciming.disk_image import qemu_img, rejections
 from tests.corpus.cases import qemu_img as run_plainly
+from tests.unit.children import gone, stand_in, wait_for
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -24,14 +23,6 @@ def image(tmp_path: Path) -> Path:
     path = tmp_path / "image,with a comma.qcow2"
     run_plainly("create", "-q", "-f", "qcow2", path, "1M")
     return path
-
-
-def stand_in(folder: Path, script: str) -> str:
-    """A PATH on which qemu-img is this script."""
-    command = folder / "qemu-img"
-    command.write_text("#!/bin/sh\n" + textwrap.dedent(script))
-    command.chmod(0o755)
-    return f"{folder}:{qemu_img.PATH}"
 
 
 def check(image: Path) -> qemu_img.Result:
@@ -142,21 +133,6 @@ def test_a_child_dies_with_its_parent(image: Path, tmp_path: Path) -> None:
         assert not gone(child)
         parent.kill()
     wait_for(lambda: gone(child))
-
-
-def gone(pid: int) -> bool:
-    """Also when nobody has reaped it yet."""
-    try:
-        return "State:\tZ" in Path(f"/proc/{pid}/status").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return True
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])

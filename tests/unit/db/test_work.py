@@ -25,6 +25,8 @@ WRITES: dict[str, Write] = {
     "staged": lambda held, _job: work.staged(
         held, disk_format="raw", virtual_size=512, digests=DIGESTS
     ),
+    "reserve": lambda held, _job: work.reserve(held, 7, lambda _held, _coming: 1 << 40),
+    "converted": lambda held, _job: work.converted(held, "x"),
     "update_stage": lambda held, _job: work.update_stage(held, step="inspect", error={"code": "x"}),
     "end_stage": lambda held, _job: work.end_stage(held),
     "update_target": lambda held, job: work.update_target(held, job.targets[0].id, bytes_done=7),

@@ -11,6 +11,8 @@ from ciming.db import models
 from ciming.engine import locating
 from ciming.providers import base
 
+pytestmark = pytest.mark.usefixtures("conf")
+
 OURS = {"sha256": "aa", "sha512": "bb", "guest": None}
 PROOFS = {"zone-a": "asserted", "zone-b": "guest", "zone-c": "bytes"}
 
@@ -89,6 +91,15 @@ def test_none_can_be_read(changed: dict[str, Any]) -> None:
     for zone in PROOFS:
         assert zone in caught.value.detail or changed.get("unreadable")
     assert not isinstance(caught.value, exceptions.TransientProviderError)
+
+
+def test_what_was_converted_is_another_file() -> None:
+    job = linked()
+    job.image.links = [link for link in job.image.links if link.proof == "guest"]
+    assert find(job, zone_b=description())[0]["cloud"] == "zone-b"      # linked by hand, with the same bytes
+    with pytest.raises(exceptions.ProviderError, match="converted for it") as caught:
+        find(job, zone_b=description(size=99))
+    assert caught.value.code == "source.not_readable"
 
 
 def test_one_that_may_come_back_is_asked_again() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from ciming import staging
 from ciming.db import api, work
-from ciming.engine import runner, tools
+from ciming.engine import runner, sources, tools
 from tests.unit import rows
 
 
@@ -43,3 +43,16 @@ def test_what_was_begun_is_withdrawn_before_a_job_is_given_up(
     row = api.get_job(job.id, None)
     assert [target.status for target in row.targets] == ["success", "error", "error"]
     assert row.owner is None
+
+
+def test_lost_bytes_come_back_from_a_cloud_that_has_the_same_file(made: runner.Runner) -> None:
+    """What was converted for a Cloud is the same disk, but not the same bytes."""
+    job = rows.make_job()
+    claim = rows.take(job.id)
+    work.staged(claim, disk_format="raw", virtual_size=512, digests={"sha256": "", "sha512": ""})
+    kit: Any = None
+    first, second = (target.id for target in job.targets)
+    for target, proof, kind in ((first, "guest", sources.Upload), (second, "bytes", sources.Remote)):
+        work.add_link(claim, target, "ref", proof)
+        _name, source = made._source(claim, work.load(claim), kit)
+        assert type(source) is kind

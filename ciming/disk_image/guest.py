@@ -1,0 +1,164 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The guest digest: what identifies the disk that a guest sees, whatever the format of its file.
+
+It is the SHA-256 of one record for each block of 512 KiB that is not all zero, in the order of the disk.
+A record has 40 bytes: the block's index, counted from 0, as an unsigned big-endian integer of 8 bytes, and
+the 32 bytes of the block's SHA-256. The last block is padded with zeros. So neither holes nor the format
+nor zeros at the end of the disk have a part in it; the virtual size is compared apart.
+"""
+
+import errno
+import functools
+import hashlib
+import os
+import socket
+import struct
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent import futures
+from pathlib import Path
+
+from ciming.disk_image import nbd, qemu_img, rejections
+from ciming.disk_image.inspector import FILE_IS_DISK, Inspection
+from ciming.disk_image.structure import DRIVERS, SECTOR
+
+BLOCK = 512 * 1024
+PIECE = 4 * BLOCK  # hashed by one thread at a time
+WORKERS = min(4, os.cpu_count() or 1)
+ZEROS = bytes(BLOCK)
+INDEX = struct.Struct(">Q")
+
+Alive = Callable[[], None]
+
+
+def guest_digest(path: Path, inspection: Inspection, alive: Alive = lambda: None) -> str:
+    """The guest digest of an image that has passed `check_structure`, in hex.
+
+    Holes are not read, and no more than a few pieces are in memory.
+
+    :param inspection: what the image is
+    :param alive: asked now and then; what that raises ends it
+    :raises ImageRejected: it needs more than the limits for a disk of its size allow
+    :raises CimingError: it could not be read to its end (`conversion.failed`)
+    :raises Unavailable: qemu-img could not be run
+    """
+    if inspection.disk_format in FILE_IS_DISK:
+        return _of_file(path, alive)
+    return _of_image(path, inspection, alive)
+
+
+class _Sum:
+    """Takes the pieces of a disk in order, and hashes some of them at a time."""
+
+    def __init__(self) -> None:
+        self._records = hashlib.sha256()
+        self._pool = futures.ThreadPoolExecutor(WORKERS, "guest")
+        self._running: deque[futures.Future[bytes]] = deque()
+
+    def __enter__(self) -> "_Sum":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown(cancel_futures=True)
+
+    def add(self, offset: int, piece: Callable[[], bytes | bytearray]) -> None:
+        """:param piece: gives the bytes that the disk has at this offset, a multiple of PIECE"""
+        if len(self._running) > WORKERS:
+            self._records.update(self._running.popleft().result())
+        self._running.append(self._pool.submit(_records, offset // BLOCK, piece))
+
+    def hexdigest(self) -> str:
+        while self._running:
+            self._records.update(self._running.popleft().result())
+        return self._records.hexdigest()
+
+
+def _records(index: int, piece: Callable[[], bytes | bytearray]) -> bytes:
+    """:param index: of the first block"""
+    data = memoryview(piece())
+    records = bytearray()
+    for start in range(0, len(data), BLOCK):
+        block = data[start : start + BLOCK]
+        if not ZEROS.startswith(block):
+            digest = hashlib.sha256(block)
+            digest.update(ZEROS[len(block) :])
+            records += INDEX.pack(index + start // BLOCK) + digest.digest()
+    return bytes(records)
+
+
+def _of_file(path: Path, alive: Alive) -> str:
+    """Of a file that is the disk."""
+    with path.open("rb", buffering=0) as file, _Sum() as found:
+        for offset in _pieces(file.fileno()):
+            alive()
+            found.add(offset, functools.partial(os.pread, file.fileno(), PIECE, offset))
+        return found.hexdigest()
+
+
+def _pieces(fd: int) -> Iterator[int]:
+    """Where the pieces begin in which there is data."""
+    position = 0
+    while True:
+        try:
+            start = os.lseek(fd, position, os.SEEK_DATA)
+        except OSError as error:
+            if error.errno == errno.ENXIO:  # none any more
+                return
+            raise
+        end = os.lseek(fd, start, os.SEEK_HOLE)
+        for position in range(start // PIECE * PIECE, end, PIECE):
+            yield position
+        position += PIECE
+
+
+def _of_image(path: Path, inspection: Inspection, alive: Alive) -> str:
+    """Of a file that qemu-img has to read: it sends us the data in order, and no holes."""
+    sectors = -(-inspection.virtual_size // SECTOR)
+    ours, theirs = socket.socketpair()
+    with ours, theirs, _Sum() as found, futures.ThreadPoolExecutor(1, "receive") as pool:
+        pieces = _Pieces(found)
+        receiving = pool.submit(nbd.receive, ours, sectors * SECTOR, pieces.room)
+        try:
+            result = qemu_img.run(
+                *("convert", "-n", "--target-is-zero", "-S", str(BLOCK), "-m", "8", "--target-image-opts"),
+                image=path,
+                driver=DRIVERS[inspection.disk_format],
+                target=f"driver=nbd,server.type=fd,server.str={theirs.fileno()}",
+                disk=inspection.virtual_size,
+                keep=[theirs.fileno()],
+                alive=alive,
+            )
+        finally:
+            theirs.close()  # of which the child had the other copy: what is received has an end now
+        if result.status:
+            raise rejections.not_converted(result.complaint())
+        try:
+            receiving.result()
+        except nbd.Garbled as error:
+            raise rejections.not_converted(str(error)) from None
+        pieces.flush()
+        return found.hexdigest()
+
+
+class _Pieces:
+    """Room for what comes in order, and from there into the sum."""
+
+    def __init__(self, found: _Sum) -> None:
+        self._found = found
+        self._start = 0
+        self._piece: bytearray | None = None
+
+    def room(self, offset: int) -> memoryview:
+        """From there to the end of the piece that it is in."""
+        start = offset // PIECE * PIECE
+        if self._piece is None or start > self._start:
+            self.flush()
+            self._start, self._piece = start, bytearray(PIECE)
+        if start < self._start:
+            raise nbd.Garbled("it came out of order")
+        return memoryview(self._piece)[offset - start :]
+
+    def flush(self) -> None:
+        if self._piece is not None:
+            piece, self._piece = self._piece, None
+            self._found.add(self._start, lambda: piece)
