@@ -31,9 +31,12 @@ def usable(caller: context.RequestContext) -> list[dict[str, Any]]:
     ]
 
 
-def resolve(caller: context.RequestContext, wanted: list[str] | str) -> list[dict[str, Any]]:
+def resolve(
+    caller: context.RequestContext, wanted: list[str] | str, field: str = "clouds"
+) -> list[dict[str, Any]]:
     """The Clouds of these names or ids, each once; "all" for every one.
 
+    :param field: of the request that names them
     :raises InvalidRequest: the caller may use no Cloud of such a name, or they are too many
     """
     clouds = usable(caller)
@@ -46,7 +49,7 @@ def resolve(caller: context.RequestContext, wanted: list[str] | str) -> list[dic
         raise exceptions.InvalidRequest(
             f"Unknown Cloud: {', '.join(unknown)[:300]}. Clouds that you may use: {names}.",
             code="cloud.unknown",
-            field="clouds",
+            field=field,
         )
     chosen = list({known[name]["id"]: known[name] for name in wanted}.values())
     most = cfg.CONF.api.max_targets

@@ -15,7 +15,10 @@ from ciming.api import app
 ROOT = pathlib.Path(__file__).parents[2]
 PUBLIC = {("GET", "/"), ("GET", "/v1"), ("OPTIONS", "/v1/images/{image}/file")}
 READS = {"cloud:list", "cloud:show", "image:list", "image:show", "job:list", "job:show"}
-WRITES = {"image:create", "image:upload", "job:cancel", "job:retry"}
+WRITES = {
+    *("image:create", "image:upload", "image:delete", "image:sync", "image:link", "image:unlink"),
+    *("job:cancel", "job:retry"),
+}
 ADMINS = {"all_projects", "image:list:all_projects", "job:list:all_projects"}
 
 

@@ -22,7 +22,9 @@ ResourceT = TypeVar("ResourceT", bound=resource.Resource)
 DISTRIBUTION = "python-cimingclient"
 
 
-class _Base(command.Command):
+class Base(command.Command):
+    """A command of ours."""
+
     @property
     def client(self) -> _proxy.Proxy:
         # The plugin gave the client manager this attribute; its own type does not tell.
@@ -60,11 +62,15 @@ def _end_at_once() -> None:
     atexit.register(gc.freeze)
 
 
-class ShowOne(_Base, command.ShowOne):
+class Command(Base):
+    """Does something, and shows nothing."""
+
+
+class ShowOne(Base, command.ShowOne):
     """Shows one thing."""
 
 
-class Lister(_Base, command.Lister):
+class Lister(Base, command.Lister):
     """Lists things."""
 
 
