@@ -5,6 +5,7 @@ The API makes one with the caller's token; the engine, its trustee, works under 
 """
 
 import functools
+import threading
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -36,25 +37,54 @@ NO_SCOPE: dict[str, None] = dict.fromkeys(
 )
 
 
+# The last login under each trust: good enough to delete it, and Keystone takes its time for another one.
+_LOGINS: dict[str, Any] = {}
+_LOGINS_LOCK = threading.Lock()
+
+
 def service_session() -> ks_session.Session:
     """A session as the service user itself."""
-    return _session()
+    return _session(_login())
 
 
 def session(trust_id: str) -> ks_session.Session:
-    """A session as the user who gave the trust, in their project. Logs in when first used."""
-    made = _session(**NO_SCOPE, trust_id=trust_id)
+    """A session as the user who gave the trust, in their project. Logs in when first used.
+
+    Each has a login of its own, so that no one waits for another's.
+    """
+    login = _login(**NO_SCOPE, trust_id=trust_id)
+    with _LOGINS_LOCK:
+        _LOGINS[trust_id] = login
+        for former in list(_LOGINS)[: -cfg.CONF.engine.max_jobs]:   # of Jobs that went elsewhere
+            del _LOGINS[former]
+    return _under_trust(login)
+
+
+def _again(trust_id: str) -> ks_session.Session:
+    """A session with the last login under a trust, if there is one, which no one needs after this."""
+    with _LOGINS_LOCK:
+        login = _LOGINS.pop(trust_id, None)
+    return _under_trust(login or _login(**NO_SCOPE, trust_id=trust_id))
+
+
+def _under_trust(login: Any) -> ks_session.Session:
+    made = _session(login)
     connections.equip(made)
     return made
 
 
-def _session(**overrides: Any) -> ks_session.Session:
+def _login(**overrides: Any) -> Any:
     conf, group = cfg.CONF, config.SERVICE_USER_GROUP
     if conf[group].auth_section:
         ks_loading.register_auth_conf_options(conf, conf[group].auth_section)
     auth = ks_loading.load_auth_from_conf_options(conf, group, **overrides)
     if auth is None:
         raise cfg.RequiredOptError("auth_type", cfg.OptGroup(group))
+    return auth
+
+
+def _session(auth: Any) -> ks_session.Session:
+    conf, group = cfg.CONF, config.SERVICE_USER_GROUP
     made: ks_session.Session = ks_loading.load_session_from_conf_options(conf, group, auth=auth)
     made.timeout = conf.openstack.timeout
     return made
@@ -218,7 +248,7 @@ def delete(trust_id: str) -> bool:
     """Delete a trust, logged in under it; False when Keystone could not do it now."""
     try:
         try:
-            adapter.Adapter(session(trust_id)).delete(f"{auth_url()}/OS-TRUST/trusts/{trust_id}")
+            adapter.Adapter(_again(trust_id)).delete(f"{auth_url()}/OS-TRUST/trusts/{trust_id}")
         except (ks_exceptions.NotFound, ks_exceptions.Unauthorized) as error:
             service_session().get_token()       # so it is not our own login that is wrong
             LOG.info("Trust %s is gone, or has expired: %s", trust_id, error)

@@ -117,7 +117,7 @@ class CreateImage(watch.WatchingShowOne):
             return _brought(self, begun.image, begun.job, parsed_args)
         with source.opened(parsed_args.file) as file:
             image, job = self.client.create_image(**_attributes(parsed_args, file.size))
-            _bring(self, image, job, file, parsed_args)
+            _bring(self, image, job, file, parsed_args, fresh=True)
         return _brought(self, image, job, parsed_args)
 
 
@@ -233,7 +233,7 @@ class UploadImage(watch.WatchingShowOne):
         image = common.found(self.client.find_image, parsed_args.image)
         [job] = self.client.jobs(image_id=image.id, kind="create")
         with source.opened(parsed_args.file) as file:
-            _bring(self, image, job, file, parsed_args)
+            _bring(self, image, job, file, parsed_args, fresh=False)
         return _brought(self, image, job, parsed_args)
 
 
@@ -243,9 +243,12 @@ def _bring(
     job: _job.Job,
     file: source.Source,
     parsed_args: argparse.Namespace,
+    *,
+    fresh: bool,
 ) -> None:
+    line = upload.Line(command.app.stderr, parsed_args)
     with upload.reported(command, image, job, parsed_args.file):
-        upload.send(command.client, image, file, upload.Line(command.app.stderr, parsed_args))
+        upload.send(command.client, image, file, line, fresh=fresh)
 
 
 def _brought(

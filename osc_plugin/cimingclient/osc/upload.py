@@ -48,12 +48,17 @@ class Line:
             self._board.show([self._row])
 
 
-def send(client: _proxy.Proxy, image: _image.Image, file: source.Source, line: Line) -> None:
-    """Send the file's bytes: what is missing of them, where their number is known."""
-    if file.size is None and client.upload_offset(image.id).size is None:
+def send(
+    client: _proxy.Proxy, image: _image.Image, file: source.Source, line: Line, *, fresh: bool
+) -> None:
+    """Send the file's bytes: what is missing of them, where their number is known.
+
+    :param fresh: the image was created for this file, and has nothing of it yet.
+    """
+    if file.size is None and (fresh or client.upload_offset(image.id).size is None):
         client.upload_image(image.id, file.stream, progress=line.sending)
     else:
-        client.resume_upload(image.id, file.stream, progress=line.sending)
+        client.resume_upload(image.id, file.stream, progress=line.sending, fresh=fresh)
     line.sent()
 
 

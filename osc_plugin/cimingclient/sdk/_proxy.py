@@ -174,6 +174,8 @@ class Proxy(proxy.Proxy):
         data: str | os.PathLike[str] | BinaryIO,
         progress: _body.Progress | None = None,
         patience: float = _waiting.PATIENCE,
+        *,
+        fresh: bool = False,
     ) -> None:
         """Send the bytes that the service does not have yet, and go on when the line breaks.
 
@@ -183,11 +185,12 @@ class Proxy(proxy.Proxy):
             rewound is read up to the byte to go on from, and sent once.
         :param progress: called with the bytes there are in the service and in all.
         :param patience: seconds in which nothing more arrives, after which to give up.
+        :param fresh: nothing was sent yet, so the service need not be asked what it has.
         :raises: `cimingclient.sdk.exceptions.SourceError` when the bytes cannot be read.
         """
         if isinstance(data, str | os.PathLike):
             with pathlib.Path(data).open("rb") as source:
-                return self.resume_upload(image, source, progress, patience)
+                return self.resume_upload(image, source, progress, patience, fresh=fresh)
         start, size = _body.extent(data)
         length = {} if size is None else {"Upload-Length": str(size)}
 
@@ -201,7 +204,11 @@ class Proxy(proxy.Proxy):
             return _offset(response)
 
         return _resuming.send(
-            lambda: self.upload_offset(image), part, again=size is not None, patience=patience
+            lambda: self.upload_offset(image),
+            part,
+            known=_resuming.Offset(0, size) if fresh else None,
+            again=size is not None,
+            patience=patience,
         )
 
     def terminate_upload(self, image: str | _image.Image) -> None:

@@ -26,18 +26,24 @@ class Offset(NamedTuple):
 
 
 def send(
-    ask: Callable[[], Offset], part: Callable[[int], Offset], *, again: bool, patience: float
+    ask: Callable[[], Offset],
+    part: Callable[[int], Offset],
+    *,
+    known: Offset | None,
+    again: bool,
+    patience: float,
 ) -> None:
     """Send part after part until the service has all.
 
     :param part: sends from a byte on, and returns what the service has then.
+    :param known: what the service has: it is not asked before something went wrong.
     :param again: whether the same bytes can be sent a second time.
     :param patience: seconds without a byte more after which to give up.
     """
     reached, since, pause = -1, time.monotonic(), 0.1
     while True:
         try:
-            offset = ask()
+            offset, known = known or ask(), None
             while offset.done != offset.size:
                 if offset.done > reached:
                     reached, since, pause = offset.done, time.monotonic(), 0.1

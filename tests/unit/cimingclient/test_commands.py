@@ -1,7 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Lists and shows: what they print, for people and for programs."""
 
+import io
+import types
+from typing import Any
+
 import pytest
+from cliff import command as cliff_command
 from openstack import exceptions as sdk_exceptions
 from osc_lib import exceptions
 
@@ -148,3 +153,27 @@ def test_an_error_names_field_status_and_request(stub: _stub.Stub, run: conftest
     with pytest.raises(exceptions.CommandError) as caught:
         run(image.ListImage)
     assert str(caught.value) == "marker: no such item (HTTP 400) (Request-ID: req-stub)"
+
+
+def list_cloud() -> Any:
+    app: Any = types.SimpleNamespace(stdout=io.StringIO())
+    return cloud.ListCloud(app, None)
+
+
+def test_the_help_ends_as_that_of_every_plugin(monkeypatch: pytest.MonkeyPatch) -> None:
+    command = list_cloud()
+    theirs = cliff_command.Command.get_epilog(command)
+    assert "plugin" in theirs
+
+    def search() -> None:
+        raise AssertionError("all that is installed was searched for our name")
+
+    monkeypatch.setattr(cliff_command, "_get_distributions_by_modules", search)
+    assert command.get_parser("openstack").epilog == theirs.strip()
+
+
+def test_hooks_have_their_say_in_the_help() -> None:
+    command = list_cloud()
+    silent, loud = (types.SimpleNamespace(get_epilog=lambda said=said: said) for said in (None, "Hello."))
+    command._hooks = [types.SimpleNamespace(obj=obj) for obj in (None, silent, loud)]
+    assert command.get_epilog().startswith("Hello.\n\n")

@@ -4,6 +4,7 @@
 import hashlib
 import os
 import pathlib
+import subprocess
 
 import pytest
 from osc_lib import exceptions
@@ -34,6 +35,24 @@ def test_create_prints_the_image_and_its_job(stub: _stub.Stub, run: conftest.Run
     assert [shown.json["job_id"]] == list(stub.jobs)
     assert stub.received[0].sha256 == hashlib.sha256(DATA).hexdigest()
     assert stub.created == [{"name": "demo", "clouds": ["zone-a"], "size": len(DATA)}]
+
+
+@pytest.mark.parametrize("kind", ["file", "pipe"])
+def test_nothing_stands_between_create_and_the_bytes(
+    stub: _stub.Stub, run: conftest.Runner, disk: str, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    with subprocess.Popen(["cat", disk], stdout=subprocess.PIPE, text=True) as pipe:
+        monkeypatch.setattr("sys.stdin", pipe.stdout)
+        run(image.CreateImage, "demo", "--file", disk if kind == "file" else "-", "--all-clouds")
+    image_id = stub.images[0]["id"]
+    verb = "PATCH" if kind == "file" else "PUT"
+    assert stub.calls == [
+        "GET /",
+        "POST /v1/images",
+        f"{verb} /v1/images/{image_id}/file",
+        f"GET /v1/images/{image_id}",
+    ]
+    assert [got.size for got in stub.received] == [len(DATA)]
 
 
 def test_create_says_all_that_was_said_to_it(stub: _stub.Stub, run: conftest.Runner, disk: str) -> None:
@@ -194,7 +213,7 @@ def test_where_the_upload_has_ended_the_job_tells_why(
 ) -> None:
     error = {"code": "staging.full", "message": "No room in the staging area"}
     stub.outcome = [_stub.job("error", identity="j", error=error)]
-    stub.refuse_heads.append(_stub.Refusal(410, "It has ended", read=False))
+    stub.refuse_files.append(_stub.Refusal(410, "It has ended", read=False))
     with pytest.raises(exceptions.CommandError, match=r"No room .* \[staging.full\]"):
         run(image.CreateImage, "demo", "--file", disk, "--all-clouds")
 

@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """The real `openstack` command with the plugin installed."""
 
+import functools
 import json
 import os
 import pathlib
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import metadata
 
 import pytest
@@ -16,11 +17,20 @@ from tests.unit.cimingclient import conftest
 from tests.unit.cimingclient import stub as _stub
 
 Start = Callable[..., subprocess.Popen[str]]
+COUNT_AT_EXIT = """
+import atexit, gc, sys
+from openstackclient import shell
+atexit.register(lambda: print(gc.get_freeze_count() - before, file=sys.stderr))     # the last of all
+before = gc.get_freeze_count()
+status = shell.main(sys.argv[1:])
+assert gc.get_freeze_count() == before
+sys.exit(status)
+"""
 FAILED = {"code": "cloud.forbidden", "message": "No", "cloud_request_id": "req-9"}
 
 
 @pytest.fixture
-def start(stub: _stub.Stub, tmp_path: pathlib.Path) -> Start:
+def openstack(stub: _stub.Stub, tmp_path: pathlib.Path) -> Start:
     installed = metadata.entry_points(group="openstack.cli.extension")
     assert "multicloud" in installed.names, "run `pip install -e ./osc_plugin` first"
     config = tmp_path / "clouds.yaml"
@@ -30,10 +40,11 @@ def start(stub: _stub.Stub, tmp_path: pathlib.Path) -> Start:
     # Started in a script's background, we ignore Ctrl-C, and so would the command.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-    def call(*argv: str, stderr: int = subprocess.PIPE) -> subprocess.Popen[str]:
-        command = [sys.executable, "-m", "openstackclient.shell", "multicloud", *argv]
+    def call(
+        *argv: str, stderr: int = subprocess.PIPE, within: Sequence[str] = ("-m", "openstackclient.shell")
+    ) -> subprocess.Popen[str]:
         return subprocess.Popen(
-            command,
+            [sys.executable, *within, *argv],
             env=env,
             text=True,
             stdout=subprocess.PIPE,
@@ -42,6 +53,11 @@ def start(stub: _stub.Stub, tmp_path: pathlib.Path) -> Start:
         )
 
     return call
+
+
+@pytest.fixture
+def start(openstack: Start) -> Start:
+    return functools.partial(openstack, "multicloud")
 
 
 @pytest.fixture
@@ -106,6 +122,14 @@ def test_a_terminal_is_rewritten_in_place(stub: _stub.Stub, start: Start, disk: 
     assert process.returncode == 0 and "job_id" in stdout
     assert "2.0 MiB of 2.0 MiB" in shown
     assert "\x1b[2A\rzone-a  success" in shown
+
+
+def test_no_garbage_is_looked_for_at_the_end_of_ours(openstack: Start) -> None:
+    for argv, frozen in (("multicloud", "cloud", "list"), True), (("command", "list"), False):
+        process = openstack(*argv, within=("-c", COUNT_AT_EXIT))
+        _, stderr = process.communicate(timeout=60)
+        assert process.returncode == 0
+        assert (int(stderr) > 0) is frozen
 
 
 def test_ctrl_c_leaves_the_job_running_and_says_so(stub: _stub.Stub, start: Start) -> None:

@@ -164,12 +164,14 @@ def test_what_is_missing_is_sent(stub: _stub.Stub, client: _proxy.Proxy, path: p
     assert seen[0] == (1000 + body.BLOCK, len(DATA)) and seen[-1] == (len(DATA), len(DATA))
 
 
+@pytest.mark.parametrize("fresh", [True, False])
 @pytest.mark.parametrize("status", [0, 502])
 def test_a_broken_line_is_mended(
-    stub: _stub.Stub, client: _proxy.Proxy, path: pathlib.Path, status: int
+    stub: _stub.Stub, client: _proxy.Proxy, path: pathlib.Path, status: int, fresh: bool
 ) -> None:
     stub.refuse_files.append(_stub.Refusal(status, "", keep=True, part=body.BLOCK))
-    client.resume_upload("i", path)
+    client.resume_upload("i", path, fresh=fresh)
+    assert stub.calls.count("HEAD /v1/images/i/file") == (1 if fresh else 2)
     assert [got.size for got in stub.received] == [body.BLOCK, len(DATA) - body.BLOCK]
     assert stub.received[-1].sha256 == hashlib.sha256(DATA[body.BLOCK :]).hexdigest()
 
@@ -181,6 +183,15 @@ def test_what_passes_is_waited_for(
     stub.refuse_files.append(_stub.Refusal(423, "Not yet", code))
     client.resume_upload("i", path)
     assert stub.offset == len(DATA)
+
+
+def test_who_was_wrong_about_a_fresh_image_sends_what_is_missing(
+    stub: _stub.Stub, client: _proxy.Proxy, path: pathlib.Path
+) -> None:
+    stub.offset = 1000
+    stub.refuse_files.append(_stub.Refusal(409, "Not there", "upload.wrong_offset"))
+    client.resume_upload("i", path, fresh=True)
+    assert stub.received[-1].size == len(DATA) - 1000
 
 
 def test_patience_ends(stub: _stub.Stub, client: _proxy.Proxy, path: pathlib.Path) -> None:

@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whose login is used again for what; nobody is asked for anything here.
+
+In a process of its own: the options of a login, once registered, are wanted at each load.
+"""
+
+import pathlib
+import subprocess
+import sys
+
+from tests.sandbox import processes
+
+CONF = """
+[service_user]
+auth_type = password
+auth_url = http://127.0.0.1:1/v3
+[engine]
+max_jobs = 3
+"""
+BEGIN = """
+import sys
+from ciming import cmd, config, trusts
+
+config.load(["--config-file", sys.argv[1]], prog="test-trusts")
+"""
+
+
+def check(folder: pathlib.Path, script: str) -> None:
+    conf = folder / "ciming.conf"
+    conf.write_text(CONF)
+    command = [sys.executable, "-c", BEGIN + script, str(conf)]
+    done = subprocess.run(
+        command, env=processes.environment(), capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_each_session_has_a_login_of_its_own_and_only_deleting_uses_one_again(tmp_path: pathlib.Path) -> None:
+    check(
+        tmp_path,
+        """
+first, second, other = trusts.session("one"), trusts.session("one"), trusts.session("two")
+assert len({first.auth, second.auth, other.auth}) == 3
+deleting = trusts._again("one")
+assert deleting.auth is second.auth and deleting.session is not second.session
+assert trusts._again("one").auth not in (first.auth, second.auth, other.auth)
+assert trusts._again("two").auth is other.auth
+""",
+    )
+
+
+def test_no_more_logins_are_kept_than_jobs_run(tmp_path: pathlib.Path) -> None:
+    check(
+        tmp_path,
+        """
+sessions = {name: trusts.session(name) for name in "abcde"}
+found = [trusts._again(name).auth is sessions[name].auth for name in "abcde"]
+assert found == [False, False, True, True, True]
+""",
+    )
