@@ -95,7 +95,7 @@ def _create(caller: context.RequestContext, wanted: dict[str, Any]) -> tuple[mod
         check_room = functools.partial(
             uploads.reserve, needed=size or 0, room=staging_area.room, job_id=job.id
         )
-        db.create(image, job, upload, check_room, given.settle)
+        db.create(image, job, upload, check_room, given.settle, clouds.hold(chosen))
     context.about(job.id)
     LOG.info("Create Image %s in %s", image.id, [cloud["name"] for cloud in chosen])
     return db.get_image(image.id, None), db.get_job(job.id, None)

@@ -15,8 +15,9 @@ from ciming.api import app
 ROOT = pathlib.Path(__file__).parents[2]
 PUBLIC = {("GET", "/"), ("GET", "/v1"), ("OPTIONS", "/v1/images/{image}/file")}
 READS = {"cloud:list", "cloud:show", "image:list", "image:show", "job:list", "job:show"}
-WRITES = {"image:create", "image:upload", "job:cancel", "job:retry"}
-ADMINS = {"all_projects", "image:list:all_projects", "job:list:all_projects"}
+WRITES = {"cloud:create", "cloud:update", "cloud:delete"}
+WRITES |= {"image:create", "image:upload", "job:cancel", "job:retry"}
+ADMINS = {"cloud:public", "all_projects", "image:list:all_projects", "job:list:all_projects"}
 
 
 @pytest.fixture(autouse=True)
