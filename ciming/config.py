@@ -243,8 +243,8 @@ EGRESS_OPTS: list[cfg.Opt] = [
     cfg.BoolOpt(
         "allow_http",
         default=False,
-        help="Whether Clouds that users register, and their catalogs, may have http:// addresses. Credentials "
-        "go there, so they can be read on the way.",
+        help="Whether Clouds that users register, and their catalogs, may have http:// addresses. "
+        "Credentials go there, so they can be read on the way.",
     ),
     cfg.BoolOpt(
         "allow_loopback",
@@ -255,8 +255,8 @@ EGRESS_OPTS: list[cfg.Opt] = [
         "allow_private",
         default=True,
         help="Whether they may be in private networks: 10.0.0.0/8, 172.16.0.0/12, 192.168.0.0/16, fc00::/7 "
-        "and what else is not reachable from everywhere. Without that, users can not have CIMinG ask hosts that they "
-        "do not reach themselves. Link-local addresses and metadata services are refused always.",
+        "and what else is not reachable from everywhere. Without that, users can not have CIMinG ask hosts "
+        "that they do not reach themselves. Link-local addresses and metadata services are refused always.",
     ),
     cfg.ListOpt(
         "forbidden",

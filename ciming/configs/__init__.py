@@ -17,6 +17,8 @@ class Config(ma.Schema):
 
     tuning: ClassVar[frozenset[str]] = frozenset()
     """Fields that do not say where the Cloud is: to change one leaves the credential as it is."""
+    credential: ClassVar[type[ma.Schema]]
+    """What a secret with a credential for it has to say. Its messages quote nothing."""
 
 
 def names() -> list[str]:

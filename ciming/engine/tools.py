@@ -51,7 +51,7 @@ def provider_of(job: models.Job, target: models.Target) -> base.Provider:
 
     :raises ProviderError: there is no credential, or no such provider
     """
-    place, credential = credentials.of_target(job, target)
+    place, credential = credentials.of_place(job, target)
     return base.load(target.provider)(place, credential)
 
 

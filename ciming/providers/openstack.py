@@ -9,16 +9,17 @@ import contextlib
 import functools
 import time
 import urllib.parse
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import openstack
 import requests
 from keystoneauth1 import exceptions as ks_exceptions
 from keystoneauth1 import session as ks_session
+from keystoneauth1.identity import v3
 from openstack import exceptions as sdk_exceptions
 
-from ciming import connections, exceptions, points, staging
+from ciming import connections, egress, exceptions, points, staging
 from ciming.providers import base
 
 # 410: of two uploads at once, Glance lets one lose so.
@@ -30,20 +31,38 @@ SAVING_RATE = 20_000_000    # and one more for so many bytes
 OCTETS = "application/octet-stream"
 
 
+PLUGINS: Mapping[str, Callable[..., v3.Auth]] = {
+    "v3applicationcredential": v3.ApplicationCredential,
+    "v3password": v3.Password,
+}
+
+
 class OpenStack(base.Provider):
-    """A Glance, as the user whose session is given. Place: `region`, `interface`."""
+    """A Glance. Place: `region`, `interface`, `formats`.
+
+    The credential is the session of a user of the zone's Keystone. For another Keystone it is what
+    configs.openstack.Credential gives, and the place has `auth_url`, `cacert`, `timeout`, `cloud` (its name).
+    Where others use the same account, `tenant` is the project whose images are all that there is.
+    """
 
     formats = ("qcow2", "raw", "vmdk", "vhd", "vhdx", "vdi", "iso")
     follows = True
 
-    def __init__(self, place: Mapping[str, Any], credential: ks_session.Session) -> None:
-        self._session = credential
+    def __init__(
+        self, place: Mapping[str, Any], credential: ks_session.Session | Mapping[str, str]
+    ) -> None:
+        self._session = (
+            credential if isinstance(credential, ks_session.Session) else _login(place, credential)
+        )
+        self._tenant: str | None = place.get("tenant")
+        self._taken: list[str] = place.get("formats") or []
         self._region = str(place["region"])
+        self._name = str(place.get("cloud") or self._region)
         self._interface = str(place.get("interface", "public"))
 
     def check(self, staged: staging.Staged) -> None:
         schema = self._ask("GET", "/schemas/image", needs="properties")
-        taken = schema["properties"].get("disk_format", {}).get("enum") or self.formats
+        taken = self._taken or schema["properties"].get("disk_format", {}).get("enum") or self.formats
         if staged.disk_format not in taken:
             raise exceptions.ProviderError(
                 f"{self._region} takes no {staged.disk_format} images, only "
@@ -111,22 +130,36 @@ class OpenStack(base.Provider):
         found: Mapping[str, Any] | None = self._ask(
             "GET", f"/images/{image_ref}", also=404, needs="status"
         )
-        return found
+        return found if found and self._is_seen(found) else None
 
     def list(self, filters: Mapping[str, str]) -> Iterator[Mapping[str, Any]]:
-        query = dict(filters)
+        query = {**filters, **self._mark}
         while True:
             page = self._ask("GET", "/images", needs="images", params=query)
-            yield from page["images"]
+            yield from filter(self._is_seen, page["images"])
             if "next" not in page:
                 return
             query = dict(urllib.parse.parse_qsl(urllib.parse.urlparse(page["next"]).query))
 
+    @property
+    def _mark(self) -> dict[str, str]:
+        """What images bear that are ours, where others use the same account."""
+        return {"ciming_project": self._tenant} if self._tenant else {}
+
+    def _is_seen(self, image: Mapping[str, Any]) -> bool:
+        return all(image.get(name) == value for name, value in self._mark.items())
+
     @points.mutation
     def delete(self, image_ref: str) -> None:
+        if self._tenant and self.show(image_ref) is None:
+            return
         self._call("DELETE", f"/images/{image_ref}", also=404)
 
     def download(self, image_ref: str, offset: int) -> Iterator[bytes]:
+        if self._tenant and self.show(image_ref) is None:
+            raise exceptions.ProviderError(
+                f"{self._region} has no image {image_ref[:255]} of yours.", code="cloud.not_found"
+            )
         url = f"/images/{image_ref}/file"
         ranged = {"Range": f"bytes={offset}-"} if offset else {}
         with contextlib.closing(self._call("GET", url, also=416, stream=True, headers=ranged)) as answer:
@@ -178,6 +211,7 @@ class OpenStack(base.Provider):
             "tags": list(spec.tags),
             "ciming_image": spec.image_id,
             "ciming_target": key,
+            **self._mark,
         }
         if spec.visibility:
             body["visibility"] = spec.visibility
@@ -272,18 +306,27 @@ class OpenStack(base.Provider):
                 else exceptions.ProviderError
             )
             raise kind(
-                f"Keystone did not let CIMinG {what} {self._region}: {error.message}",
+                f"Keystone did not let CIMinG {what} {self._name}: {error.message}",
                 code="cloud.auth_failed",
                 cloud_request_id=error.request_id,
             ) from None
         except ks_exceptions.CatalogException as error:
             raise exceptions.ProviderError(
-                f"The catalog has no usable image endpoint in {self._region}: {error}",
+                f"The catalog has no usable image endpoint in {self._name}: {error}",
                 code="cloud.no_endpoint",
             ) from None
+        except egress.Refused as error:
+            raise exceptions.ProviderError(
+                f"CIMinG may not {what} {self._name}: {error.detail}", code=error.code
+            ) from None
         except (ks_exceptions.ClientException, sdk_exceptions.SDKException) as error:
+            untrusted = isinstance(error, ks_exceptions.SSLError) and "certificate" in str(error).lower()
+            if untrusted:
+                raise exceptions.ProviderError(
+                    f"Could not {what} {self._name}: {error}", code="cloud.tls_failed"
+                ) from None
             raise exceptions.TransientProviderError(
-                f"Could not {what} {self._region}: {error}", code="cloud.unreachable"
+                f"Could not {what} {self._name}: {error}", code="cloud.unreachable"
             ) from None
 
     def _error(self, answer: requests.Response) -> exceptions.ProviderError:
@@ -298,10 +341,31 @@ class OpenStack(base.Provider):
         transient = answer.status_code in TRANSIENT
         kind = exceptions.TransientProviderError if transient else exceptions.ProviderError
         return kind(
-            f"{self._region}: {status}: {said}",
+            f"{self._name}: {status}: {said}",
             code=_CODES.get(answer.status_code, kind.code),
             cloud_request_id=answer.headers.get("x-openstack-request-id"),
         )
+
+
+def _login(place: Mapping[str, Any], credential: Mapping[str, str]) -> ks_session.Session:
+    """A session with another Keystone, that goes nowhere the operator forbids; logs in when first used."""
+    given = dict(credential)
+    url = _keystone(place["auth_url"])
+    if _keystone(given.pop("auth_url", url)) != url:
+        raise exceptions.ProviderError(
+            f"The credential of Cloud {place['cloud']} is for another Keystone than {url}. Store one that is "
+            "for this one, and set credential_ref of the Cloud.",
+            code="credential.invalid",
+        )
+    plugin = PLUGINS[given.pop("auth_type")]
+    made = ks_session.Session(plugin(url, **given), timeout=place["timeout"])
+    connections.equip(made, outside=True, cacert=place.get("cacert"))
+    return made
+
+
+def _keystone(url: str) -> str:
+    """Where version 3 is."""
+    return f"{url.rstrip('/').removesuffix('/v3')}/v3"
 
 
 _CODES = {
