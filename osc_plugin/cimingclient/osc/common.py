@@ -39,6 +39,10 @@ class ShowOne(_Base, command.ShowOne):
     """Shows one thing."""
 
 
+class Command(_Base):
+    """Shows nothing."""
+
+
 class Lister(_Base, command.Lister):
     """Lists things."""
 
