@@ -51,7 +51,7 @@ def of_place(job: models.Job, place: Place) -> tuple[dict[str, Any], Any]:
             f"The trust for this Job is gone, so CIMinG can not log in to {place.cloud}.",
             code="credential.missing",
         )
-    if place.cloud_key == place.region:
+    if clouds.is_zone(place.cloud_key, place.region):
         where = {"region": place.region, "interface": cfg.CONF.openstack.interface}
         return where, trusts.session(job.trust_id)
     row = clouds.find(place.cloud_key, job.project_id)

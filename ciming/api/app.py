@@ -11,12 +11,25 @@ from swagger_ui_bundle import swagger_ui_path
 from werkzeug import exceptions as http
 
 from ciming import exceptions
-from ciming.api import auth, clouds, document, errors, images, jobs, middleware, schemas, uploads, versions
+from ciming.api import (
+    auth,
+    clouds,
+    document,
+    errors,
+    images,
+    jobs,
+    links,
+    middleware,
+    schemas,
+    uploads,
+    versions,
+)
 
 BLUEPRINTS = (
     versions.blueprint,
     clouds.blueprint,
     images.blueprint,
+    links.blueprint,
     uploads.blueprint,
     jobs.blueprint,
 )

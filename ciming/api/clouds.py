@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The Clouds a caller may use: the zones of their own catalog, and registered ones."""
 
-import functools
-from collections.abc import Callable
 from typing import Any
 
 import flask_smorest
@@ -68,9 +66,12 @@ def _shown(cloud: dict[str, Any], caller: context.RequestContext) -> dict[str, A
     return {**cloud, "credential_ref": None}
 
 
-def resolve(caller: context.RequestContext, wanted: list[str] | str) -> list[dict[str, Any]]:
+def resolve(
+    caller: context.RequestContext, wanted: list[str] | str, field: str = "clouds"
+) -> list[dict[str, Any]]:
     """The Clouds of these names or ids, each once; "all" for every one that can be used as it is.
 
+    :param field: of the request that names them
     :raises InvalidRequest: the caller may use no Cloud of such a name, one has no credential, or they are
         too many
     """
@@ -84,7 +85,7 @@ def resolve(caller: context.RequestContext, wanted: list[str] | str) -> list[dic
         raise exceptions.InvalidRequest(
             f"Unknown Cloud: {', '.join(unknown)[:300]}. Clouds that you may use: {names}.",
             code="cloud.unknown",
-            field="clouds",
+            field=field,
         )
     chosen = list({known[name]["id"]: known[name] for name in wanted}.values())
     bare = [cloud["name"] for cloud in chosen if not _complete(cloud)]
@@ -92,7 +93,7 @@ def resolve(caller: context.RequestContext, wanted: list[str] | str) -> list[dic
         raise exceptions.InvalidRequest(
             f"There is no credential for {', '.join(bare)}: set credential_ref of the Cloud.",
             code="cloud.no_credential",
-            field="clouds",
+            field=field,
         )
     most = cfg.CONF.api.max_targets
     if len(chosen) > most:
@@ -106,11 +107,6 @@ def resolve(caller: context.RequestContext, wanted: list[str] | str) -> list[dic
 
 def _complete(cloud: dict[str, Any]) -> bool:
     return bool(cloud["zone"] or cloud["credential_ref"])
-
-
-def hold(chosen: list[dict[str, Any]]) -> Callable[[orm.Session], None]:
-    """To be called in the transaction that writes Targets in these Clouds."""
-    return functools.partial(db.hold, cloud_ids=[cloud["id"] for cloud in chosen if not cloud["zone"]])
 
 
 def find(caller: context.RequestContext, key: str) -> dict[str, Any]:

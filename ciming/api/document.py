@@ -37,6 +37,10 @@ MORE_ERRORS = {
     "show_upload": (410, 412),
     "continue_upload": (409, 410, 412, 413, 415, 423, 460, 503, 507),
     "terminate_upload": (409, 410, 412, 423),
+    "delete_image": (409, 503),
+    "sync_image": (409, 503),
+    "link_image": (409, 503),
+    "unlink_image": (409,),
     "cancel_job": (409,),
     "retry_job": (409, 503),
 }

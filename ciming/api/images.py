@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Images: create, list, show."""
+"""Images: create, list, show, delete; bring them into more Clouds."""
 
 import functools
 from typing import Any
@@ -9,10 +9,10 @@ import marshmallow as ma
 from flask.views import MethodView
 from oslo_log import log
 
-from ciming import context
-from ciming.api import auth, clouds, delegation, document, errors, paging, queries, schemas, staging_area
+from ciming import context, exceptions, rpc
+from ciming.api import auth, clouds, delegation, document, orders, paging, queries, schemas, staging_area
 from ciming.db import api as db
-from ciming.db import lists, models, uploads
+from ciming.db import images, lists, models, uploads
 
 LOG = log.getLogger(__name__)
 
@@ -38,10 +38,10 @@ class Images(MethodView):
     def post(self, wanted: dict[str, Any]) -> Any:
         """Create an Image
 
-        The Job is `uploading` until the data came by `PUT /v1/images/{image}/file`.
+        With a `source` the Job brings it from the Cloud that has it, and links it there, too. Else the Job is
+        `uploading` until the data came by `PUT /v1/images/{image}/file`.
         """
-        image, job = _create(auth.caller(), wanted)
-        return {"image": image, "job": job}, 202, {"Location": f"/v1/jobs/{job.id}"}
+        return orders.started(*_create(auth.caller(), wanted))
 
 
 @blueprint.route("/<string:image>")
@@ -53,11 +53,63 @@ class Image(MethodView):
         """Show an Image"""
         return db.get_image(schemas.row_id("image", image), auth.scope())
 
+    @auth.needs("image:delete")
+    @blueprint.arguments(queries.ImageDelete, location="query", unknown=ma.RAISE, error_status_code=400)
+    @blueprint.response(202, schemas.ImageAndJob, headers={"Location": document.LOCATION})
+    @blueprint.alt_response(204, description="Nothing was to be done in a Cloud.")
+    @blueprint.doc(operationId="delete_image")
+    def delete(self, query: dict[str, Any], image: str) -> Any:
+        """Delete an Image
 
-def _create(caller: context.RequestContext, wanted: dict[str, Any]) -> tuple[models.Image, models.Job]:
-    """Check everything that can be checked, make the trust, then commit all rows at once."""
+        In all its Clouds, by a Job whose Targets say how it went, and then its record; or in some of them,
+        and its record stays. An image that is protected in its Cloud stays there, and stays linked.
+        """
+        row = orders.own_image(image)
+        names = query.get("cloud")
+        links = row.links if names is None else orders.linked(row, names)
+        if links and not query.get("keep_remote"):
+            refs = {link.cloud_key: link.image_ref for link in links}
+            there = [orders.as_cloud(link) for link in links]
+            return orders.begin("delete", row, there, refs=refs, whole=names is None)
+        images.forget(row.id, None if names is None else [link.cloud_key for link in links])
+        LOG.info("Forgot Image %s%s", row.id, "" if names is None else f" in {names}")
+        return "", 204
+
+
+@blueprint.route("/<string:image>/clouds")
+class ImageClouds(MethodView):
+    @auth.needs("image:sync")
+    @blueprint.arguments(schemas.ImageClouds, error_status_code=400)
+    @blueprint.response(202, schemas.ImageAndJob, headers={"Location": document.LOCATION})
+    @blueprint.doc(operationId="sync_image")
+    def post(self, wanted: dict[str, Any], image: str) -> Any:
+        """Bring an Image into more Clouds
+
+        From the best of its Links that can be read. `all` are those that it is not in yet.
+        """
+        row = orders.own_image(image)
+        chosen = clouds.resolve(auth.caller(), wanted["clouds"])
+        if wanted["clouds"] == "all":
+            linked = {link.cloud_key for link in row.links}
+            chosen = [cloud for cloud in chosen if cloud["id"] not in linked]
+        if not row.links:
+            raise exceptions.Conflict(
+                f"Image {row.id} is in no Cloud from which it could be brought.", code="image.not_linked"
+            )
+        if not chosen:
+            raise exceptions.Conflict(
+                f"Image {row.id} is in all Clouds that you may use.", code="image.already_linked"
+            )
+        return orders.begin("sync", row, chosen)
+
+
+def _create(caller: context.RequestContext, wanted: dict[str, Any]) -> tuple[str, str]:
+    """Check everything that can be checked, make the trust, then commit all rows at once; the ids of both."""
     chosen = clouds.resolve(caller, wanted.pop("clouds"))
-    size = wanted.pop("size", None)
+    size, source = wanted.pop("size", None), wanted.pop("source", None)
+    if source:
+        chosen = _besides(caller, source, chosen, size)
+        wanted["source"] = source
     staging_area.check_size(size or 0)
     with delegation.trust(caller) as given:
         image = models.Image(
@@ -68,34 +120,41 @@ def _create(caller: context.RequestContext, wanted: dict[str, Any]) -> tuple[mod
             size=size,
             tags=list(dict.fromkeys(wanted.get("tags", []))),
         )
-        job = models.Job(
-            id=models.new_id(),
-            project_id=caller.project_id,
-            user_id=caller.user_id,
-            kind="create",
-            stage="uploading",
-            spec=wanted,
-            trust_id=given.trust_id,
-            request_id=errors.request_id(),
-            marker=staging_area.get().marker,
-            targets=[
-                models.Target(
-                    cloud_key=cloud["id"],
-                    cloud=cloud["name"],
-                    provider=cloud["provider"],
-                    region=cloud["region"],
-                    step="receive",
-                    bytes_total=size,
-                )
-                for cloud in chosen
-            ],
+        job = orders.job(
+            caller, "create", given, chosen, wanted, stage="staging" if source else "uploading"
         )
+        for target in job.targets:
+            target.bytes_total = size
         # Room is only looked for: it is reserved when bytes come, or one could hold it with none.
         upload = models.Upload(job_id=job.id, size=size, expires_at=staging_area.expiry())
+        if source:
+            upload = images.from_cloud(job.id)
         check_room = functools.partial(
             uploads.reserve, needed=size or 0, room=staging_area.room, job_id=job.id
         )
-        db.create(image, job, upload, check_room, given.settle, clouds.hold(chosen))
+        db.create(image, job, upload, check_room, given.settle)
     context.about(job.id)
     LOG.info("Create Image %s in %s", image.id, [cloud["name"] for cloud in chosen])
-    return db.get_image(image.id, None), db.get_job(job.id, None)
+    if source:
+        rpc.knock(job.id)
+    return image.id, job.id
+
+
+def _besides(
+    caller: context.RequestContext, source: dict[str, Any], chosen: list[dict[str, Any]], size: int | None
+) -> list[dict[str, Any]]:
+    """The Clouds into which it is to be brought: not that of the source, which is added to the source.
+
+    :raises InvalidRequest: there is no other, or what the source will tell was said as well
+    """
+    if size is not None:
+        raise exceptions.InvalidRequest("The source has its own size: leave it out.", field="size")
+    [cloud] = clouds.resolve(caller, [source["cloud"]], "source.cloud")
+    source.update(cloud_key=cloud["id"], cloud=cloud["name"])
+    source.update({name: cloud[name] for name in ("provider", "region")})
+    others = [each for each in chosen if each["id"] != cloud["id"]]
+    if not others:
+        raise exceptions.InvalidRequest(
+            f"The image is in {cloud['name']} already: name another Cloud to bring it into.", field="clouds"
+        )
+    return others

@@ -68,7 +68,7 @@ class Retry(MethodView):
         """Retry a Job
 
         The Targets that failed are tried again with the data that was kept, for the caller from now on. For a
-        Job that ended in `error` or `partial`, as long as its data is kept.
+        Job that ended in `error` or `partial`, as long as its data is kept and no other works on its Image.
         """
         row = _own(job)
         jobs.check_retry(row.id)        # before anything is asked of Keystone

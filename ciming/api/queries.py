@@ -2,9 +2,9 @@
 """What may follow the question mark of a list."""
 
 import marshmallow as ma
-from marshmallow import fields
+from marshmallow import fields, validate
 
-from ciming.api import filters, schemas
+from ciming.api import filters, kinds, schemas
 
 NEWEST_FIRST = "created_at:desc"
 
@@ -32,6 +32,14 @@ class ImageQuery(Page):
         ),
         NEWEST_FIRST,
     )
+
+
+class ImageDelete(ma.Schema):
+    cloud = fields.List(
+        kinds.Text(validate=validate.Length(1, 255)),
+        metadata={"description": "Only in this Cloud; can be repeated. Absent: in all of them."},
+    )
+    keep_remote = filters.Flag("Forget only, and leave what is in the Clouds as it is")
 
 
 class JobQuery(Page):

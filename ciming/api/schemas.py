@@ -38,6 +38,21 @@ def row_id(noun: str, text: str) -> str:
         ) from None
 
 
+CLOUDS = {
+    "description": "Names or ids of Clouds, or `all` that one may use.",
+    "oneOf": [
+        {
+            "type": "array",
+            "items": {"type": "string", "minLength": 1, "maxLength": 255},
+            "minItems": 1,
+            "maxItems": 100,
+        },
+        {"type": "string", "enum": ["all"]},
+    ],
+    "example": ["zone-a", "zone-b"],
+}
+
+
 class ImageCreate(ma.Schema):
     name = kinds.Text(required=True, validate=validate.Length(1, 255), metadata={"example": "demo"})
     disk_format = fields.String(
@@ -89,21 +104,36 @@ class ImageCreate(ma.Schema):
         validate=validate.Length(max=128),
         metadata={"example": ["golden"]},
     )
-    clouds = kinds.CloudNames(
+    clouds = kinds.CloudNames(required=True, metadata=CLOUDS)
+    source = fields.Nested(
+        "ImageSource",
+        unknown=ma.RAISE,
+        metadata={"description": "An image that a Cloud has already. Absent: its data will be sent."},
+    )
+
+
+IMAGE_REF = validate.Length(1, 1024)
+
+
+class ImageSource(ma.Schema):
+    cloud = kinds.Text(required=True, validate=validate.Length(1, 255), metadata={"example": "zone-a"})
+    image = kinds.Text(
         required=True,
-        metadata={
-            "description": "Names or ids of Clouds, or `all` that one may use.",
-            "oneOf": [
-                {
-                    "type": "array",
-                    "items": {"type": "string", "minLength": 1, "maxLength": 255},
-                    "minItems": 1,
-                    "maxItems": 100,
-                },
-                {"type": "string", "enum": ["all"]},
-            ],
-            "example": ["zone-a", "zone-b"],
-        },
+        validate=IMAGE_REF,
+        metadata={"description": "Id or name of the image there.", "example": "debian-12"},
+    )
+
+
+class ImageClouds(ma.Schema):
+    clouds = kinds.CloudNames(required=True, metadata=CLOUDS)
+
+
+class LinkCreate(ma.Schema):
+    cloud = kinds.Text(required=True, validate=validate.Length(1, 255), metadata={"example": "zone-a"})
+    image_ref = kinds.Text(
+        required=True,
+        validate=IMAGE_REF,
+        metadata={"description": "Id or name of the image there.", "example": "debian-12"},
     )
 
 

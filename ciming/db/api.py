@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy import orm
 
 from ciming import exceptions, points
-from ciming.db import models, status
+from ciming.db import clouds, models, status
 from ciming.db import session as db
 
 Row = TypeVar("Row", models.Image, models.Job)
@@ -29,11 +29,12 @@ def create(
     :param checks: raise, in the same transaction, if that can not be
     """
     with db.writer() as session:
-        image.status, job.status = "uploading", "uploading"
+        image.status, job.status = "pending", "queued"
         job.image_id = image.id
         for row in (image, job, upload):        # in the order of their foreign keys
             session.add(row)
             session.flush()
+        clouds.hold(session, job)
         for check in checks:
             check(session)
         refresh(session, job)
@@ -50,15 +51,25 @@ def refresh(session: orm.Session, job: models.Job) -> None:
         targets=[target.status for target in job.targets],
     )
     session.flush()
-    image = session.get_one(models.Image, job.image_id)
-    of_image = sa.select(models.Job.id).where(models.Job.image_id == image.id)
-    image.status = status.image_status(
-        jobs=session.scalars(sa.select(models.Job.status).where(models.Job.image_id == image.id)).all(),
-        wanted=session.scalars(
-            sa.select(models.Target.cloud_key).where(models.Target.job_id.in_(of_image))
-        ).all(),
+    refresh_image(session, job.image_id)
+
+
+def refresh_image(session: orm.Session, image_id: str) -> None:
+    """Derive the status of an Image again."""
+    session.flush()
+    job, target = models.Job, models.Target
+    brought = (
+        sa.select(target.cloud_key, target.status)
+        .join(job, job.id == target.job_id)
+        .where(job.image_id == image_id, job.kind.in_(status.BRINGING))
+        .order_by(job.created_at)
+    )
+    last = {row.cloud_key: row.status for row in session.execute(brought)}
+    session.get_one(models.Image, image_id).status = status.image_status(
+        jobs=session.scalars(sa.select(job.status).where(job.image_id == image_id)).all(),
+        missing=[cloud_key for cloud_key, end in last.items() if end != "success"],
         linked=session.scalars(
-            sa.select(models.Link.cloud_key).where(models.Link.image_id == image.id)
+            sa.select(models.Link.cloud_key).where(models.Link.image_id == image_id)
         ).all(),
     )
 
@@ -74,6 +85,7 @@ def get_job(job_id: str, project_id: str | None) -> models.Job:
 def _get(model: type[Row], noun: str, row_id: str, project_id: str | None) -> Row:
     with db.reader() as session:
         row = session.get(model, row_id)
-    if row is None or project_id not in (None, row.project_id):
+    deleted = isinstance(row, models.Image) and row.deleted_at is not None
+    if row is None or deleted or project_id not in (None, row.project_id):
         raise exceptions.NotFound(f"No {noun} {row_id}.", code=f"{noun}.not_found")
     return row

@@ -81,10 +81,16 @@ def delete(cloud_id: str) -> None:
 
 
 def check_idle(session: orm.Session, row: models.Cloud) -> None:
-    """:raises Conflict: a Job that has not ended has a Target there"""
+    """:raises Conflict: a Job that has not ended works there, or brings its image from there"""
     job, target = models.Job, models.Target
-    query = sa.select(job.id).where(job.finished_at.is_(None), target.cloud_key == row.id)
-    jobs = session.scalars(query.join(target, target.job_id == job.id).order_by(job.created_at)).all()
+    there = sa.exists().where(target.job_id == job.id, target.cloud_key == row.id)
+    comes = sa.and_(job.kind == "create", job.spec.is_not(None))        # by its spec, which SQL can not tell
+    query = sa.select(job.id, job.spec, there).where(job.finished_at.is_(None), sa.or_(there, comes))
+    jobs = [
+        job_id
+        for job_id, spec, is_there in session.execute(query.order_by(job.created_at))
+        if is_there or (spec or {}).get("source", {}).get("cloud_key") == row.id
+    ]
     if jobs:
         raise exceptions.Conflict(
             f"Cloud {row.name} is in use by Jobs that have not ended: {_some(jobs)}. Wait for them, or "
@@ -93,19 +99,30 @@ def check_idle(session: orm.Session, row: models.Cloud) -> None:
         )
 
 
-def hold(session: orm.Session, cloud_ids: Sequence[str]) -> None:
-    """Rows of Targets stand for these: let none of them be deleted before they are committed.
+def hold(session: orm.Session, job: models.Job) -> None:
+    """Let no Cloud that a Job is to work in, or brings its image from, be deleted before it is committed.
 
     :raises Conflict: one is gone already
     """
+    places = [(target.cloud_key, target.region) for target in job.targets if target.status != "success"]
+    source = (job.spec or {}).get("source")
+    if source:
+        places.append((source["cloud_key"], source["region"]))
+    needed = {key for key, region in places if not is_zone(key, region)}
+    if not needed:
+        return
     cloud = models.Cloud
-    query = sa.select(cloud.id).where(cloud.id.in_(cloud_ids)).order_by(cloud.id)
-    found = session.scalars(query.with_for_update(read=True)).all()
-    gone = set(cloud_ids) - set(found)
+    query = sa.select(cloud.id).where(cloud.id.in_(needed)).order_by(cloud.id)
+    gone = needed - set(session.scalars(query.with_for_update(read=True)))
     if gone:
         raise exceptions.Conflict(
             f"Cloud {', '.join(sorted(gone))} was deleted meanwhile.", code="cloud.deleted", field="clouds"
         )
+
+
+def is_zone(cloud_key: str, region: str | None) -> bool:
+    """Are this Target, Link or source those of a zone, whose id is its region, or of a registered Cloud?"""
+    return cloud_key == region
 
 
 def _seen_by(project_id: str) -> sa.ColumnElement[bool]:

@@ -68,6 +68,8 @@ def _rows(model: type[Row], project_id: str | None, page: Page) -> Sequence[Row]
     if "id" not in {key.column for key in order}:       # what makes any order a total one
         order.append(Order("id", order[-1].descending))
     query = sa.select(model).limit(page.limit)
+    if model is models.Image:
+        query = query.where(models.Image.deleted_at.is_(None))
     if project_id is not None:
         query = query.where(model.project_id == project_id)
     for condition in page.conditions:

@@ -9,6 +9,8 @@ import sqlalchemy as sa
 from sqlalchemy import orm
 from sqlalchemy.orm import Mapped, mapped_column
 
+from ciming.db import status
+
 
 def new_id() -> str:
     return str(uuid.uuid4())
@@ -50,6 +52,7 @@ class Image(Base):
     tags: Mapped[list[str]] = mapped_column(default=list)
     created_at: Mapped[int] = mapped_column(default=now)
     updated_at: Mapped[int] = mapped_column(default=now, onupdate=now)
+    deleted_at: Mapped[int | None]                  # its Jobs are still to be seen
 
     links: Mapped[list["Link"]] = orm.relationship(order_by="Link.cloud", lazy="selectin")
 
@@ -106,7 +109,8 @@ class Job(Base):
     image_id: Mapped[str] = mapped_column(Id, sa.ForeignKey("images.id"), index=True)
     parent_id: Mapped[str | None] = mapped_column(Id, sa.ForeignKey("jobs.id"), index=True)
     request_id: Mapped[str | None] = mapped_column(Keystone)
-    spec: Mapped[dict[str, Any] | None]             # immutable; dropped when the Job is purged
+    # What was asked for, and once it is known what its source is (`found`); dropped when the Job is purged.
+    spec: Mapped[dict[str, Any] | None]
     trust_id: Mapped[str | None] = mapped_column(Keystone)
     wanted: Mapped[str] = mapped_column(Word, default="run")        # run, cancel
     stage: Mapped[str] = mapped_column(Word)        # uploading, staging, staged, failed
@@ -128,6 +132,8 @@ class Job(Base):
     @property
     def progress(self) -> dict[str, int | None]:
         """Bytes received and sent to the Targets, of those that will be."""
+        if self.kind not in status.MOVING:
+            return {"bytes_done": 0, "bytes_total": 0}
         received = self.upload.offset if self.upload else self.image.size or 0
         size = self.upload.size if self.upload else self.image.size
         return {

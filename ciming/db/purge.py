@@ -93,7 +93,8 @@ def _images(session: orm.Session, before: int, most: int) -> Counter[str] | None
         sa.select(image.id)
         .where(
             image.updated_at < before,
-            image.status == "error",        # of which there is nothing but the record
+            # Of which there is nothing but the record.
+            sa.or_(image.status == "error", image.deleted_at.is_not(None)),
             ~sa.exists().where(models.Link.image_id == image.id),
             ~sa.exists().where(models.Job.image_id == image.id),
         )

@@ -6,6 +6,10 @@ from collections.abc import Collection
 JOB_ENDS = ("success", "partial", "error", "cancelled")
 JOB_STATUSES = ("uploading", "queued", "running", "waiting-credentials", *JOB_ENDS)
 TARGET_ENDS = ("success", "error", "cancelled")
+MOVING = ("create", "sync")
+"""Kinds of Jobs that bring an image's bytes somewhere."""
+BRINGING = (*MOVING, "link")
+"""Kinds of Jobs after which an Image has another Link."""
 
 
 def job_status(
@@ -23,12 +27,17 @@ def job_status(
     return "partial" if "success" in targets else "error"
 
 
-def image_status(*, jobs: Collection[str], wanted: Collection[str], linked: Collection[str]) -> str:
-    """The status of an Image, from its Jobs' statuses and the Clouds wanted and linked."""
+def image_status(*, jobs: Collection[str], missing: Collection[str], linked: Collection[str]) -> str:
+    """The status of an Image.
+
+    :param jobs: statuses of its Jobs
+    :param missing: Clouds in which it was wanted, and has not come to be
+    :param linked: Clouds in which it is
+    """
     if "uploading" in jobs:
         return "uploading"
     if not set(jobs) <= set(JOB_ENDS):
         return "pending"
-    if set(wanted) <= set(linked):
-        return "active"
-    return "partial" if linked else "error"
+    if not linked:
+        return "error"
+    return "active" if set(missing) <= set(linked) else "partial"

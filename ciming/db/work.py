@@ -26,6 +26,8 @@ AWAY = (
     sa.exc.InterfaceError,
     sa.exc.TimeoutError,
 )
+LINKED = ("cloud_key", "cloud", "provider", "region", "image_ref")
+"""What a Link has of a source."""
 INTERNAL = {
     "code": "internal",
     "message": "Something in CIMinG went wrong. Please report the Job's id to its operator.",
@@ -187,8 +189,37 @@ def stop_following(held: Claim) -> None:
 
 
 @points.mutation
+def found(held: Claim, source: dict[str, Any], room: uploads.Room) -> None:
+    """It is known which image of which Cloud is the Job's source: note it, and reserve room.
+
+    :param source: as engine.locating finds it
+    :raises StagingFull: there is none
+    """
+    with fenced(held) as (session, job):
+        uploads.reserve(session, source["size"], room, job_id=job.id)
+        job.spec = {**(job.spec or {}), "found": source}
+        assert job.upload is not None
+        job.upload.size = job.upload.reserved = source["size"]
+        image = session.get_one(models.Image, job.image_id)
+        image.size = source["size"]
+        if job.kind == "create":
+            image.tags = list(dict.fromkeys([*image.tags, *source["tags"]]))
+        for target in job.targets:
+            target.bytes_total = image.size
+
+
+@points.mutation
+def fetched(held: Claim, offset: int) -> None:
+    """So many bytes of the source are here: no status depends on it."""
+    with interrupting(), db.writer() as session:
+        fence(session, held)
+        upload = models.Upload
+        session.execute(sa.update(upload).where(upload.job_id == held.job_id).values(offset=offset))
+
+
+@points.mutation
 def staged(held: Claim, *, disk_format: str, virtual_size: int, digests: dict[str, str]) -> None:
-    """The bytes are here, whole, inspected and hashed."""
+    """The bytes are here, whole, inspected and hashed; a source that has just these is linked."""
     with fenced(held) as (session, job):
         job.stage = "staged"
         image = session.get_one(models.Image, job.image_id)
@@ -197,6 +228,16 @@ def staged(held: Claim, *, disk_format: str, virtual_size: int, digests: dict[st
         image.digests = {"guest": None, **digests}
         for target in job.targets:
             target.bytes_total = image.size
+        source = (job.spec or {}).get("found")
+        if source and source["cloud_key"] not in {link.cloud_key for link in image.links}:
+            session.add(
+                models.Link(
+                    image_id=image.id,
+                    proof="bytes" if source["digests"] else "asserted",
+                    verified_at=models.now(),
+                    **{name: source[name] for name in LINKED},
+                )
+            )
 
 
 @points.mutation
@@ -298,6 +339,18 @@ def add_link(held: Claim, target_id: str, image_ref: str, proof: str) -> None:
 
 
 @points.mutation
+def remove_link(held: Claim, target_id: str) -> None:
+    """The Target's image is there no more: forget its Link, and end the Target."""
+    with fenced(held) as (session, job):
+        target, link = session.get_one(models.Target, target_id), models.Link
+        session.execute(
+            sa.delete(link).where(link.image_id == job.image_id, link.cloud_key == target.cloud_key)
+        )
+        target.status, target.error = "success", None
+        session.expire(job.image)
+
+
+@points.mutation
 def trust_deleted(job_id: str, trust_id: str) -> None:
     with db.writer() as session:
         session.execute(
@@ -316,6 +369,8 @@ def finish(held: Claim, *, purge: bool) -> str:
     with fenced(held) as (session, job):
         job.finished_at = models.now()
         job.owner = None
+        if (job.spec or {}).get("whole") and not job.image.links:
+            job.image.deleted_at = models.now()
         if purge:
             _purge(session, job.id)
     return job.status

@@ -23,10 +23,13 @@ from taskflow.persistence import models as tf_models
 from ciming import context, exceptions, growing, metrics, staging, trusts
 from ciming.db import models, status, uploads, work
 from ciming.engine import atom_points, events, persistence, slots, sources, tools, watch
-from ciming.flows import publish, stage
+from ciming.flows import fetch, link, publish, stage, withdraw
 
 LOG = log.getLogger(__name__)
-STAGE, RESTORE = "stage", "restore"
+STAGE, FETCH, RESTORE = "stage", "fetch", "restore"
+STAGE_FLOWS = {STAGE: stage.flow, FETCH: fetch.flow, RESTORE: stage.flow}
+TARGET_FLOWS = {"create": publish.flow, "sync": publish.flow, "link": link.flow, "delete": withdraw.flow}
+"""By the kind of the Job."""
 ENDS = (states.SUCCESS, states.REVERTED, states.FAILURE)
 
 
@@ -125,7 +128,7 @@ class Runner:
         if claim.starts:
             events.started(job)
         watching = watch.Watch(claim, self._stopping)
-        flows = Flows(claim, [STAGE, RESTORE, *(target.id for target in job.targets)])
+        flows = Flows(claim, [*STAGE_FLOWS, *(target.id for target in job.targets)])
         todo = [target for target in job.targets if target.status not in status.TARGET_ENDS]
         if not todo:        # and what is cleaned up need not come back
             return
@@ -136,7 +139,8 @@ class Runner:
             kits = [self._tools(claim, job, target, watching, staged) for target in todo]
             parts = [pool.submit(self._publish, flows, job, kit) for kit in kits]
             try:
-                self._stage(flows, job, watching, staged)
+                if job.kind in status.MOVING:
+                    self._stage(flows, job, watching, staged)
             except BaseException as reason:
                 staged.fail(reason)     # or those who follow would wait for ever
                 raise
@@ -150,14 +154,14 @@ class Runner:
     ) -> None:
         """Have the file whole and looked at, or failed."""
         claim = flows.claim
-        name, source = self._source(claim, job)
         if job.stage == "staged" and self._path(job).exists():
             staged.finish(self._staged(job))
             return
         if job.stage != "failed":
             slot = self._stages.slot(large=_is_large(job))
-            kit = tools.StageTools(job, watching, staged, claim, source, slot)
-            if flows.run(name, stage.flow, tools=kit) == states.SUCCESS:
+            kit = tools.StageTools(job, watching, staged, claim, slot, self._room)
+            name, kit.source = self._source(claim, job, kit)
+            if flows.run(name, STAGE_FLOWS[name], tools=kit) == states.SUCCESS:
                 if not staged.whole:        # a former run had done it, and did not come to say so
                     staged.finish(self._staged(work.load(claim)))
                 return
@@ -169,15 +173,27 @@ class Runner:
         else:
             staged.fail(tools.error_of(job.error or work.INTERNAL))
 
-    def _source(self, claim: work.Claim, job: models.Job) -> tuple[str, sources.Source]:
-        """Where the bytes come from, and the flow that brings them: only what was lost is restored."""
+    def _source(
+        self, claim: work.Claim, job: models.Job, kit: tools.StageTools
+    ) -> tuple[str, sources.Source]:
+        """The flow that brings the bytes, and where from: what was lost is restored from where it is."""
         path = self._path(job)
         linked = [target for target in job.targets if target.status == "success"]
         if linked and not path.exists():
             [target, *_] = linked
-            provider = functools.partial(tools.provider_of, job, target)
-            return RESTORE, sources.Link(self._area, claim, provider, str(target.image_ref), path)
+
+            def origin() -> sources.Origin:
+                provider = tools.provider_of(job, target)
+                return sources.Origin(provider, str(target.image_ref), int(job.image.size or 0))
+
+            return RESTORE, sources.Remote(self._area, claim, origin, path)
+        if job.kind == "sync" or "source" in (job.spec or {}):
+            tell = functools.partial(work.fetched, claim)
+            return FETCH, sources.Remote(self._area, claim, kit.origin, path, tell)
         return STAGE, sources.Upload(self._area, claim, cfg.CONF.engine.max_stall)
+
+    def _room(self, held: int, coming: int) -> int:
+        return self._area.room(held=held, coming=coming)
 
     def _path(self, job: models.Job) -> Path:
         return self._area.upload_path(job.id, job.upload.generation if job.upload else 0)
@@ -194,9 +210,9 @@ class Runner:
         )
 
     def _publish(self, flows: "Flows", job: models.Job, kit: tools.TargetTools) -> None:
-        """Bring the image to one Cloud, or undo what was begun there."""
+        """Do what the Job is for in one Cloud, or undo what was begun there."""
         _log_for(job)
-        end = flows.run(kit.key, publish.flow, tools=kit, staged=kit.staged)
+        end = flows.run(kit.key, TARGET_FLOWS[job.kind], tools=kit, staged=kit.staged)
         if end == states.SUCCESS:
             return
         if end != states.REVERTED:      # TaskFlow itself failed, so nothing was undone

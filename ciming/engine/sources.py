@@ -6,12 +6,13 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import BinaryIO, NamedTuple, Protocol
 
 from ciming import exceptions, growing, staging
 from ciming.db import uploads, work
 from ciming.providers import base
 
+TELL_SECONDS = 0.5      # between two notes of how much has come
 PAUSES = (0.02, 0.5)    # seconds between two looks at an upload that comes: from, to
 
 
@@ -130,44 +131,74 @@ class Upload:
             return False
 
 
-class Link:
-    """A Cloud that has the image already: its bytes are brought back to where they were.
+class Origin(NamedTuple):
+    """An image in a Cloud, and how many bytes it has."""
+
+    provider: base.Provider
+    image_ref: str
+    size: int
+
+
+class Remote:
+    """A Cloud that has the image: its bytes are brought to where they shall be, or were.
 
     What an earlier attempt brought is not brought again.
 
-    :param path: where they were
+    :param origin: asked at each attempt
+    :param path: where they are to be
+    :param tell: how many bytes are here by now
     """
 
     def __init__(
         self,
         area: staging.StagingArea,
         claim: work.Claim,
-        provider: Callable[[], base.Provider],
-        image_ref: str,
+        origin: Callable[[], Origin],
         path: Path,
+        tell: Callable[[int], None] = lambda _offset: None,
     ) -> None:
         self._area = area
         self._claim = claim
-        self._provider = provider
-        self._image_ref = image_ref
+        self._origin = origin
         self._kept = path
+        self._tell = tell
         self.path = Path()
 
     def blocks(self, staged: growing.GrowingFile, alive: Callable[[], None]) -> Iterator[bytes]:
-        """All bytes, first those that are here."""
+        """All bytes, first those that are here.
+
+        :raises TransientProviderError: not all of them came
+        """
         with self._area.restored(self._claim.job_id, self._claim.generation) as file:
             self.path = Path(file.name)
             staged.begin(_another(file))
             while block := file.read(staging.BLOCK):
                 yield block
-            for block in self._provider().download(self._image_ref, file.tell()):
+            origin, told = self._origin(), time.monotonic()
+            for block in origin.provider.download(origin.image_ref, file.tell()):
                 alive()
                 staging.write_all(file, block)
+                if file.tell() > origin.size:
+                    staging.unlink(self.path)
+                    raise _other_size(origin, "more than")
                 yield block
+                if time.monotonic() - told > TELL_SECONDS:
+                    self._tell(file.tell())
+                    told = time.monotonic()
+            self._tell(file.tell())
+            if file.tell() < origin.size:
+                raise _other_size(origin, "fewer than")
 
     def keep(self, path: str) -> str:
         staging.rename(Path(path), self._kept)
         return str(self._kept)
+
+
+def _other_size(origin: Origin, how_many: str) -> exceptions.TransientProviderError:
+    return exceptions.TransientProviderError(
+        f"Image {origin.image_ref} gave {how_many} the {origin.size} bytes that it is said to have.",
+        code="cloud.bad_answer",
+    )
 
 
 def _another(file: BinaryIO) -> BinaryIO:

@@ -18,8 +18,8 @@ from oslo_config import cfg
 from oslo_log import log
 
 from ciming import credentials, exceptions, growing, metrics, staging
-from ciming.db import models, work
-from ciming.engine import events, slots, sources
+from ciming.db import models, uploads, work
+from ciming.engine import events, locating, slots, sources
 from ciming.engine import watch as watch_
 from ciming.providers import base
 
@@ -46,13 +46,13 @@ def error_of(fault: dict[str, Any]) -> exceptions.CimingError:
     )
 
 
-def provider_of(job: models.Job, target: models.Target) -> base.Provider:
-    """The cloud of a Target, as the Job's user.
+def provider_of(job: models.Job, place: models.Target | locating.Place) -> base.Provider:
+    """A Cloud, as the Job's user.
 
     :raises ProviderError: there is no credential, or no such provider
     """
-    place, credential = credentials.of_place(job, target)
-    return base.load(target.provider)(place, credential)
+    where, credential = credentials.of_place(job, place)
+    return base.load(place.provider)(where, credential)
 
 
 class Tools(abc.ABC):
@@ -178,28 +178,61 @@ class Tools(abc.ABC):
 class StageTools(Tools):
     """For the stage flow."""
 
+    source: sources.Source
+
     def __init__(
         self,
         job: models.Job,
         watch: watch_.Watch,
         staged: growing.GrowingFile,
         claim: work.Claim,
-        source: sources.Source,
         slot: slots.Slot,
+        room: uploads.Room,
     ) -> None:
         super().__init__(job, watch, staged)
-        self.declared_format: str | None = (job.spec or {}).get("disk_format")
         self.max_virtual_size: int = cfg.CONF.staging.max_virtual_size
         self._claim = claim
-        self._source = source
         self._slot = slot
         self._there = 0
+        self._room = room
+
+    @property
+    def receiving(self) -> str:
+        """The step in which bytes come."""
+        return "download" if self._found else "inspect"
+
+    @property
+    def declared_format(self) -> str | None:
+        """What its user, or the Cloud that has it, says that the file is."""
+        declared: str | None = (self.job.spec or {}).get("disk_format") or self._found.get("disk_format")
+        return declared
+
+    @property
+    def _found(self) -> Mapping[str, Any]:
+        """The source, where that is an image in a Cloud and located."""
+        found: Mapping[str, Any] = (self.job.spec or {}).get("found", {})
+        return found
+
+    def locate(self) -> None:
+        """Find the source, and note it.
+
+        :raises CimingError: it can not be read, or there is no room for it
+        """
+        found = locating.find(self.job, functools.partial(provider_of, self.job))
+        work.found(self._claim, found, self._room)
+        self.job = work.load(self._claim)
+
+    def origin(self) -> sources.Origin:
+        """The source that was located, as the Job's user."""
+        found = self._found
+        place = locating.Place(*(found[name] for name in locating.Place._fields))
+        return sources.Origin(provider_of(self.job, place), found["image_ref"], found["size"])
 
     def blocks(self) -> Iterator[bytes]:
         """All bytes of the source, in order, as they become available. To be closed: it holds a slot."""
         self._there = 0
         try:
-            for block in self._source.blocks(self.staged, self._waiting):
+            for block in self.source.blocks(self.staged, self._waiting):
                 self._slot.take(self.alive)
                 self.alive()
                 yield block
@@ -231,7 +264,7 @@ class StageTools(Tools):
 
     def received(self, disk_format: str, virtual_size: int, digests: dict[str, str]) -> staging.StagedFile:
         """What came, from first byte to last."""
-        path = str(self._source.path)
+        path = str(self.source.path)
         return staging.StagedFile(path, disk_format, self._there, virtual_size, digests)
 
     def check_promises(self, staged: staging.StagedFile) -> None:
@@ -242,10 +275,14 @@ class StageTools(Tools):
         """
         image = work.load(self._claim).image
         size, sha512 = image.size, image.digests.get("sha512")
-        if sha512 not in (None, staged.digests["sha512"]):      # they were looked at before
+        theirs = self._found.get("digests", {})
+        others = [name for name, digest in theirs.items() if _digest(staged, name) != digest]
+        if others or sha512 not in (None, staged.digests["sha512"]):      # they were looked at before
             staging.unlink(Path(staged.path))      # or a retry would find them again
             raise exceptions.ProviderError(
-                "The Cloud that has the image gave other bytes than it got.", code="cloud.bad_answer"
+                "The Cloud that has the image gave other bytes than it "
+                f"{f'says by its {others[0]}' if others else 'got'}.",
+                code="cloud.bad_answer",
             )
         if staged.size != size:
             raise exceptions.CimingError(
@@ -262,7 +299,7 @@ class StageTools(Tools):
 
     def finish(self, staged: staging.StagedFile) -> None:
         """The stage flow has passed it."""
-        staged = dataclasses.replace(staged, path=self._source.keep(staged.path))
+        staged = dataclasses.replace(staged, path=self.source.keep(staged.path))
         work.staged(
             self._claim,
             disk_format=staged.disk_format,
@@ -273,6 +310,16 @@ class StageTools(Tools):
 
     def _write(self, **values: Any) -> None:
         work.update_stage(self._claim, step=values.get("step"), error=values.get("error"))
+
+
+def _digest(staged: staging.StagedFile, algorithm: str) -> str:
+    try:
+        return staged.digest(algorithm)
+    except ValueError:
+        raise exceptions.ProviderError(
+            f"The Cloud that has the image hashes by {algorithm}, which CIMinG can not compute.",
+            code="image.hash_unknown",
+        ) from None
 
 
 class TargetTools(Tools):
@@ -298,15 +345,20 @@ class TargetTools(Tools):
         self._undoing = False
         self._epoch = 0
         self._fault = target.error
-        spec = job.spec or {}
-        self.spec = base.ImageSpec(
-            image_id=job.image_id,
-            name=spec["name"],
-            properties=spec.get("properties", {}),
-            min_disk=spec.get("min_disk", 0),
-            min_ram=spec.get("min_ram", 0),
-            visibility=spec.get("visibility"),
-            tags=tuple(spec.get("tags", ())),
+
+    @functools.cached_property
+    def spec(self) -> base.ImageSpec:
+        """What is said about the image. Made when first used: when the source is known, where it has one."""
+        said = work.load(self._claim).spec or {}
+        found = said.get("found", {})
+        return base.ImageSpec(
+            image_id=self.job.image_id,
+            name=said["name"],
+            properties={**found.get("properties", {}), **said.get("properties", {})},
+            min_disk=said.get("min_disk", found.get("min_disk", 0)),
+            min_ram=said.get("min_ram", found.get("min_ram", 0)),
+            visibility=said.get("visibility"),
+            tags=tuple(dict.fromkeys([*said.get("tags", ()), *found.get("tags", ())])),
         )
 
     @functools.cached_property
@@ -415,6 +467,44 @@ class TargetTools(Tools):
             return
         self._told = time.monotonic()
         work.progress(self._claim, self.key, bytes_done)
+
+    def compare(self) -> tuple[str, str]:
+        """The image that a person says is ours: its ref, and how that is known.
+
+        :raises ProviderError: there is none that they can see
+        """
+        found = self.provider.describe(self._ref)
+        if found is None:
+            raise exceptions.ProviderError(
+                f"{self.target.cloud} has no image {self._ref[:255]} that you can see.",
+                code="image_ref.not_found",
+            )
+        return found.image_ref, "bytes" if locating.same(found, self.job.image) else "asserted"
+
+    def delete(self) -> None:
+        """Delete the linked image in the Cloud.
+
+        :raises ProviderError: it is protected, or may not be deleted
+        """
+        found = self.provider.describe(self._ref)
+        if found is None or found.image_ref != self._ref:
+            return
+        if found.protected:
+            raise exceptions.ProviderError(
+                f"Image {self._ref} in {self.target.cloud} is protected: lift that there first.",
+                code="image_ref.protected",
+            )
+        self.alive()
+        self.provider.delete(self._ref)
+
+    def unlink(self) -> None:
+        work.remove_link(self._claim, self.key)
+        events.target_ended(self.job, self.target, "success")
+
+    @property
+    def _ref(self) -> str:
+        """What the Job says that the image is called in this Cloud."""
+        return str((self.job.spec or {})["refs"][self.target.cloud_key])
 
     def link(self, image_ref: str, proof: str) -> None:
         work.add_link(self._claim, self.key, image_ref, proof)

@@ -16,13 +16,20 @@ from ciming import disk_image, staging
 Dict = dict[str, Any]
 
 
-class Receive(task.Task):  # type: ignore[misc]  # TaskFlow is untyped
+class Locate(task.Task):  # type: ignore[misc]  # TaskFlow is untyped
+    """Find the image that is the source, and have room for it."""
+
+    def execute(self, tools: Any) -> None:
+        tools.attempt("download", tools.locate)
+
+
+class Receive(task.Task):  # type: ignore[misc]
     """Read the source once: look at the bytes, and hash them, as they pass."""
 
     default_provides = "received"
 
     def execute(self, tools: Any) -> Dict:
-        return tools.attempt("inspect", lambda: self._receive(tools)).to_dict()  # type: ignore[no-any-return]
+        return tools.attempt(tools.receiving, lambda: self._receive(tools)).to_dict()  # type: ignore[no-any-return]
 
     @staticmethod
     def _receive(tools: Any) -> staging.StagedFile:
@@ -99,3 +106,26 @@ class Link(task.Task):  # type: ignore[misc]
 
     def execute(self, tools: Any, image_ref: str, proof: str) -> None:
         tools.attempt("link", lambda: tools.link(image_ref, proof))
+
+
+class Compare(task.Task):  # type: ignore[misc]
+    """Look at the image that a person says is ours."""
+
+    default_provides = ("image_ref", "proof")
+
+    def execute(self, tools: Any) -> tuple[str, str]:
+        return tools.attempt("verify", tools.compare)  # type: ignore[no-any-return]
+
+
+class Delete(task.Task):  # type: ignore[misc]
+    """Delete the image in the Cloud; one that is not there is fine."""
+
+    def execute(self, tools: Any) -> None:
+        tools.attempt("withdraw", tools.delete)
+
+
+class Unlink(task.Task):  # type: ignore[misc]
+    """Know the image in this Cloud no more."""
+
+    def execute(self, tools: Any) -> None:
+        tools.attempt("link", tools.unlink)

@@ -31,6 +31,23 @@ class ImageSpec:
     tags: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class Description:
+    """What an image in a cloud is, for who wants to read, link or delete it."""
+
+    image_ref: str
+    name: str
+    size: int | None            # bytes of its file
+    disk_format: str | None
+    digests: Mapping[str, str] = field(default_factory=dict)       # of its file, by hashlib's names: hex
+    properties: Mapping[str, str] = field(default_factory=dict)    # those that hold in other clouds, too
+    min_disk: int = 0           # GiB
+    min_ram: int = 0            # MiB
+    tags: tuple[str, ...] = ()
+    unreadable: str | None = None       # why its bytes can not be read
+    protected: bool = False
+
+
 class Transfer(Protocol):
     """How a provider tells of a transfer's progress, and hears that it must stop."""
 
@@ -108,6 +125,13 @@ class Provider(abc.ABC):
     @abc.abstractmethod
     def list(self, filters: Mapping[str, str]) -> Iterator[Mapping[str, Any]]:
         """The cloud's own metadata of all images that match."""
+
+    @abc.abstractmethod
+    def describe(self, image: str) -> Description | None:
+        """The image of this ref, or the only one of this name; None: there is none that can be seen.
+
+        :raises ProviderError: several have this name
+        """
 
     @abc.abstractmethod
     def delete(self, image_ref: str) -> None:

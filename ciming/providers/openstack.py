@@ -7,6 +7,7 @@ Glance's rules that shape this: a deleted UUID can not be used again; a failed u
 
 import contextlib
 import functools
+import re
 import time
 import urllib.parse
 from collections.abc import Callable, Iterator, Mapping
@@ -128,7 +129,7 @@ class OpenStack(base.Provider):
 
     def show(self, image_ref: str) -> Mapping[str, Any] | None:
         found: Mapping[str, Any] | None = self._ask(
-            "GET", f"/images/{image_ref}", also=404, needs="status"
+            "GET", f"/images/{_path(image_ref)}", also=404, needs="status"
         )
         return found if found and self._is_seen(found) else None
 
@@ -149,18 +150,31 @@ class OpenStack(base.Provider):
     def _is_seen(self, image: Mapping[str, Any]) -> bool:
         return all(image.get(name) == value for name, value in self._mark.items())
 
+    def describe(self, image: str) -> base.Description | None:
+        found = self.show(image) if _UUID.fullmatch(image) else None
+        if found is None:
+            # One that begins with "in:" is a list for Glance.
+            named = [each for each in self.list({"name": image}) if each["name"] == image]
+            if len(named) > 1:
+                raise exceptions.ProviderError(
+                    f"{self._region} has several images of the name {image[:255]}: give an id.",
+                    code="image_ref.ambiguous",
+                )
+            found = named[0] if named else None
+        return _described(found, self._region) if found else None
+
     @points.mutation
     def delete(self, image_ref: str) -> None:
         if self._tenant and self.show(image_ref) is None:
             return
-        self._call("DELETE", f"/images/{image_ref}", also=404)
+        self._call("DELETE", f"/images/{_path(image_ref)}", also=404)
 
     def download(self, image_ref: str, offset: int) -> Iterator[bytes]:
         if self._tenant and self.show(image_ref) is None:
             raise exceptions.ProviderError(
                 f"{self._region} has no image {image_ref[:255]} of yours.", code="cloud.not_found"
             )
-        url = f"/images/{image_ref}/file"
+        url = f"/images/{_path(image_ref)}/file"
         ranged = {"Range": f"bytes={offset}-"} if offset else {}
         with contextlib.closing(self._call("GET", url, also=416, stream=True, headers=ranged)) as answer:
             if answer.status_code == 416:      # it ends there
@@ -367,6 +381,59 @@ def _keystone(url: str) -> str:
     """Where version 3 is."""
     return f"{url.rstrip('/').removesuffix('/v3')}/v3"
 
+
+def _path(image_ref: str) -> str:
+    """A ref in a URL: one that a person gave must not lead anywhere else."""
+    return urllib.parse.quote(image_ref, safe="")
+
+
+def _described(image: Mapping[str, Any], region: str) -> base.Description:
+    digests = {}
+    if image.get("os_hash_value"):
+        digests = {str(image["os_hash_algo"]): str(image["os_hash_value"])}
+    elif image.get("checksum"):
+        digests = {"md5": str(image["checksum"])}
+    return base.Description(
+        image_ref=str(image["id"]),
+        name=str(image.get("name") or ""),
+        size=image.get("size"),
+        disk_format=image.get("disk_format"),
+        digests=digests,
+        properties={
+            name: str(value)
+            for name, value in image.items()
+            if _ELSEWHERE.fullmatch(name) and value is not None
+        },
+        min_disk=int(image.get("min_disk") or 0),
+        min_ram=int(image.get("min_ram") or 0),
+        tags=tuple(image.get("tags") or ()),
+        unreadable=_unreadable(image, region),
+        protected=bool(image.get("protected")),
+    )
+
+
+def _unreadable(image: Mapping[str, Any], region: str) -> str | None:
+    which, container = f"Image {image['id']} in {region}", image.get("container_format")
+    status = image["status"]
+    if status != "active":
+        return f"{which} is {status}: {_WAYS_OUT.get(status, 'only an active image has data')}."
+    if image["disk_format"] not in OpenStack.formats:
+        return f"{which} is of the format {image['disk_format']}, which CIMinG does not know."
+    if container not in (None, "bare"):
+        return f"{which} is in a container ({container}), not bare."
+    return None
+
+
+_UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+_WAYS_OUT = {
+    "deactivated": "its data can be read again once its operator has reactivated it",
+    "queued": "its data was not uploaded yet",
+    "saving": "its data is on its way, try again later",
+    "importing": "its data is on its way, try again later",
+}
+# What the guest is and needs, which is so in every cloud. Not who owns it, where it lies or how it was signed
+# (that would not hold after a conversion), nor what a service noted.
+_ELSEWHERE = re.compile(r"architecture|hypervisor_type|vm_mode|hw_\w+|os_(?!hash_|hidden$|glance_)\w+")
 
 _CODES = {
     401: "cloud.auth_failed",

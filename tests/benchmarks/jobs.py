@@ -124,7 +124,7 @@ def ours(count: int) -> float:
     from ciming.engine import service
 
     base.load = lambda _name: Nowhere                               # type: ignore[assignment]
-    credentials.of_place = lambda _job, _target: ({}, None)        # type: ignore[assignment]
+    credentials.of_place = lambda _job, _place: ({}, None)          # type: ignore[assignment]
     rpc.stay_in_process()
     session.keep_open()
     area = staging.open_area(cfg.CONF.staging)

@@ -120,7 +120,8 @@ def stage(file: pathlib.Path, data: bytes, disk_format: str = "raw") -> staging.
 
 
 def new_spec(**values: Any) -> base.ImageSpec:
-    return base.ImageSpec(**{"image_id": str(uuid.uuid4()), "name": "contract", **values})
+    image_id = str(uuid.uuid4())
+    return base.ImageSpec(**{"image_id": image_id, "name": f"contract {image_id}", **values})
 
 
 def new_key() -> str:

@@ -53,6 +53,7 @@ def calls(staged: Staged, spec: Spec) -> dict[str, Call]:
         "discard": lambda provider: provider.discard(key),
         "show": lambda provider: provider.show(absent),
         "list": lambda provider: list(provider.list({})),
+        "describe": lambda provider: provider.describe(absent),
         "delete": lambda provider: provider.delete(absent),
         "download": lambda provider: list(provider.download(absent, 0)),
     }
@@ -322,6 +323,21 @@ def test_show_and_list(subject: Subject, provider: base.Provider, image_ref: str
     assert [subject.ref_of(each) for each in provider.list({})].count(image_ref) == 1
     assert image_ref in {subject.ref_of(each) for each in provider.list({"name": spec.name})}
     assert not list(provider.list({"name": "no such image"}))
+
+
+def test_describe(
+    subject: Subject, provider: base.Provider, image_ref: str, spec: Spec, staged: Staged
+) -> None:
+    """By ref and by name the same; enough of it to know whether it is what one has."""
+    found = provider.describe(image_ref)
+    assert found is not None and found == provider.describe(spec.name)
+    assert (found.image_ref, found.name) == (image_ref, spec.name)
+    assert (found.size, found.unreadable, found.protected) == (staged.size, None, False)
+    assert found.digests
+    for algorithm, digest in found.digests.items():
+        assert staged.digest(algorithm) == digest
+    for absent in (subjects.new_key(), "no such image", "../..", "?", "a,b", "in:a"):
+        assert provider.describe(absent) is None
 
 
 def test_delete(subject: Subject, provider: base.Provider, image_ref: str, key: str) -> None:

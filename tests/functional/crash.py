@@ -226,14 +226,24 @@ class Survivor:
         for file in (self.service.staging_dir / self.job(image_id)["id"]).glob("*"):
             file.unlink()
 
+    def change(self, image_id: str, method: str, path: str, *fine: str, **kwargs: Any) -> None:
+        """Have something done with an Image that is there, and wait until that has ended.
+
+        :param fine: codes of refusals that say it was done before
+        """
+        answer = self.ask(lambda: self.member.call(method, f"/v1/images/{image_id}{path}", **kwargs))
+        done = answer.status_code in (202, 204) or answer.json()["errors"][0]["code"] in fine
+        assert done, answer.text
+        assert self.ended(image_id)["status"] == "success"
+
     def ended(self, image_id: str) -> JSON:
-        """Its Job, when that has ended."""
+        """Its last Job, when that has ended."""
         self.until(lambda: self.job(image_id)["status"] in ENDS)
         return self.job(image_id)
 
     def job(self, image_id: str) -> JSON:
-        [job] = self.get("/v1/jobs", image_id=image_id)["jobs"]
-        return dict(job)
+        last, *_ = self.get("/v1/jobs", image_id=image_id)["jobs"]
+        return dict(last)
 
     def until(self, condition: Callable[[], object]) -> None:
         """Wait for something, and start the service again meanwhile."""
@@ -297,7 +307,7 @@ class Survivor:
 def _read(connection: sa.Connection, query: sa.Select[Any]) -> list[JSON]:
     """Rows in an order that does not follow from what differs."""
     rows = [dict(row) for row in connection.execute(query).mappings()]
-    return sorted(rows, key=lambda row: str(row.get("cloud", "")))
+    return sorted(rows, key=lambda row: re.sub(UUID, "", repr(sorted(_without_changes(row).items()))))
 
 
 def _without_changes(value: Any) -> Any:

@@ -137,6 +137,23 @@ def restored(user: crash.Survivor, name: str, data: bytes) -> str:
     return image_id
 
 
+def moved(user: crash.Survivor, name: str, data: bytes) -> str:
+    """What one zone has comes into another; it is forgotten there, linked again, and deleted."""
+    glance = user.member.zone("zone-a").image
+    body = {"name": name, "disk_format": "qcow2", "container_format": "bare"}
+    there = glance.post("/images", json=body).json()["id"]
+    octets = {"Content-Type": "application/octet-stream"}
+    glance.put(f"/images/{there}/file", data=data, headers=octets).raise_for_status()
+    image_id = user.create(name, clouds=["zone-b"], source={"cloud": "zone-a", "image": there})
+    assert user.ended(image_id)["status"] == "success"
+    user.change(image_id, "DELETE", "/links/zone-b", "link.not_found")
+    link = {"cloud": "zone-b", "image_ref": image_id}
+    user.change(image_id, "POST", "/links", "image.busy", "image.already_linked", json=link)
+    in_b = {"cloud": "zone-b"}
+    user.change(image_id, "DELETE", "", "image.busy", "link.not_found", params=in_b)
+    return image_id
+
+
 class Scenario(NamedTuple):
     """What is done, and how its Job ends."""
 
@@ -153,5 +170,6 @@ SCENARIOS = {
     "expired": Scenario(expired, "error"),
     "cancelled": Scenario(cancelled, "cancelled"),
     "restored": Scenario(restored, "success"),
+    "moved": Scenario(moved, "success"),
 }
 assert {scenario.end for scenario in SCENARIOS.values()} == set(ENDS)

@@ -29,7 +29,7 @@ ALL = "CIMING_TEST_ALL" in os.environ
 SEED = int(os.environ.get("CIMING_TEST_SEED") or random.randrange(1 << 32))
 KILLS = 100 if ALL else 4
 USERS = 3
-MIX = ("created", "failing", "refused", "terminated", "restored")     # of what waits for nothing
+MIX = ("created", "failing", "refused", "terminated", "restored", "moved")     # of what waits for nothing
 UNREACHED = {
     "db.work.give_up": "only after an error that nobody thought of",
     "db.pending.doom": "only after a kill while a trust is made",
@@ -47,6 +47,7 @@ SHORT = {
     "failing": ("after providers.openstack.OpenStack.delete", "before db.work.end_target"),
     "cancelled": ("after db.jobs.cancel",),
     "restored": ("after staging.rename",),
+    "moved": ("after db.work.found", "noted withdraw Delete execute"),
 }
 """Some of each kind, where not all are tested."""
 

@@ -36,7 +36,9 @@ positive_data_acceptance.expected-statuses = ["2xx", "401", "403", "404", "409",
 
 # Whether a marker or a Cloud is known, and whether a body is as long as was announced, no schema says.
 [[operations]]
-include-operation-id = ["list_images", "list_jobs", "create_image", "upload_image"]
+include-operation-id = [
+    "list_images", "list_jobs", "create_image", "upload_image", "sync_image", "link_image",
+]
 [operations.checks]
 positive_data_acceptance.enabled = false
 

@@ -44,6 +44,7 @@ CHANGING: dict[str, Calls] = {
     "staging.py": changes_files,
     "trusts.py": named("post", "put", "patch", "delete"),
     "db/api.py": named("writer"),
+    "db/images.py": named("writer"),
     "db/uploads.py": named("writer"),
     "db/jobs.py": named("writer"),
     "db/pending.py": named("writer"),

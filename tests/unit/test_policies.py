@@ -15,8 +15,11 @@ from ciming.api import app
 ROOT = pathlib.Path(__file__).parents[2]
 PUBLIC = {("GET", "/"), ("GET", "/v1"), ("OPTIONS", "/v1/images/{image}/file")}
 READS = {"cloud:list", "cloud:show", "image:list", "image:show", "job:list", "job:show"}
-WRITES = {"cloud:create", "cloud:update", "cloud:delete"}
-WRITES |= {"image:create", "image:upload", "job:cancel", "job:retry"}
+WRITES = {
+    *("cloud:create", "cloud:update", "cloud:delete"),
+    *("image:create", "image:upload", "image:delete", "image:sync", "image:link", "image:unlink"),
+    *("job:cancel", "job:retry"),
+}
 ADMINS = {"cloud:public", "all_projects", "image:list:all_projects", "job:list:all_projects"}
 
 

@@ -122,7 +122,7 @@ class SetCloud(common.ShowOne):
         return _shown(changed)
 
 
-class DeleteCloud(common.Command):
+class DeleteCloud(common.Base):
     """Delete registered clouds; what is in them stays there"""
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:

@@ -17,7 +17,9 @@ from cimingclient.sdk import _proxy
 ResourceT = TypeVar("ResourceT", bound=resource.Resource)
 
 
-class _Base(command.Command):
+class Base(command.Command):
+    """A command of ours."""
+
     @property
     def client(self) -> _proxy.Proxy:
         # The plugin gave the client manager this attribute; its own type does not tell.
@@ -35,15 +37,15 @@ class _Base(command.Command):
             raise exceptions.CommandError(text.explain(exc)) from exc
 
 
-class ShowOne(_Base, command.ShowOne):
+class Command(Base):
+    """Does something, and shows nothing."""
+
+
+class ShowOne(Base, command.ShowOne):
     """Shows one thing."""
 
 
-class Command(_Base):
-    """Shows nothing."""
-
-
-class Lister(_Base, command.Lister):
+class Lister(Base, command.Lister):
     """Lists things."""
 
 

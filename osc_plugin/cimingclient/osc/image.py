@@ -110,10 +110,105 @@ class CreateImage(watch.WatchingShowOne):
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> tuple[Sequence[str], Iterable[Any]]:
+        if parsed_args.source:
+            cloud, image_ref = parsed_args.source
+            attributes = _attributes(parsed_args, None)
+            begun = self.client.create_image(source={"cloud": cloud, "image": image_ref}, **attributes)
+            return _brought(self, begun.image, begun.job, parsed_args)
         with source.opened(parsed_args.file) as file:
             image, job = self.client.create_image(**_attributes(parsed_args, file.size))
             _bring(self, image, job, file, parsed_args)
         return _brought(self, image, job, parsed_args)
+
+
+class SyncImage(watch.WatchingShowOne):
+    """Bring an image into more clouds, from one that has it.
+
+    Exit status with --wait: as for image create.
+    """
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        parser = super().get_parser(prog_name)
+        parser.add_argument("image", metavar="<image>", help="Image to bring (name or ID)")
+        _add_clouds(parser)
+        _add_waiting(parser)
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> tuple[Sequence[str], Iterable[Any]]:
+        image = common.found(self.client.find_image, parsed_args.image)
+        begun = self.client.sync_image(image, parsed_args.clouds)
+        return _brought(self, begun.image, begun.job, parsed_args)
+
+
+class LinkImage(watch.WatchingShowOne):
+    """Link what a cloud has to an image.
+
+    It must be there, and be seen by you. Exit status with --wait: as for image create.
+    """
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        parser = super().get_parser(prog_name)
+        parser.add_argument("image", metavar="<image>", help="Image to link it to (name or ID)")
+        parser.add_argument(
+            "source", metavar="<cloud:image>", type=_in_cloud, help="Cloud, and name or ID of what it has"
+        )
+        parser.add_argument("--wait", action="store_true", help="Wait until it is linked")
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> tuple[Sequence[str], Iterable[Any]]:
+        image = common.found(self.client.find_image, parsed_args.image)
+        begun = self.client.link_image(image, *parsed_args.source)
+        return _brought(self, begun.image, begun.job, parsed_args)
+
+
+class UnlinkImage(common.Command):
+    """Forget what an image is in a cloud; what is there stays as it is"""
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        parser = super().get_parser(prog_name)
+        parser.add_argument("image", metavar="<image>", help="Image to unlink (name or ID)")
+        parser.add_argument("cloud", metavar="<cloud>", help="Cloud to unlink it in (name or ID)")
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> None:
+        image = common.found(self.client.find_image, parsed_args.image)
+        self.client.unlink_image(image, parsed_args.cloud)
+
+
+class DeleteImage(watch.WatchingCommand):
+    """Delete image(s) in all their clouds, and then their records
+
+    Exit status with --wait: 0 success, 1 error, 3 partial, 4 cancelled, 5 waiting for credentials; of
+    several images, the first that is not 0.
+    """
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        parser = super().get_parser(prog_name)
+        parser.add_argument("images", metavar="<image>", nargs="+", help="Image(s) to delete (name or ID)")
+        parser.add_argument(
+            "--cloud",
+            metavar="<cloud>",
+            dest="clouds",
+            action="append",
+            help="Delete it in this cloud only, and keep its record (repeat the option for several)",
+        )
+        parser.add_argument(
+            "--keep-remote",
+            action="store_true",
+            help="Forget only, and leave what is in the clouds as it is",
+        )
+        parser.add_argument("--wait", action="store_true", help="Wait until the images are deleted")
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> None:
+        images = [common.found(self.client.find_image, each) for each in parsed_args.images]
+        asked = (parsed_args.clouds, parsed_args.keep_remote)
+        jobs = [begun.job for image in images if (begun := self.client.delete_image(image, *asked))]
+        for job in jobs:
+            if parsed_args.wait:
+                self.watch(job)
+            else:
+                self.say(f"Job {job.id} deletes it. To watch it: openstack multicloud job wait {job.id}")
 
 
 class UploadImage(watch.WatchingShowOne):
@@ -167,12 +262,27 @@ def _add_waiting(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--progress", action="store_true", help="Show how the upload goes")
 
 
+def _in_cloud(value: str) -> tuple[str, str]:
+    """An argument that is CLOUD:IMAGE."""
+    cloud, _colon, image_ref = value.partition(":")
+    if not cloud or not image_ref:
+        raise argparse.ArgumentTypeError(f"{value} is not of the form CLOUD:IMAGE")
+    return cloud, image_ref
+
+
 def _add_source(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
+    sources = parser.add_mutually_exclusive_group(required=True)
+    sources.add_argument(
         "--file",
         metavar="<file>",
-        required=True,
         help="Local file with the image; - reads standard input",
+    )
+    sources.add_argument(
+        "--from",
+        metavar="<cloud:image>",
+        dest="source",
+        type=_in_cloud,
+        help="Cloud that has the image, and its name or ID there",
     )
     parser.add_argument(
         "--checksum",

@@ -20,8 +20,8 @@ EXIT_STATUS = {
 }
 
 
-class WatchingShowOne(common.ShowOne):
-    """Shows one thing; what became of the Job it watched is its exit status."""
+class _Watching(common.Base):
+    """What became of the Jobs it watched is its exit status: of several, the first that went wrong."""
 
     _exit_status = 0
 
@@ -51,8 +51,16 @@ class WatchingShowOne(common.ShowOne):
             ) from exc
         for line in failures(job):
             self.say(line)
-        self._exit_status = EXIT_STATUS.get(job.status, 1)
+        self._exit_status = self._exit_status or EXIT_STATUS.get(job.status, 1)
         return job
+
+
+class WatchingShowOne(_Watching, common.ShowOne):
+    """Shows one thing."""
+
+
+class WatchingCommand(_Watching, common.Command):
+    """Does something, and shows nothing but how it goes."""
 
 
 def failures(job: _job.Job) -> list[str]:

@@ -20,7 +20,7 @@ ResourceT = TypeVar("ResourceT", bound=resource.Resource)
 
 
 class Created(NamedTuple):
-    """The answer to a create: the Image, and the Job that brings it into its clouds."""
+    """The answer to who wants something done with an Image: that, and the Job that does it."""
 
     image: _image.Image
     job: _job.Job
@@ -142,8 +142,49 @@ class Proxy(proxy.Proxy):
         :param attrs: `name`; `clouds`: names, or `"all"`; and what may be left out:
             `disk_format`, `container_format`, `size` (bytes), `checksum` (`sha256:…`),
             `properties`, `min_disk` (GiB), `min_ram` (MiB), `visibility`, `tags`.
+            With `source`, `{"cloud": …, "image": id or name}`, nothing is uploaded: the Job brings
+            what that Cloud has.
         """
-        response = self.post("/images", json=attrs)
+        return self._begun(self.post("/images", json=attrs))
+
+    def sync_image(self, image: str | _image.Image, clouds: list[str] | str) -> Created:
+        """Bring an Image into more Clouds, from one that has it.
+
+        :param clouds: names, or `"all"`.
+        :raises: `ConflictException` when it is there already, or another Job works on it.
+        """
+        return self._begun(self.post(f"{_path_of(image)}/clouds", json={"clouds": clouds}))
+
+    def link_image(self, image: str | _image.Image, cloud: str, image_ref: str) -> Created:
+        """Link what a Cloud has to an Image; the Job looks at it there.
+
+        :param image_ref: id or name there.
+        :raises: `ConflictException` when it is linked there already, or another Job works on it.
+        """
+        link = {"cloud": cloud, "image_ref": image_ref}
+        return self._begun(self.post(f"{_path_of(image)}/links", json=link))
+
+    def unlink_image(self, image: str | _image.Image, cloud: str) -> None:
+        """Forget a Link; what is in the Cloud stays as it is."""
+        exceptions.raise_from_response(self.delete(f"{_path_of(image)}/links/{_quoted(cloud)}"))
+
+    def delete_image(
+        self, image: str | _image.Image, clouds: list[str] | None = None, keep_remote: bool = False
+    ) -> Created | None:
+        """Delete an Image in its Clouds, and then its record; None where there was nothing to wait for.
+
+        :param clouds: only in these; the record stays.
+        :param keep_remote: forget only.
+        :raises: `ConflictException` when a Job works on it.
+        """
+        query = [("cloud", cloud) for cloud in clouds or ()]
+        if keep_remote:
+            query.append(("keep_remote", "true"))
+        response = self.delete(_path_of(image), params=query)
+        exceptions.raise_from_response(response)
+        return None if response.status_code == 204 else self._begun(response)
+
+    def _begun(self, response: Any) -> Created:
         exceptions.raise_from_response(response)
         answer, conn = response.json(), self._get_connection()
         return Created(
@@ -320,7 +361,11 @@ def _pick(
 
 
 def _file_of(image: str | _image.Image) -> str:
-    return f"/images/{_quoted(resource.Resource._get_id(image))}/file"
+    return f"{_path_of(image)}/file"
+
+
+def _path_of(image: str | _image.Image) -> str:
+    return f"/images/{_quoted(resource.Resource._get_id(image))}"
 
 
 def _offset(response: Any) -> _resuming.Offset:

@@ -219,7 +219,7 @@ def test_the_document_knows_the_bounds(document: Document) -> None:
     assert known["properties"]["maxProperties"] == known["tags"]["maxItems"] == 128
     assert known["clouds"]["oneOf"][0]["maxItems"] == 100
     for name, schema in known.items():
-        constrained = {"enum", "pattern", "maximum", "maxItems", "maxProperties", "oneOf"}
+        constrained = {"enum", "pattern", "maximum", "maxItems", "maxProperties", "oneOf", "allOf"}
         assert constrained & set(schema), name
     for path, methods in document["paths"].items():
         for parameter in methods.get("parameters", []):

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy import orm
 
 from ciming import exceptions
-from ciming.db import api, clouds, models, session, work
+from ciming.db import api, clouds, jobs, models, pending, session, work
 from tests.unit import rows
 
 REF = "https://keys.example.org/v1/secrets/67ba1d7e-0000-4000-8000-00000000000a"
@@ -33,6 +33,20 @@ def into(cloud: models.Cloud, **values: Any) -> models.Job:
         target = writing.get_one(models.Job, job.id).targets[0]
         target.cloud_key, target.cloud, target.region = cloud.id, cloud.name, "RegionOne"
     return api.get_job(job.id, None)
+
+
+def a_job(*targets: models.Target, **spec: Any) -> models.Job:
+    """One that is not written yet."""
+    return models.Job(
+        id=models.new_id(),
+        project_id="studio",
+        user_id="alice",
+        kind="create",
+        stage="uploading",
+        spec={"name": "demo", **spec},
+        marker=rows.AREA,
+        targets=list(targets),
+    )
 
 
 def names(project: str) -> list[str]:
@@ -119,17 +133,17 @@ def test_a_cloud_is_renamed_wherever_it_is_named(database: rows.Database) -> Non
 
 def test_what_is_in_use_is_not_deleted(database: rows.Database) -> None:
     cloud = register()
-    jobs = [into(cloud) for _ in range(7)]
+    made = [into(cloud) for _ in range(7)]
     with pytest.raises(exceptions.Conflict, match=r"Jobs that have not ended: .* and 2 more") as caught:
         clouds.delete(cloud.id)
-    assert caught.value.code == "cloud.in_use" and jobs[0].id in caught.value.detail
-    for job in jobs:
+    assert caught.value.code == "cloud.in_use" and made[0].id in caught.value.detail
+    for job in made:
         held = rows.take(job.id)
-        if job is jobs[0]:
+        if job is made[0]:
             work.add_link(held, job.targets[0].id, "ref", "bytes")
         work.give_up(held)
         work.finish(held, purge=True)
-    with pytest.raises(exceptions.Conflict, match=f"has Images: {jobs[0].image_id}\\.") as caught:
+    with pytest.raises(exceptions.Conflict, match=f"has Images: {made[0].image_id}\\.") as caught:
         clouds.delete(cloud.id)
     with session.writer() as writing:
         writing.execute(sa.delete(models.Link))
@@ -166,12 +180,8 @@ def test_deleted_while_a_job_is_made_in_it(database: rows.Database) -> None:
             target = models.Target(
                 cloud_key=cloud.id, cloud=cloud.name, provider="openstack", region="RegionOne"
             )
-            job = models.Job(
-                id=models.new_id(), project_id="studio", user_id="alice", kind="create", stage="uploading",
-                spec={"name": "demo"}, marker=rows.AREA, targets=[target],
-            )  # fmt: skip
-            upload = models.Upload(job_id=job.id, expires_at=models.now() + 60_000)
-            api.create(image, job, upload, lambda session: clouds.hold(session, [cloud.id]))
+            job = a_job(target)
+            api.create(image, job, models.Upload(job_id=job.id, expires_at=models.now() + 60_000))
 
         failed = at_once(create, functools.partial(clouds.delete, cloud.id))
         [error] = [each for each in failed if each]
@@ -182,10 +192,48 @@ def test_deleted_while_a_job_is_made_in_it(database: rows.Database) -> None:
             assert error.code == "cloud.deleted" and error.field == "clouds"
 
 
-def test_only_those_that_are_gone_are_missed(database: rows.Database) -> None:
-    here, gone = register("here"), models.new_id()
+@pytest.mark.parametrize("how", ["target", "source"])
+def test_what_a_job_needs_is_held(database: rows.Database, how: str) -> None:
+    """Where it works, and where it brings its image from; not where it is done."""
+    here, gone = register("here"), models.Cloud(id=models.new_id(), name="gone")
+
+    def needing(cloud: models.Cloud, status: str = "waiting") -> models.Job:
+        place = {"cloud_key": cloud.id, "cloud": cloud.name, "provider": "openstack", "region": "RegionOne"}
+        if how == "target":
+            return a_job(models.Target(**place, status=status))
+        zone = models.Target(cloud_key="zone-a", cloud="zone-a", provider="openstack", region="zone-a")
+        return a_job(zone, source={**place, "image": "debian"})
+
     with session.writer() as writing:
-        clouds.hold(writing, [])
-        clouds.hold(writing, [here.id])
-        with pytest.raises(exceptions.Conflict, match=gone):
-            clouds.hold(writing, [here.id, gone])
+        clouds.hold(writing, a_job())
+        clouds.hold(writing, needing(here))
+        if how == "target":
+            clouds.hold(writing, needing(gone, "success"))
+        with pytest.raises(exceptions.Conflict, match=gone.id):
+            clouds.hold(writing, needing(gone))
+
+
+def test_where_an_image_comes_from_is_in_use(database: rows.Database) -> None:
+    source, other = register("source"), register("other")
+    job = rows.make_job()
+    with session.writer() as writing:
+        place = {"cloud_key": source.id, "cloud": "source", "provider": "openstack", "region": "RegionOne"}
+        writing.get_one(models.Job, job.id).spec = {"name": "demo", "source": {**place, "image": "debian"}}
+    with pytest.raises(exceptions.Conflict, match=job.id):
+        clouds.delete(source.id)
+    clouds.delete(other.id)
+
+
+def test_a_job_whose_cloud_is_gone_is_not_retried(database: rows.Database) -> None:
+    cloud = register()
+    job = into(cloud)
+    held = rows.take(job.id)
+    work.give_up(held)
+    work.finish(held, purge=False)
+    clouds.delete(cloud.id)
+    before = rows.everything()
+    pending_id = pending.announce(pending.Likeness("bob", "studio", 1_700_000_000_000))
+    with pytest.raises(exceptions.Conflict, match=cloud.id):
+        jobs.retry(job.id, user_id="bob", request_id="req-2", trust_id="trust-2", pending_id=pending_id)
+    pending.forget(pending_id)
+    assert rows.everything() == before

@@ -48,7 +48,7 @@ def test_job(
 
 
 @pytest.mark.parametrize(
-    ("jobs", "wanted", "linked", "expected"),
+    ("jobs", "missing", "linked", "expected"),
     [
         (["uploading"], ["zone-a"], [], "uploading"),
         (["queued"], ["zone-a"], [], "pending"),
@@ -59,11 +59,13 @@ def test_job(
         (["cancelled"], ["zone-a"], [], "error"),
         (["success", "running"], ["zone-a", "zone-b"], ["zone-a"], "pending"),     # a sync
         (["success", "error"], ["zone-a", "zone-b"], ["zone-a"], "partial"),
-        (["error", "success"], ["zone-a", "zone-a"], ["zone-a"], "active"),
+        (["error", "success"], ["zone-a"], ["zone-a"], "active"),
+        (["success"], [], ["zone-a"], "active"),        # one that was unlinked elsewhere
+        (["success"], [], [], "error"),                 # and one that is nowhere any more
     ],
 )
-def test_image(jobs: list[str], wanted: list[str], linked: list[str], expected: str) -> None:
-    assert status.image_status(jobs=jobs, wanted=wanted, linked=linked) == expected
+def test_image(jobs: list[str], missing: list[str], linked: list[str], expected: str) -> None:
+    assert status.image_status(jobs=jobs, missing=missing, linked=linked) == expected
 
 
 @given(
@@ -88,17 +90,17 @@ def test_a_job_has_a_documented_status(
 
 @given(
     jobs=st.lists(st.sampled_from(JOB), min_size=1, max_size=3),
-    wanted=st.lists(st.sampled_from(ZONES), min_size=1),
+    missing=st.lists(st.sampled_from(ZONES)),
     linked=st.sets(st.sampled_from(ZONES)),
 )
 def test_an_image_has_a_documented_status(
-    jobs: list[str], wanted: list[str], linked: Collection[str]
+    jobs: list[str], missing: list[str], linked: Collection[str]
 ) -> None:
-    found = status.image_status(jobs=jobs, wanted=wanted, linked=linked)
+    found = status.image_status(jobs=jobs, missing=missing, linked=linked)
     assert found in IMAGE
     if found in ("active", "partial", "error"):
         assert set(jobs) <= set(status.JOB_ENDS)
-        assert (found == "active") == (set(wanted) <= set(linked))
+        assert (found == "active") == (bool(linked) and set(missing) <= set(linked))
 
 
 def test_order_of_targets_says_nothing() -> None:

@@ -234,9 +234,11 @@ def test_what_a_cloud_has_is_brought_back(area: staging.StagingArea, staged: gro
     job = rows.make_job()
     cloud = Cloud(breaks=BLOCK)
     path = area.upload_path(job.id, 1)
+    told: list[int] = []
 
-    def source(claim: work.Claim) -> sources.Link:
-        return sources.Link(area, claim, lambda: cloud, "ref", path)  # type: ignore[arg-type, return-value]
+    def source(claim: work.Claim) -> sources.Remote:
+        origin = sources.Origin(cloud, "ref", len(DATA))  # type: ignore[arg-type]
+        return sources.Remote(area, claim, lambda: origin, path, told.append)
 
     first = source(rows.take(job.id))
     for _ in range(2):
@@ -248,3 +250,18 @@ def test_what_a_cloud_has_is_brought_back(area: staging.StagingArea, staged: gro
     assert successor.keep(str(successor.path)) == str(path)
     assert path.read_bytes() == DATA
     assert list(area.folder(job.id).iterdir()) == [path]
+    assert told == [len(DATA)]
+
+
+@pytest.mark.parametrize(("size", "what"), [(len(DATA) + 1, "fewer"), (len(DATA) - 1, "more")])
+def test_a_cloud_that_gives_another_size_is_asked_again(
+    area: staging.StagingArea, staged: growing.GrowingFile, size: int, what: str
+) -> None:
+    """(The wire is mocked: a real Glance does not do that.)"""
+    job = rows.make_job()
+    origin = sources.Origin(Cloud(breaks=len(DATA)), "ref", size)  # type: ignore[arg-type]
+    source = sources.Remote(area, rows.take(job.id), lambda: origin, area.upload_path(job.id, 1))
+    with pytest.raises(exceptions.TransientProviderError, match=what):
+        list(source.blocks(staged, lambda: None))
+    kept = list(area.folder(job.id).iterdir())
+    assert len(kept) == (what == "fewer")       # what is too much is of no use

@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a request asks for, as the rows of a Job."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from oslo_log import log
+
+from ciming import context, rpc
+from ciming.api import auth, delegation, errors, schemas, staging_area
+from ciming.db import api as db
+from ciming.db import images, models
+
+LOG = log.getLogger(__name__)
+FIRST_STEPS = {"create": "receive", "sync": "download", "link": "verify", "delete": "withdraw"}
+
+
+def job(
+    caller: context.RequestContext,
+    kind: str,
+    given: delegation.Given,
+    clouds: Iterable[Mapping[str, Any]],
+    spec: Mapping[str, Any],
+    **values: Any,
+) -> models.Job:
+    """A Job with a Target for each Cloud, to be written.
+
+    :param clouds: as clouds.usable() has them
+    :param values: of further columns
+    """
+    return models.Job(
+        id=models.new_id(),
+        project_id=caller.project_id,
+        user_id=caller.user_id,
+        kind=kind,
+        spec=dict(spec),
+        trust_id=given.trust_id,
+        request_id=errors.request_id(),
+        marker=staging_area.get().marker,
+        targets=[
+            models.Target(
+                cloud_key=cloud["id"],
+                cloud=cloud["name"],
+                provider=cloud["provider"],
+                region=cloud["region"],
+                step=FIRST_STEPS[kind],
+            )
+            for cloud in clouds
+        ],
+        **values,
+    )
+
+
+def begin(
+    kind: str, image: models.Image, clouds: Iterable[Mapping[str, Any]], **spec: Any
+) -> tuple[dict[str, Any], int, dict[str, str]]:
+    """Have another Job begin with an Image; the answer to who asked for it.
+
+    :raises Conflict: another works on it, or its Links are not as that needs them
+    """
+    caller, moves = auth.caller(), kind == "sync"
+    with delegation.trust(caller) as given:
+        said = {"name": image.name, "tags": image.tags, **spec}
+        stage = "staging" if moves else "staged"
+        row = job(caller, kind, given, clouds, said, image_id=image.id, stage=stage)
+        images.begin(row, given.settle, upload=moves)
+    context.about(row.id)
+    LOG.info("%s Image %s: %s", kind.title(), image.id, [target.cloud for target in row.targets])
+    rpc.knock(row.id)
+    return started(image.id, row.id)
+
+
+def started(image_id: str, job_id: str) -> tuple[dict[str, Any], int, dict[str, str]]:
+    """The answer to who asked for a Job."""
+    answer = {"image": db.get_image(image_id, None), "job": db.get_job(job_id, None)}
+    return answer, 202, {"Location": f"/v1/jobs/{job_id}"}
+
+
+def own_image(image: str) -> models.Image:
+    """Of one's own project only: an administrator, too, sees more than they may change."""
+    return db.get_image(schemas.row_id("image", image), auth.caller().project_id)
+
+
+def linked(image: models.Image, names: Iterable[str]) -> list[models.Link]:
+    """The Links in Clouds of these names or ids.
+
+    :raises NotFound: there is none
+    """
+    known = {key: link for link in image.links for key in (link.cloud, link.cloud_key)}
+    for name in names:
+        if name not in known:
+            raise images.not_linked(image.id, name)
+    return list({known[name].cloud_key: known[name] for name in names}.values())
+
+
+def as_cloud(link: models.Link) -> dict[str, Any]:
+    """Where a Link is, as clouds.usable() has it."""
+    return {"id": link.cloud_key, "name": link.cloud, "provider": link.provider, "region": link.region}

@@ -1,0 +1,226 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Images that are there: another Job with one, Links forgotten, deletion; on a real database file."""
+
+from collections.abc import Callable
+
+import pytest
+import sqlalchemy as sa
+
+from ciming import exceptions
+from ciming.db import api, images, jobs, lists, models, pending, purge, session, work
+from tests.unit import rows
+
+pytestmark = pytest.mark.usefixtures("database")
+SHA512 = "5e" * 64
+
+
+def linked(*zones: str) -> models.Job:
+    """A Job that has brought its Image into zones, and ended."""
+    job = rows.make_job(zones=zones)
+    claim = rows.take(job.id)
+    work.staged(claim, disk_format="raw", virtual_size=512, digests={"sha256": "", "sha512": SHA512})
+    for target in job.targets:
+        work.add_link(claim, target.id, f"ref-{target.cloud}", "bytes")
+    work.finish(claim, purge=True)
+    return api.get_job(job.id, None)
+
+
+def another(kind: str, image_id: str, *zones: str, **values: object) -> models.Job:
+    """A Job to begin with an Image that is there."""
+    return models.Job(
+        id=models.new_id(),
+        project_id="studio",
+        user_id="alice",
+        kind=kind,
+        stage="staging" if kind == "sync" else "staged",
+        spec={"name": "demo", **values},
+        image_id=image_id,
+        marker=rows.AREA,
+        targets=[
+            models.Target(cloud_key=zone, cloud=zone, provider="openstack", region=zone) for zone in zones
+        ],
+    )
+
+
+def clouds(image_id: str) -> list[str]:
+    return [link.cloud for link in api.get_image(image_id, None).links]
+
+
+def found(**values: object) -> dict[str, object]:
+    place = {"cloud_key": "zone-a", "cloud": "zone-a", "provider": "openstack", "region": "zone-a"}
+    digests = {"digests": {"sha512": SHA512}, "tags": ["theirs"]}
+    return {**place, "image_ref": "ref", "size": rows.SIZE, **digests, **values}
+
+
+def plenty(_held: int, _coming: int) -> int:
+    return 1 << 40
+
+
+def test_a_sync_makes_an_image_pending_and_active_again() -> None:
+    image_id = linked("zone-a").image_id
+    job = another("sync", image_id, "zone-b")
+    images.begin(job, upload=True)
+    row = api.get_job(job.id, None)
+    assert (row.status, api.get_image(image_id, None).status) == ("queued", "pending")
+    assert row.upload is not None and row.upload.complete
+    claim = rows.take(job.id)
+    work.found(claim, found(), plenty)
+    work.fetched(claim, 1000)
+    row = api.get_job(job.id, None)
+    assert row.progress == {"bytes_done": 1000, "bytes_total": 2 * rows.SIZE}
+    assert row.targets[0].bytes_total == rows.SIZE
+    work.staged(claim, disk_format="raw", virtual_size=512, digests={"sha256": "", "sha512": SHA512})
+    work.add_link(claim, job.targets[0].id, "ref", "bytes")
+    assert work.finish(claim, purge=True) == "success"
+    assert api.get_image(image_id, None).status == "active"
+    assert clouds(image_id) == ["zone-a", "zone-b"]
+
+
+def test_a_sync_that_fails_makes_it_partial_and_forgetting_mends_that() -> None:
+    image_id = linked("zone-a").image_id
+    job = another("sync", image_id, "zone-b")
+    images.begin(job, upload=True)
+    claim = rows.take(job.id)
+    work.end_stage(claim)
+    work.end_target(claim, job.targets[0].id)
+    assert work.finish(claim, purge=False) == "error"
+    assert api.get_image(image_id, None).status == "partial"
+    again = another("link", image_id, "zone-b", refs={"zone-b": "ref"})
+    images.begin(again)
+    claim = rows.take(again.id)
+    work.add_link(claim, again.targets[0].id, "ref", "asserted")
+    assert work.finish(claim, purge=True) == "success"
+    assert api.get_image(image_id, None).status == "active"
+    images.forget(image_id, ["zone-b"])
+    assert (api.get_image(image_id, None).status, clouds(image_id)) == ("active", ["zone-a"])
+
+
+def test_a_source_is_linked_once_it_is_staged() -> None:
+    """With the proof that its own hash gives; and its tags are the Image's."""
+    for digests, proof in (({"sha512": SHA512}, "bytes"), ({}, "asserted")):
+        job = rows.make_job(zones=("zone-b",), size=None)
+        claim = rows.take(job.id)
+        work.found(claim, found(digests=digests), plenty)
+        assert clouds(job.image_id) == []
+        work.staged(claim, disk_format="raw", virtual_size=512, digests={"sha256": "", "sha512": SHA512})
+        image = api.get_image(job.image_id, None)
+        [link] = image.links
+        assert (link.cloud, link.image_ref, link.proof, image.tags) == ("zone-a", "ref", proof, ["theirs"])
+
+
+def test_there_must_be_room_for_a_source() -> None:
+    job = rows.make_job(zones=("zone-b",), size=None)
+    claim = rows.take(job.id)
+    with pytest.raises(exceptions.StagingFull):
+        work.found(claim, found(), lambda _held, _coming: rows.SIZE - 1)
+    row = api.get_job(job.id, None)
+    assert "found" not in (row.spec or {}) and row.image.size is None
+
+
+def test_one_job_at_a_time() -> None:
+    image_id = linked("zone-a").image_id
+    images.begin(another("sync", image_id, "zone-b"), upload=True)
+    before = rows.everything()
+    calls: tuple[Callable[[], None], ...] = (
+        lambda: images.begin(another("sync", image_id, "zone-c"), upload=True),
+        lambda: images.begin(another("delete", image_id, "zone-a")),
+        lambda: images.forget(image_id, ["zone-a"]),
+        lambda: images.forget(image_id, None),
+    )
+    for begin in calls:
+        with pytest.raises(exceptions.Conflict) as caught:
+            begin()
+        assert caught.value.code == "image.busy"
+    assert rows.everything() == before
+
+
+@pytest.mark.parametrize(
+    ("kind", "zone", "error"),
+    [
+        ("sync", "zone-a", exceptions.Conflict),
+        ("link", "zone-a", exceptions.Conflict),
+        ("delete", "zone-b", exceptions.NotFound),
+    ],
+)
+def test_links_must_be_as_the_job_needs_them(kind: str, zone: str, error: type[Exception]) -> None:
+    image_id = linked("zone-a").image_id
+    with pytest.raises(error):
+        images.begin(another(kind, image_id, zone))
+    with pytest.raises(exceptions.NotFound):
+        images.forget(image_id, ["zone-b"])
+    assert clouds(image_id) == ["zone-a"]
+
+
+def test_a_retry_brings_nothing_where_it_is_by_now() -> None:
+    job = rows.make_job(zones=("zone-a", "zone-b"))
+    claim = rows.take(job.id)
+    work.staged(claim, disk_format="raw", virtual_size=512, digests={"sha256": "", "sha512": SHA512})
+    work.add_link(claim, job.targets[0].id, "ref", "bytes")
+    work.end_target(claim, job.targets[1].id)
+    assert work.finish(claim, purge=False) == "partial"
+    other = another("link", job.image_id, "zone-b", refs={"zone-b": "ref"})
+    images.begin(other)
+
+    def retry() -> None:
+        pending_id = pending.announce(pending.Likeness("alice", "studio", 1000))
+        jobs.retry(job.id, user_id="alice", request_id="r", trust_id="t", pending_id=pending_id)
+
+    with pytest.raises(exceptions.Conflict) as caught:
+        retry()
+    assert caught.value.code == "image.busy"
+    claim = rows.take(other.id)
+    work.add_link(claim, other.targets[0].id, "ref", "asserted")
+    work.finish(claim, purge=True)
+    with pytest.raises(exceptions.Conflict) as caught:
+        retry()
+    assert caught.value.code == "image.already_linked"
+    assert api.get_job(job.id, None).status == "partial"
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_deleted_in_all_clouds_or_in_some(whole: bool) -> None:
+    """The record goes only if all of it was meant; its Job can be seen until it is purged."""
+    image_id = linked("zone-a", "zone-b").image_id
+    refs = {"zone-a": "ref-zone-a", "zone-b": "ref-zone-b"}
+    job = another("delete", image_id, *refs, refs=refs, whole=whole)
+    images.begin(job)
+    claim = rows.take(job.id)
+    work.remove_link(claim, job.targets[0].id)
+    assert clouds(image_id) == ["zone-b"]
+    work.remove_link(claim, job.targets[1].id)
+    assert work.finish(claim, purge=True) == "success"
+    if not whole:
+        assert (api.get_image(image_id, None).status, clouds(image_id)) == ("error", [])
+        return
+    with pytest.raises(exceptions.NotFound):
+        api.get_image(image_id, None)
+    with pytest.raises(exceptions.NotFound):
+        images.begin(another("sync", image_id, "zone-b"))
+    assert not lists.images(None, lists.Page(10))
+    assert api.get_job(job.id, None).image_id == image_id
+    with session.writer() as writing:
+        writing.execute(sa.update(models.Job).values(trust_id=None))
+    gone = purge.purge(models.now() + 1000)
+    assert (gone["jobs"], gone["images"]) == (2, 1)
+
+
+def test_a_delete_that_failed_somewhere_keeps_the_record() -> None:
+    image_id = linked("zone-a", "zone-b").image_id
+    refs = {"zone-a": "ref-zone-a", "zone-b": "ref-zone-b"}
+    job = another("delete", image_id, *refs, refs=refs, whole=True)
+    images.begin(job)
+    claim = rows.take(job.id)
+    work.remove_link(claim, job.targets[0].id)
+    work.end_target(claim, job.targets[1].id)
+    assert work.finish(claim, purge=False) == "partial"
+    image = api.get_image(image_id, None)
+    assert (image.status, clouds(image_id)) == ("active", ["zone-b"])
+
+
+def test_forgotten_with_its_record() -> None:
+    image_id = linked("zone-a").image_id
+    images.forget(image_id, None)
+    with pytest.raises(exceptions.NotFound):
+        api.get_image(image_id, None)
+    with pytest.raises(exceptions.NotFound):
+        images.forget(image_id, None)
