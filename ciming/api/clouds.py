@@ -222,6 +222,10 @@ def _change(session: orm.Session, row: models.Cloud, wanted: dict[str, Any]) -> 
     notes = []
     if "config" in wanted:
         schema = _schema(row.provider)
+        for name in wanted["config"].keys() - schema.fields.keys():     # also one that is to be removed
+            raise exceptions.InvalidRequest(
+                "Unknown field.", code="cloud.invalid_config", field=f"config.{name}"[:200]
+            )
         merged = {name: value for name, value in (row.config | wanted["config"]).items() if value is not None}
         config = _loaded(schema, merged)
         if configs.moved(schema, row.config, config):

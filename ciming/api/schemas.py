@@ -153,6 +153,7 @@ class CloudCreate(ma.Schema):
     )
     config = fields.Dict(
         keys=kinds.Text(validate=validate.Length(1, 255)),
+        validate=kinds.few,
         required=True,
         metadata={
             "description": "Where it is, as its provider has to be told: see the provider's page.",
@@ -177,6 +178,7 @@ class CloudUpdate(ma.Schema):
     name = kinds.cloud_name()
     config = fields.Dict(
         keys=kinds.Text(validate=validate.Length(1, 255)),
+        validate=kinds.few,
         metadata={
             "description": "Keys to be changed; `null` removes one. What says where the Cloud is clears "
             "`credential_ref`, unless a new one comes with it.",

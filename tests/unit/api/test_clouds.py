@@ -238,6 +238,8 @@ def test_a_body_that_is_no_json(member: Caller) -> None:
 def test_change(member: Caller) -> None:
     made = member.register()
     assert "note" not in member("PATCH", "/other", json={}).get_json()
+    answer = member("PATCH", "/other", json={"config": {"no_such": None}})
+    assert refused(answer, 400, "cloud.invalid_config")["field"] == "config.no_such"
     config = {"formats": ["raw"], "interface": "internal"}
     changed = member("PATCH", "/other", json={"name": "renamed", "config": {"formats": ["raw"]}}).get_json()
     assert (changed["id"], changed["name"]) == (made["id"], "renamed")
