@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every option of the service, with its help text."""
 
+import ipaddress
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -250,6 +251,40 @@ OPENSTACK_OPTS: list[cfg.Opt] = [
     ),
 ]
 
+class _Network(types.String):
+    """As `192.0.2.0/24`."""
+
+    def __call__(self, value: object) -> str:
+        return str(ipaddress.ip_network(str(value)))
+
+
+EGRESS_OPTS: list[cfg.Opt] = [
+    cfg.BoolOpt(
+        "allow_http",
+        default=False,
+        help="Whether Clouds that users register, and their catalogs, may have http:// addresses. "
+        "Credentials go there, so they can be read on the way.",
+    ),
+    cfg.BoolOpt(
+        "allow_loopback",
+        default=False,
+        help="Whether they may be on the host of the service itself: 127.0.0.0/8, ::1.",
+    ),
+    cfg.BoolOpt(
+        "allow_private",
+        default=True,
+        help="Whether they may be in private networks: 10.0.0.0/8, 172.16.0.0/12, 192.168.0.0/16, fc00::/7 "
+        "and what else is not reachable from everywhere. Without that, users can not have CIMinG ask hosts "
+        "that they do not reach themselves. Link-local addresses and metadata services are refused always.",
+    ),
+    cfg.ListOpt(
+        "forbidden",
+        default=[],
+        item_type=_Network(),
+        help="Networks that they may not be in, besides: 198.51.100.0/24, 2001:db8::/32.",
+    ),
+]
+
 UPLOAD_HEADERS = ["Tus-Resumable", "Upload-Length", "Upload-Metadata", "Upload-Offset"]
 CORS_METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 CORS_ALLOWED = [
@@ -274,6 +309,7 @@ GROUPS: dict[str | None, list[cfg.Opt]] = {
     "metrics": METRICS_OPTS,
     "trust": TRUST_OPTS,
     "openstack": OPENSTACK_OPTS,
+    "egress": EGRESS_OPTS,
 }
 
 

@@ -1,25 +1,55 @@
 # SPDX-License-Identifier: Apache-2.0
-"""HTTP connections that can be ended from another thread: a cloud that hangs must not hold up a cancel."""
+"""HTTP connections that can be ended from another thread: a cloud that hangs must not hold up a cancel.
+
+Those to a cloud that somebody named are made only where the operator lets them go.
+"""
 
 import contextlib
 import socket
 import weakref
+from collections.abc import Sequence
 from typing import Any
 
+import requests
 from keystoneauth1 import session as ks_session
 from urllib3 import connectionpool
+from urllib3 import exceptions as urllib3_exceptions
+
+from ciming import egress
 
 
 class Adapter(ks_session.TCPKeepAliveAdapter):
-    """keystoneauth's, which knows its open sockets."""
+    """keystoneauth's, which knows its open sockets.
+
+    :param outside: URLs come from outside, so each of them passes the address check
+    :param cacert: certificates in PEM to be trusted, and no others
+    """
+
+    def __init__(self, *, outside: bool = False, cacert: str | None = None) -> None:
+        self._outside = outside
+        self._cacert = cacert
+        super().__init__()
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         super().init_poolmanager(*args, **kwargs)
         self._sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()
+        mixins = [_noting(self._sockets)]
+        if self._outside:
+            mixins.insert(0, _Checked)
+        trusting = [_trusting(self._cacert)] if self._cacert else []
         self.poolmanager.pool_classes_by_scheme = {
-            "http": _noting(connectionpool.HTTPConnectionPool, self._sockets),
-            "https": _noting(connectionpool.HTTPSConnectionPool, self._sockets),
+            "http": _pool(connectionpool.HTTPConnectionPool, *mixins),
+            "https": _pool(connectionpool.HTTPSConnectionPool, *mixins, *trusting),
         }
+
+    def send(self, request: requests.PreparedRequest, *args: Any, **kwargs: Any) -> requests.Response:
+        """Each request, those too that a redirect or a foreign catalog leads to.
+
+        :raises Refused: its URL may not be asked
+        """
+        if self._outside:
+            egress.check_url(str(request.url))
+        return super().send(request, *args, **kwargs)
 
     def hang_up(self) -> None:
         """End all calls that run: they raise an error in their threads."""
@@ -28,22 +58,83 @@ class Adapter(ks_session.TCPKeepAliveAdapter):
                 socket.socket.shutdown(each, socket.SHUT_RDWR)
 
 
-def _noting(pool: Any, sockets: "weakref.WeakSet[socket.socket]") -> Any:
-    """A kind of connection pool whose connections note their sockets."""
+def _pool(kind: Any, *mixins: type) -> Any:
+    """A kind of connection pool whose connections are of these kinds, too."""
+    connection = type("Connection", (*mixins, kind.ConnectionCls), {})
+    return type(kind.__name__, (kind,), {"ConnectionCls": connection})
 
-    class Connection(pool.ConnectionCls):  # type: ignore[misc]
+
+def _noting(sockets: "weakref.WeakSet[socket.socket]") -> type:
+    """Connections that note their sockets."""
+
+    class Noting:
         def connect(self) -> None:
-            super().connect()
-            sockets.add(self.sock)
+            super().connect()       # type: ignore[misc]  # urllib3's
+            sockets.add(self.sock)  # type: ignore[attr-defined]
 
-    return type(pool.__name__, (pool,), {"ConnectionCls": Connection})
+    return Noting
 
 
-def equip(session: ks_session.Session) -> None:
-    """Have hang_up() work on a session."""
-    adapter = Adapter()
+class _Checked:
+    """Connections to an address that was checked.
+
+    Its name stays what the certificate must be for, and what `Host` says.
+    """
+
+    _dns_host: str
+    host: str
+    port: int
+
+    def _new_conn(self) -> socket.socket:
+        """To the first address that answers, of those that are allowed.
+
+        :raises Refused: none is
+        """
+        name = self._dns_host
+        try:
+            return self._to_first(egress.addresses(self.host, self.port))
+        except socket.gaierror as error:
+            raise urllib3_exceptions.NameResolutionError(
+                self.host, self, error      # type: ignore[arg-type]
+            ) from None
+        finally:
+            self._dns_host = name
+
+    def _to_first(self, addresses: Sequence[str]) -> socket.socket:
+        *others, last = addresses
+        for self._dns_host in others:
+            with contextlib.suppress(urllib3_exceptions.HTTPError):
+                return self._to_one()
+        self._dns_host = last
+        return self._to_one()
+
+    def _to_one(self) -> socket.socket:
+        made: socket.socket = super()._new_conn()       # type: ignore[misc]  # urllib3's
+        return made
+
+
+def _trusting(cacert: str) -> type:
+    """Connections that trust these certificates only."""
+
+    class Trusting:
+        def connect(self) -> None:
+            self.ca_certs, self.ca_cert_dir, self.ca_cert_data = None, None, cacert
+            super().connect()       # type: ignore[misc]  # urllib3's
+
+    return Trusting
+
+
+def equip(session: ks_session.Session, *, outside: bool = False, cacert: str | None = None) -> None:
+    """Have hang_up() work on a session.
+
+    :param outside: its URLs come from outside, see Adapter; nothing of this process' environment is used
+    :param cacert: see Adapter
+    """
+    adapter = Adapter(outside=outside, cacert=cacert)
     for scheme in ("http://", "https://"):
         session.session.mount(scheme, adapter)
+    if outside:     # no proxy that looks names up itself, no .netrc
+        session.session.trust_env = False
 
 
 def hang_up(session: ks_session.Session) -> None:

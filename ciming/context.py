@@ -48,6 +48,17 @@ class RequestContext(context.RequestContext):
             }
         )
 
+    def endpoints(self, service_type: str) -> list[str]:
+        """URLs that the caller's catalog has of a service, of all interfaces and regions."""
+        return [
+            endpoint[interface]
+            for service in self.service_catalog
+            if service.get("type") == service_type
+            for endpoint in service.get("endpoints", [])
+            for interface in ("publicURL", "internalURL", "adminURL")
+            if endpoint.get(interface)
+        ]
+
 
 def from_environ(environ: Mapping[str, Any]) -> RequestContext:
     """The context of a request that keystonemiddleware has looked at."""

@@ -39,6 +39,16 @@ def _rule(name: str, check: str, description: str, *operations: str) -> policy.D
 RULES = [
     _rule("cloud:list", READER, "List the Clouds one may use.", "GET /v1/clouds"),
     _rule("cloud:show", READER, "Show a Cloud.", "GET /v1/clouds/{cloud}"),
+    _rule("cloud:create", MEMBER, "Register a Cloud.", "POST /v1/clouds"),
+    _rule("cloud:update", MEMBER, "Change a registered Cloud.", "PATCH /v1/clouds/{cloud}"),
+    _rule("cloud:delete", MEMBER, "Delete a registered Cloud.", "DELETE /v1/clouds/{cloud}"),
+    _rule(
+        "cloud:public",
+        ADMIN,
+        "Register, change and delete public Clouds, which all projects may use.",
+        "POST /v1/clouds",
+        *(f"{method} /v1/clouds/{{cloud}}" for method in ("PATCH", "DELETE")),
+    ),
     _rule("image:create", MEMBER, "Create an Image.", "POST /v1/images"),
     _rule(
         "image:upload",

@@ -92,9 +92,10 @@ def _docs_asset(name: str) -> flask.Response:
 
 
 def _require_json() -> None:
-    """A POST of another type would read as an empty body; one that can not be parsed is no 500."""
+    """A body of another type would read as an empty one; one that can not be parsed is no 500."""
     known = flask.request.environ.get("HTTP_X_IDENTITY_STATUS") == "Confirmed"
-    if flask.request.method != "POST" or flask.request.routing_exception or not known:
+    data = flask.request.blueprint == uploads.blueprint.name
+    if flask.request.method not in ("POST", "PATCH") or data or flask.request.routing_exception or not known:
         return      # the handler, or Flask, has another answer
     has_body = flask.request.content_length or "Transfer-Encoding" in flask.request.headers
     if not has_body and not flask.request.is_json:

@@ -29,7 +29,10 @@ ERRORS = {
 URI_TOO_LONG = "The web server refused it, in words of its own: most take a request line of 4 to 8 KiB."
 
 MORE_ERRORS = {
-    "create_image": (503, 507),
+    "create_cloud": (409,),
+    "update_cloud": (409,),
+    "delete_cloud": (409,),
+    "create_image": (409, 503, 507),
     "upload_image": (409, 410, 415, 503, 507),
     "show_upload": (410, 412),
     "continue_upload": (409, 410, 412, 413, 415, 423, 460, 503, 507),
@@ -44,6 +47,10 @@ MORE_ERRORS = {
 """By operationId: what does not follow from the shape of the request."""
 
 LINKS = {
+    "create_cloud": {
+        name: {"operationId": f"{name}_cloud", "parameters": {"cloud": "$response.body#/id"}}
+        for name in ("show", "update", "delete")
+    },
     "create_image": {
         "image": {"operationId": "show_image", "parameters": {"image": "$response.body#/image/id"}},
         "upload": {"operationId": "upload_image", "parameters": {"image": "$response.body#/image/id"}},

@@ -61,7 +61,7 @@ def _http(error: http.HTTPException) -> flask.typing.ResponseReturnValue:
     errors: list[dict[str, Any]] = [
         {"code": code, "title": "Invalid request", "detail": detail, "field": field or PLACES[place]}
         for place, wrong in messages.items()
-        for field, detail in _flatten(wrong)
+        for field, detail in flatten(wrong)
     ]
     if not errors:
         errors = [{"code": code, "title": error.name, "detail": error.description or error.name}]
@@ -71,13 +71,13 @@ def _http(error: http.HTTPException) -> flask.typing.ResponseReturnValue:
     return response
 
 
-def _flatten(messages: object, path: str = "") -> Iterator[tuple[str, str]]:
+def flatten(messages: object, path: str = "") -> Iterator[tuple[str, str]]:
     """(field, what is wrong with it) out of marshmallow's nested messages."""
     if isinstance(messages, Mapping):
         for name, inner in messages.items():
             # marshmallow says where in a mapping it was: key, value, _schema
             step = "" if name in ("_schema", "key", "value") else str(name)
-            yield from _flatten(inner, f"{path}.{step}".strip("."))
+            yield from flatten(inner, f"{path}.{step}".strip("."))
     elif isinstance(messages, list):
         for message in messages:
             yield path[:200], str(message)

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Kinds of values in requests and answers, and how they are checked."""
 
+import contextlib
 import re
+import uuid
 from datetime import UTC, datetime
 from typing import Any
 
@@ -21,6 +23,9 @@ RESERVED_PROPERTIES = {
     *("os_hash_algo", "os_hash_value", "os_hidden", "stores"),
 }
 RESERVED_PREFIXES = ("os_glance_", "ciming_")
+
+
+A_CLOUD_NAME = "[A-Za-z0-9][A-Za-z0-9._-]{0,254}"       # so that it goes into any URL and command
 
 
 def property_name(name: str) -> None:
@@ -49,6 +54,31 @@ class Text(fields.String):
         if "\0" in text or any("\ud800" <= character <= "\udfff" for character in text):
             raise self.make_error("invalid_utf8")
         return text
+
+
+def cloud_name(*, required: bool = False) -> Text:
+    """Of a registered Cloud; ids come first where one is looked for, so it must not look like one."""
+    return Text(
+        required=required,
+        validate=_cloud_name,
+        metadata={
+            "description": "Letters, digits, `.`, `_` and `-`; no UUID, and not `all`.",
+            "pattern": f"^{A_CLOUD_NAME}$",
+            "minLength": 1,
+            "maxLength": 255,
+            "example": "other",
+        },
+    )
+
+
+def _cloud_name(name: str) -> None:
+    if not re.fullmatch(A_CLOUD_NAME, name):
+        raise ma.ValidationError("1 to 255 letters, digits, '.', '_' and '-', the first one no sign, please.")
+    with contextlib.suppress(ValueError):
+        uuid.UUID(name)
+        raise ma.ValidationError("A name must not look like an id.")
+    if name == "all":
+        raise ma.ValidationError("This word means all Clouds.")
 
 
 class Whole(fields.Integer):

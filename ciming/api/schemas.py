@@ -137,6 +137,60 @@ class LinkCreate(ma.Schema):
     )
 
 
+CREDENTIAL_REF = {
+    "description": "Href of the Barbican secret that holds the credential; `null`: none. It must be one of "
+    "the Barbican in the caller's catalog.",
+    "example": f"https://keys.example.org/v1/secrets/{'67ba1d7e-0000-4000-8000-00000000000a'}",
+}
+
+
+class CloudCreate(ma.Schema):
+    name = kinds.cloud_name(required=True)
+    provider = kinds.Text(
+        required=True,
+        validate=validate.Length(1, 32),
+        metadata={"description": "Kind of cloud.", "example": "openstack"},
+    )
+    config = fields.Dict(
+        keys=kinds.Text(validate=validate.Length(1, 255)),
+        validate=kinds.few,
+        required=True,
+        metadata={
+            "description": "Where it is, as its provider has to be told: see the provider's page.",
+            "maxProperties": kinds.MOST_PROPERTIES,
+            "example": {"auth_url": "https://keystone.example.com/v3", "region": "RegionOne"},
+        },
+    )
+    credential_ref = kinds.Text(
+        allow_none=True,
+        load_default=None,
+        validate=validate.Length(1, 1024),
+        metadata=CREDENTIAL_REF,
+    )
+    visibility = fields.String(
+        validate=validate.OneOf(("private", "public")),
+        load_default="private",
+        metadata={"description": "`public`: all projects may use it; for operators."},
+    )
+
+
+class CloudUpdate(ma.Schema):
+    name = kinds.cloud_name()
+    config = fields.Dict(
+        keys=kinds.Text(validate=validate.Length(1, 255)),
+        validate=kinds.few,
+        metadata={
+            "description": "Keys to be changed; `null` removes one. What says where the Cloud is clears "
+            "`credential_ref`, unless a new one comes with it.",
+            "maxProperties": kinds.MOST_PROPERTIES,
+            "example": {"formats": ["raw"]},
+        },
+    )
+    credential_ref = kinds.Text(
+        allow_none=True, validate=validate.Length(1, 1024), metadata=CREDENTIAL_REF
+    )
+
+
 class Nothing(ma.Schema):
     """The body of a call that needs none."""
 
@@ -264,6 +318,22 @@ class Cloud(Answer):
     visibility = kinds.word("public", "private")
     zone = fields.Boolean(
         metadata={"description": "A region of the caller's own OpenStack, which nobody registers."}
+    )
+    project_id = fields.String(
+        allow_none=True, metadata={"description": "The project that registered it; null for zones."}
+    )
+    config = fields.Dict(metadata={"description": "Where it is; empty for zones."})
+    credential_ref = fields.String(
+        allow_none=True,
+        metadata={"description": "Href of the secret with its credential; for its own project only."},
+    )
+    created_at = kinds.time(allow_none=True)
+    updated_at = kinds.time(allow_none=True)
+
+
+class ChangedCloud(Cloud):
+    note = fields.String(
+        metadata={"description": "What else the change has done.", "optional": True}
     )
 
 

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy import orm
 
 from ciming import exceptions, points
-from ciming.db import models, status
+from ciming.db import clouds, models, status
 from ciming.db import session as db
 
 Row = TypeVar("Row", models.Image, models.Job)
@@ -34,6 +34,7 @@ def create(
         for row in (image, job, upload):        # in the order of their foreign keys
             session.add(row)
             session.flush()
+        clouds.hold(session, job)
         for check in checks:
             check(session)
         refresh(session, job)

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy import orm
 
 from ciming import exceptions, points
-from ciming.db import api, models
+from ciming.db import api, clouds, models
 from ciming.db import session as db
 
 
@@ -32,6 +32,7 @@ def begin(job: models.Job, *checks: Callable[[orm.Session], object], upload: boo
         session.flush()
         if upload:
             session.add(from_cloud(job.id))
+        clouds.hold(session, job)
         for check in checks:
             check(session)
         api.refresh(session, job)

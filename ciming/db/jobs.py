@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy import orm
 
 from ciming import exceptions, points
-from ciming.db import api, images, models, pending, uploads
+from ciming.db import api, clouds, images, models, pending, uploads
 from ciming.db import session as db
 
 
@@ -81,7 +81,8 @@ def retry(job_id: str, *, user_id: str, request_id: str, trust_id: str, pending_
 
     :param trust_id: from whoever retries it, under which it works from now on
     :param pending_id: of the row that announced this trust
-    :raises Conflict: it can not be retried, another retry was faster, or another Job works on its Image
+    :raises Conflict: it can not be retried, another retry was faster, another Job works on its Image, or a
+        Cloud is gone
     :raises NotFound: it was deleted meanwhile
     """
     job = models.Job
@@ -96,6 +97,7 @@ def retry(job_id: str, *, user_id: str, request_id: str, trust_id: str, pending_
         row = session.get_one(job, job_id)
         images.alone_with(session, row.image_id, job_id)
         images.check_links(session, row)
+        clouds.hold(session, row)
         pending.condemn(session, row)
         row.wanted, row.error, row.started_at = "run", None, None
         row.user_id, row.request_id, row.trust_id = user_id, request_id, trust_id

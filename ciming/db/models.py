@@ -73,6 +73,29 @@ class Link(Base):
     proof: Mapped[str] = mapped_column(Word)        # bytes, guest, asserted
     verified_at: Mapped[int]
 
+    __table_args__ = (sa.Index("ix_links_cloud_key", "cloud_key"),)
+
+
+class Cloud(Base):
+    """A registered place where images can live; zones have no row."""
+
+    __tablename__ = "clouds"
+
+    id: Mapped[str] = mapped_column(Id, primary_key=True, default=new_id)
+    project_id: Mapped[str] = mapped_column(Keystone)
+    name: Mapped[str] = mapped_column(Name)
+    provider: Mapped[str] = mapped_column(Word)
+    config: Mapped[dict[str, Any]]                  # what the provider's schema took
+    credential_ref: Mapped[str | None] = mapped_column(sa.String(1024))     # href of a Barbican secret
+    visibility: Mapped[str] = mapped_column(Word)   # private, public
+    created_at: Mapped[int] = mapped_column(default=now)
+    updated_at: Mapped[int] = mapped_column(default=now, onupdate=now)
+
+    __table_args__ = (
+        sa.Index("ix_clouds_project_name", "project_id", "name"),
+        sa.Index("ix_clouds_visibility", "visibility"),
+    )
+
 
 class Job(Base):
     """What a user asked for. `owner` and `generation` say which engine may write it."""
@@ -148,7 +171,10 @@ class Target(Base):
     image_ref: Mapped[str | None] = mapped_column(sa.String(1024))
     error: Mapped[dict[str, Any] | None]            # {code, message, cloud_request_id}
 
-    __table_args__ = (sa.UniqueConstraint("job_id", "cloud_key", name="uq_targets_job_cloud"),)
+    __table_args__ = (
+        sa.UniqueConstraint("job_id", "cloud_key", name="uq_targets_job_cloud"),
+        sa.Index("ix_targets_cloud_key", "cloud_key"),
+    )
 
 
 class PendingTrust(Base):
@@ -172,7 +198,7 @@ class Mutex(Base):
 
     __tablename__ = "mutexes"
 
-    name: Mapped[str] = mapped_column(Word, primary_key=True)       # the migration wrote: staging
+    name: Mapped[str] = mapped_column(Word, primary_key=True)       # migrations wrote: staging, clouds
     taken: Mapped[int] = mapped_column(default=0)
 
 

@@ -10,16 +10,17 @@ import functools
 import re
 import time
 import urllib.parse
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import openstack
 import requests
 from keystoneauth1 import exceptions as ks_exceptions
 from keystoneauth1 import session as ks_session
+from keystoneauth1.identity import v3
 from openstack import exceptions as sdk_exceptions
 
-from ciming import connections, exceptions, points, staging
+from ciming import connections, egress, exceptions, points, staging
 from ciming.providers import base
 
 # 410: of two uploads at once, Glance lets one lose so.
@@ -32,17 +33,31 @@ FORMATS = ("qcow2", "raw", "vmdk", "vhd", "vhdx", "vdi", "iso")
 OCTETS = "application/octet-stream"
 
 
-class OpenStack(base.Provider):
-    """A Glance, as the user whose session is given.
+PLUGINS: Mapping[str, Callable[..., v3.Auth]] = {
+    "v3applicationcredential": v3.ApplicationCredential,
+    "v3password": v3.Password,
+}
 
-    Place: `region`, `interface`, and `formats` where the operator wants others than this Glance would take.
+
+class OpenStack(base.Provider):
+    """A Glance. Place: `region`, `interface`; `formats` where others are wanted than this Glance would take.
+
+    The credential is the session of a user of the zone's Keystone. For another Keystone it is what
+    configs.openstack.Credential gives, and the place has `auth_url`, `cacert`, `timeout`, `cloud` (its name).
+    Where others use the same account, `tenant` is the project whose images are all that there is.
     """
 
     follows = True
 
-    def __init__(self, place: Mapping[str, Any], credential: ks_session.Session) -> None:
-        self._session = credential
+    def __init__(
+        self, place: Mapping[str, Any], credential: ks_session.Session | Mapping[str, str]
+    ) -> None:
+        self._session = (
+            credential if isinstance(credential, ks_session.Session) else _login(place, credential)
+        )
+        self._tenant: str | None = place.get("tenant")
         self._region = str(place["region"])
+        self._name = str(place.get("cloud") or self._region)
         self._interface = str(place.get("interface", "public"))
         self._wanted = tuple(place.get("formats") or FORMATS)
 
@@ -55,7 +70,7 @@ class OpenStack(base.Provider):
     def check(self, staged: staging.Staged) -> None:
         if staged.disk_format not in self.formats:
             raise exceptions.ProviderError(
-                f"{self._region} takes no {staged.disk_format} images, only "
+                f"{self._name} takes no {staged.disk_format} images, only "
                 f"{', '.join(self.formats) or 'none of ours'}.",
                 code="image.format_not_taken",
             )
@@ -80,7 +95,7 @@ class OpenStack(base.Provider):
         image = self.show(blob)
         if image is None or image["status"] != "active":
             raise exceptions.ProviderError(
-                f"Image {blob} in {self._region} is {image['status'] if image else 'gone'} after its "
+                f"Image {blob} in {self._name} is {image['status'] if image else 'gone'} after its "
                 "upload.",
                 code="image.not_active",
             )
@@ -90,7 +105,7 @@ class OpenStack(base.Provider):
         image = self.show(image_ref)
         if image is None:
             raise exceptions.ProviderError(
-                f"Image {image_ref} is gone from {self._region}.", code="image.not_active"
+                f"Image {image_ref} is gone from {self._name}.", code="image.not_active"
             )
         if image.get("os_hash_value"):
             algorithm, theirs = image["os_hash_algo"], image["os_hash_value"]
@@ -100,12 +115,12 @@ class OpenStack(base.Provider):
             ours = staged.digest(algorithm)
         except ValueError:
             raise exceptions.ProviderError(
-                f"{self._region} hashes images by {algorithm}, which CIMinG can not compute.",
+                f"{self._name} hashes images by {algorithm}, which CIMinG can not compute.",
                 code="image.hash_unknown",
             ) from None
         if image.get("size") != staged.size or theirs != ours:
             raise exceptions.ProviderError(
-                f"{self._region} holds {image.get('size')} bytes with {algorithm} {theirs}, but "
+                f"{self._name} holds {image.get('size')} bytes with {algorithm} {theirs}, but "
                 f"{staged.size} bytes with {ours} were sent.",
                 code="image.hash_mismatch",
             )
@@ -120,16 +135,24 @@ class OpenStack(base.Provider):
         found: Mapping[str, Any] | None = self._ask(
             "GET", f"/images/{_path(image_ref)}", also=404, needs="status"
         )
-        return found
+        return found if found and self._is_seen(found) else None
 
     def list(self, filters: Mapping[str, str]) -> Iterator[Mapping[str, Any]]:
-        query = dict(filters)
+        query = {**filters, **self._mark}
         while True:
             page = self._ask("GET", "/images", needs="images", params=query)
-            yield from page["images"]
+            yield from filter(self._is_seen, page["images"])
             if "next" not in page:
                 return
             query = dict(urllib.parse.parse_qsl(urllib.parse.urlparse(page["next"]).query))
+
+    @property
+    def _mark(self) -> dict[str, str]:
+        """What images bear that are ours, where others use the same account."""
+        return {"ciming_project": self._tenant} if self._tenant else {}
+
+    def _is_seen(self, image: Mapping[str, Any]) -> bool:
+        return all(image.get(name) == value for name, value in self._mark.items())
 
     def describe(self, image: str) -> base.Description | None:
         found = self.show(image) if _UUID.fullmatch(image) else None
@@ -138,17 +161,23 @@ class OpenStack(base.Provider):
             named = [each for each in self.list({"name": image}) if each["name"] == image]
             if len(named) > 1:
                 raise exceptions.ProviderError(
-                    f"{self._region} has several images of the name {image[:255]}: give an id.",
+                    f"{self._name} has several images of the name {image[:255]}: give an id.",
                     code="image_ref.ambiguous",
                 )
             found = named[0] if named else None
-        return _described(found, self._region) if found else None
+        return _described(found, self._name) if found else None
 
     @points.mutation
     def delete(self, image_ref: str) -> None:
+        if self._tenant and self.show(image_ref) is None:
+            return
         self._call("DELETE", f"/images/{_path(image_ref)}", also=404)
 
     def download(self, image_ref: str, offset: int) -> Iterator[bytes]:
+        if self._tenant and self.show(image_ref) is None:
+            raise exceptions.ProviderError(
+                f"{self._name} has no image {image_ref[:255]} of yours.", code="cloud.not_found"
+            )
         url = f"/images/{_path(image_ref)}/file"
         ranged = {"Range": f"bytes={offset}-"} if offset else {}
         with contextlib.closing(self._call("GET", url, also=416, stream=True, headers=ranged)) as answer:
@@ -162,7 +191,7 @@ class OpenStack(base.Provider):
                     skip = max(0, skip - len(block))
             except requests.RequestException as error:
                 raise exceptions.TransientProviderError(
-                    f"{self._region} did not send all of image {image_ref}: {error}", code="cloud.unreachable"
+                    f"{self._name} did not send all of image {image_ref}: {error}", code="cloud.unreachable"
                 ) from None
 
     def hang_up(self) -> None:
@@ -200,6 +229,7 @@ class OpenStack(base.Provider):
             "tags": list(spec.tags),
             "ciming_image": spec.image_id,
             "ciming_target": key,
+            **self._mark,
         }
         if spec.visibility:
             body["visibility"] = spec.visibility
@@ -239,7 +269,7 @@ class OpenStack(base.Provider):
             service_type="image", region_name=self._region, interface=self._interface
         ):
             raise exceptions.ProviderError(
-                f"The catalog has no {self._interface} image endpoint in {self._region}.",
+                f"The catalog has no {self._interface} image endpoint in {self._name}.",
                 code="cloud.no_endpoint",
             )
         return openstack.connection.Connection(
@@ -262,7 +292,7 @@ class OpenStack(base.Provider):
             found = None
         if not isinstance(found, dict) or needs not in found:
             raise exceptions.TransientProviderError(
-                f"{self._region} answered {method} {url} with something that is not Glance's.",
+                f"{self._name} answered {method} {url} with something that is not Glance's.",
                 code="cloud.bad_answer",
             )
         return found
@@ -294,18 +324,27 @@ class OpenStack(base.Provider):
                 else exceptions.ProviderError
             )
             raise kind(
-                f"Keystone did not let CIMinG {what} {self._region}: {error.message}",
+                f"Keystone did not let CIMinG {what} {self._name}: {error.message}",
                 code="cloud.auth_failed",
                 cloud_request_id=error.request_id,
             ) from None
         except ks_exceptions.CatalogException as error:
             raise exceptions.ProviderError(
-                f"The catalog has no usable image endpoint in {self._region}: {error}",
+                f"The catalog has no usable image endpoint in {self._name}: {error}",
                 code="cloud.no_endpoint",
             ) from None
+        except egress.Refused as error:
+            raise exceptions.ProviderError(
+                f"CIMinG may not {what} {self._name}: {error.detail}", code=error.code
+            ) from None
         except (ks_exceptions.ClientException, sdk_exceptions.SDKException) as error:
+            untrusted = isinstance(error, ks_exceptions.SSLError) and "certificate" in str(error).lower()
+            if untrusted:
+                raise exceptions.ProviderError(
+                    f"Could not {what} {self._name}: {error}", code="cloud.tls_failed"
+                ) from None
             raise exceptions.TransientProviderError(
-                f"Could not {what} {self._region}: {error}", code="cloud.unreachable"
+                f"Could not {what} {self._name}: {error}", code="cloud.unreachable"
             ) from None
 
     def _error(self, answer: requests.Response) -> exceptions.ProviderError:
@@ -320,10 +359,31 @@ class OpenStack(base.Provider):
         transient = answer.status_code in TRANSIENT
         kind = exceptions.TransientProviderError if transient else exceptions.ProviderError
         return kind(
-            f"{self._region}: {status}: {said}",
+            f"{self._name}: {status}: {said}",
             code=_CODES.get(answer.status_code, kind.code),
             cloud_request_id=answer.headers.get("x-openstack-request-id"),
         )
+
+
+def _login(place: Mapping[str, Any], credential: Mapping[str, str]) -> ks_session.Session:
+    """A session with another Keystone, that goes nowhere the operator forbids; logs in when first used."""
+    given = dict(credential)
+    url = _keystone(place["auth_url"])
+    if _keystone(given.pop("auth_url", url)) != url:
+        raise exceptions.ProviderError(
+            f"The credential of Cloud {place['cloud']} is for another Keystone than {url}. Store one that is "
+            "for this one, and set credential_ref of the Cloud.",
+            code="credential.invalid",
+        )
+    plugin = PLUGINS[given.pop("auth_type")]
+    made = ks_session.Session(plugin(url, **given), timeout=place["timeout"])
+    connections.equip(made, outside=True, cacert=place.get("cacert"))
+    return made
+
+
+def _keystone(url: str) -> str:
+    """Where version 3 is."""
+    return f"{url.rstrip('/').removesuffix('/v3')}/v3"
 
 
 def _path(image_ref: str) -> str:

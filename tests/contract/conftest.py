@@ -15,10 +15,11 @@ from tests.sandbox import sandbox
 
 SUBJECTS: list[type[subjects.Subject]] = [
     on_openstack.OpenStack,
+    on_openstack.Registered,
 ]
 
 
-@pytest.fixture(scope="module", params=SUBJECTS, ids=lambda kind: kind.name)
+@pytest.fixture(scope="module", params=SUBJECTS, ids=lambda kind: kind.__name__)
 def subject(request: pytest.FixtureRequest, cloud: sandbox.Sandbox) -> Iterator[subjects.Subject]:
     with contextlib.ExitStack() as stack:
         yield request.param(cloud, stack)

@@ -8,6 +8,7 @@ from typing import Any
 from keystoneauth1 import session as ks_session
 from keystoneauth1.identity import v3
 
+from ciming import config
 from ciming.providers import base, openstack
 from tests.contract import subjects
 from tests.person import Person
@@ -57,9 +58,12 @@ class OpenStack(subjects.Subject):
         return self._as("member", DEAD_ZONE)
 
     def _as(self, name: str, region: str) -> openstack.OpenStack:
-        session = session_of(self._cloud, name)
-        self._sessions.append(session)
-        return openstack.OpenStack({"region": region, "interface": "public"}, session)
+        made = self._made(name, {"region": region, "interface": "public"})
+        self._sessions.append(made._session)
+        return made
+
+    def _made(self, name: str, place: Mapping[str, Any]) -> openstack.OpenStack:
+        return openstack.OpenStack(place, session_of(self._cloud, name))
 
     def refs(self, key: str) -> set[str]:
         marks = {"ciming_target": key, "owner": self._member.project_id}
@@ -97,3 +101,21 @@ class OpenStack(subjects.Subject):
     def _leave(self) -> None:
         for image_id in self._squats:
             self._admin.zone(ZONE).image.delete_image(image_id)
+
+
+class Registered(OpenStack):
+    """Not as a zone: by a login of its own, through the address check, for one of several projects."""
+
+    def __init__(self, cloud: sandbox.Sandbox, stack: contextlib.ExitStack) -> None:
+        config.register()
+        config.CONF([], project="ciming", default_config_files=[], default_config_dirs=[])
+        for option in ("allow_http", "allow_loopback"):
+            config.CONF.set_override(option, True, group="egress")
+            stack.callback(config.CONF.clear_override, option, group="egress")
+        super().__init__(cloud, stack)
+
+    def _made(self, name: str, place: Mapping[str, Any]) -> openstack.OpenStack:
+        login = {"auth_type": "v3password", **self._cloud.clouds[name]["auth"]}
+        url = self._cloud.url("keystone")
+        more = {"auth_url": url, "cloud": "registered", "timeout": 30.0, "tenant": "one-of-several"}
+        return openstack.OpenStack({**place, **more}, login)

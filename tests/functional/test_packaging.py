@@ -21,7 +21,7 @@ from tests.sandbox import processes
 ROOT = pathlib.Path(__file__).parents[2]
 FOLDERS = {"ciming": ".", "python-cimingclient": "osc_plugin"}
 SDIST = "import sys; from pbr import build; print(build.build_sdist(sys.argv[1]))"
-CLIENT_NEEDS = {"pbr", "keystoneauth1", "openstacksdk", "osc-lib", "python-openstackclient"}
+CLIENT_NEEDS = {"pbr", "keystoneauth1", "openstacksdk", "osc-lib", "python-openstackclient", "pyyaml"}
 
 
 class Built(NamedTuple):

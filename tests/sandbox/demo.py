@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The demonstration behind tools/demo.sh: one image, two zones, one identity."""
+"""The demonstration behind tools/demo.sh: one image, two zones and another OpenStack, one identity."""
 
 import argparse
 import contextlib
@@ -22,6 +22,8 @@ from tests.sandbox import sandbox as sandboxes
 FOLDER = sandboxes.ROOT / ".demo"
 BIN = pathlib.Path(sys.executable).parent
 IMAGE = "demo.qcow2"
+OTHER = "other"
+"""The second OpenStack: its name among the Clouds, and of its user in clouds.yaml."""
 STANDALONE, DISTRIBUTED = "", "-distributed"
 """Shapes, as the names of folders end."""
 
@@ -48,7 +50,8 @@ It stays up. To use it:
   openstack multicloud cloud list
   openstack multicloud image create mine --file {image} --cloud zone-a --cloud zone-b --wait
   openstack --os-region-name zone-b image list
-  openstack --os-cloud reader multicloud image list    # also: admin, stranger
+  openstack multicloud image create taken --from other:elsewhere --cloud zone-b --wait
+  openstack --os-cloud reader multicloud image list    # also: admin, stranger, other
 
 To stop it: tools/demo.sh --down
 """
@@ -64,9 +67,9 @@ class DemoError(Exception):
 class Demo:
     """The services of one demonstration, and what is done with them."""
 
-    def __init__(self, folder: pathlib.Path, second: bool, shape: str) -> None:
+    def __init__(self, folder: pathlib.Path, shape: str) -> None:
         self.folder = folder
-        self.sandbox = sandboxes.Sandbox(folder / "openstack", second=second)
+        self.sandbox = sandboxes.Sandbox(folder / "openstack", second=True)
         self.service = ciming.Ciming(self.sandbox, folder / "ciming")
         self.servers: tuple[servers.Server, ...] = ()
         if shape == DISTRIBUTED:
@@ -80,8 +83,7 @@ class Demo:
     def start(self) -> None:
         """Start what does not run."""
         if not all(healthy for _, _, healthy in self.sandbox.status()):
-            second = ", and a second cloud" if self.sandbox.state.second else ""
-            say(f"Starting Keystone, Barbican, a Glance in each of zone-a and zone-b{second}")
+            say("Starting Keystone, Barbican, a Glance in each of zone-a and zone-b, and another OpenStack")
         self.sandbox.up()
         if not self.service.running:
             beside = " in processes of its own, with RabbitMQ and PostgreSQL" if self.servers else ""
@@ -104,18 +106,37 @@ class Demo:
         print(f"{'Engine':12} pid {service.engine.pid:<8}", flush=True)
 
     def show(self) -> None:
-        """Do the main job as an ordinary member, and look at what it left in each zone."""
+        """Do the main job as an ordinary member, and look at what it left in each Cloud."""
+        self._register()
         say("Making a disk image: qcow2, with a partition table and a file system")
         image = disk.make(self.folder / IMAGE)
-        zones = " ".join(f"--cloud {zone}" for zone in services.ZONES)
-        self._run(f"openstack multicloud image create demo --file {IMAGE} {zones} --wait")
+        clouds = " ".join(f"--cloud {name}" for name in (*services.ZONES, OTHER))
+        self._run(f"openstack multicloud image create demo --file {IMAGE} {clouds} --wait")
         uuid = self._ask("openstack multicloud image show demo -f value -c id").strip()
         with image.open("rb") as data:
             expected = hashlib.file_digest(data, "sha512").hexdigest()
         for zone in services.ZONES:
-            self._compare(zone, uuid, expected)
+            self._compare(zone, f"--os-region-name {zone}", uuid, expected)
+        self._compare(OTHER, f"--os-cloud {OTHER}", uuid, expected)
         self._run("openstack multicloud image show demo")
-        say(f"The same image, under the same UUID {uuid}, in {' and '.join(services.ZONES)}")
+        self._take(expected)
+        say(f"The same image, under the same UUID {uuid}, in {', '.join((*services.ZONES, OTHER))}")
+
+    def _register(self) -> None:
+        """Tell CIMinG of the second OpenStack."""
+        say("Registering another OpenStack: its application credential goes into Barbican")
+        where = f"--config auth_url={self.sandbox.url('keystone2')} --config region={services.SECOND_REGION}"
+        stored = f"--credential {shlex.quote(str(self.sandbox.clouds_file))} --store"
+        self._run(f"openstack multicloud cloud create {OTHER} {where} {stored}")
+
+    def _take(self, expected: str) -> None:
+        """Bring what the second OpenStack has into a zone."""
+        say("An image that the other OpenStack has comes into zone-a, and not by this machine's disk")
+        made = f"image create elsewhere --file {IMAGE} --disk-format qcow2 -f value -c id"
+        self._run(f"openstack --os-cloud {OTHER} {made}")
+        self._run(f"openstack multicloud image create taken --from {OTHER}:elsewhere --cloud zone-a --wait")
+        uuid = self._ask("openstack multicloud image show taken -f value -c id").strip()
+        self._compare("zone-a", "--os-region-name zone-a", uuid, expected)
 
     def write_env(self) -> pathlib.Path:
         """Write the file that points a shell at these services."""
@@ -129,23 +150,23 @@ class Demo:
             "staging": self.service.staging_dir,
             "log": self.service.log_dir,
             "pid": self.service.pid_file,
-            "zones": " ".join(services.ZONES),
+            "zones": " ".join((*services.ZONES, OTHER)),
         }
         quoted = {name: shlex.quote(str(value)) for name, value in values.items()}
         files.write(file, ENV.format(**quoted))
         return file
 
-    def _compare(self, zone: str, uuid: str, expected: str) -> None:
-        """Ask a zone's Glance by plain openstackclient for the image."""
+    def _compare(self, name: str, options: str, uuid: str, expected: str) -> None:
+        """Ask a Cloud's Glance by plain openstackclient for the image."""
         columns = "-c id -c status -c properties -f yaml"
-        command = f"openstack --os-region-name {zone} image show {uuid} {columns}"
+        command = f"openstack {options} image show {uuid} {columns}"
         print(f"\n$ {command}", flush=True)
         said = self._ask(command)
         print(said.rstrip(), flush=True)
         answer = yaml.safe_load(said)
         found = answer["id"], answer["status"], answer["properties"]["os_hash_value"]
         if found != (uuid, "active", expected):
-            raise DemoError(f"{zone} does not have the image that was sent (sha512 {expected})")
+            raise DemoError(f"{name} does not have the image that was sent (sha512 {expected})")
 
     def _run(self, command: str) -> None:
         print(f"\n$ {command}", flush=True)
@@ -178,9 +199,9 @@ def once(shape: str) -> None:
     """Start all of it, show the main job, stop all of it."""
     began = time.monotonic()
     folder = FOLDER / f"once{shape}"
-    Demo(folder, second=False, shape=shape).stop()  # what a killed run left
+    Demo(folder, shape).stop()  # what a killed run left
     shutil.rmtree(folder, ignore_errors=True)
-    demo = Demo(folder, second=False, shape=shape)
+    demo = Demo(folder, shape)
     try:
         with explained(demo):
             demo.start()
@@ -195,8 +216,8 @@ def once(shape: str) -> None:
 def keep(shape: str) -> None:
     """Start what does not run and leave it up; show the main job unless that was done before."""
     other = DISTRIBUTED if shape == STANDALONE else STANDALONE
-    Demo(FOLDER / f"keep{other}", second=True, shape=other).stop()  # .demo/env is of one
-    demo = Demo(FOLDER / f"keep{shape}", second=True, shape=shape)
+    Demo(FOLDER / f"keep{other}", other).stop()  # .demo/env is of one
+    demo = Demo(FOLDER / f"keep{shape}", shape)
     shown = demo.folder / "shown"
     with explained(demo):
         demo.start()
@@ -212,7 +233,7 @@ def down(_shape: str) -> None:
     say("Stopping everything")
     for name in ("keep", "once"):
         for shape in (STANDALONE, DISTRIBUTED):
-            Demo(FOLDER / f"{name}{shape}", second=name == "keep", shape=shape).stop()
+            Demo(FOLDER / f"{name}{shape}", shape).stop()
 
 
 @contextlib.contextmanager

@@ -16,10 +16,11 @@ ROOT = pathlib.Path(__file__).parents[2]
 PUBLIC = {("GET", "/"), ("GET", "/v1"), ("OPTIONS", "/v1/images/{image}/file")}
 READS = {"cloud:list", "cloud:show", "image:list", "image:show", "job:list", "job:show"}
 WRITES = {
+    *("cloud:create", "cloud:update", "cloud:delete"),
     *("image:create", "image:upload", "image:delete", "image:sync", "image:link", "image:unlink"),
     *("job:cancel", "job:retry"),
 }
-ADMINS = {"all_projects", "image:list:all_projects", "job:list:all_projects"}
+ADMINS = {"cloud:public", "all_projects", "image:list:all_projects", "job:list:all_projects"}
 
 
 @pytest.fixture(autouse=True)

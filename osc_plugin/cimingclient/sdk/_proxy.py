@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 import contextlib
+import json
 import os
 import pathlib
 import uuid
@@ -55,6 +56,60 @@ class Proxy(proxy.Proxy):
             does and `ignore_missing` is False.
         """
         return _pick(_cloud.Cloud, name_or_id, self.clouds(), ignore_missing)
+
+    def create_cloud(self, **attrs: Any) -> _cloud.Cloud:
+        """Register a Cloud.
+
+        :param attrs: `name`, `provider`, `config`; and what may be left out: `credential_ref` (see
+            `store_credential`), `visibility`.
+        """
+        return self._cloud(self.post, "/clouds", attrs)
+
+    def update_cloud(self, cloud: str | _cloud.Cloud, **attrs: Any) -> _cloud.Cloud:
+        """Change a registered Cloud; `note` of the result says what else that has done.
+
+        :param attrs: `name`; `config`: keys to be changed, None removes one; `credential_ref`.
+        """
+        return self._cloud(self.patch, f"/clouds/{_quoted(resource.Resource._get_id(cloud))}", attrs)
+
+    def delete_cloud(self, cloud: str | _cloud.Cloud, ignore_missing: bool = True) -> None:
+        """Delete a registered Cloud; what is in it, and its secret, stay.
+
+        :raises: `ConflictException` while it has Images, or Jobs work on it.
+        """
+        cloud_id = _quoted(resource.Resource._get_id(cloud))
+        self._delete(_cloud.Cloud, cloud_id, ignore_missing=ignore_missing)
+
+    def _cloud(self, verb: Callable[..., Any], path: str, attrs: dict[str, Any]) -> _cloud.Cloud:
+        response = verb(path, json=attrs)
+        exceptions.raise_from_response(response)
+        return _cloud.Cloud.existing(connection=self._get_connection(), **response.json())
+
+    def store_credential(self, name: str, credential: dict[str, Any]) -> str:
+        """Put a credential into Barbican, as oneself; its href is a `credential_ref`.
+
+        The service does not see it at this time, and keeps it at no time.
+        """
+        secret = {
+            "name": name,
+            "payload": json.dumps(credential),
+            "payload_content_type": "text/plain",
+        }
+        response = self._barbican.post("/secrets", json=secret)
+        exceptions.raise_from_response(response)
+        return str(response.json()["secret_ref"])
+
+    def forget_credential(self, ref: str) -> None:
+        """Delete from Barbican what `store_credential` put there."""
+        response = self._barbican.delete(f"/secrets/{_quoted(ref.rpartition('/')[2])}")
+        exceptions.raise_from_response(response)
+
+    @property
+    def _barbican(self) -> proxy.Proxy:
+        connection = self._get_connection()
+        assert connection is not None       # sdk.add_to put us on one
+        manager: proxy.Proxy = connection.key_manager
+        return manager
 
     # Images
 

@@ -81,6 +81,10 @@ class Stub:
         #: What lists were asked for, but for the paging.
         self.queries: list[dict[str, str]] = []
         self.created: list[Json] = []
+        #: What came to Barbican, by the href it gave.
+        self.secrets: dict[str, Json] = {}
+        #: Bodies of calls that register or change a Cloud.
+        self.said: list[Json] = []
         self.received: list[Received] = []
         #: Bytes of the one upload that are here.
         self.offset = 0
@@ -130,6 +134,10 @@ class Stub:
             return self._identity(call)
         if call == "GET /":
             return 200, {}, {"versions": [_version("v1.0", "CURRENT", f"{self.url}/v1/")]}
+        if call.partition(" ")[2].startswith("/keys"):
+            return self._keys(call, environ)
+        if re.fullmatch("(POST|PATCH|DELETE) /v1/clouds.*", call):
+            return self._cloud(call, environ)
         if call == "POST /v1/images":
             return self._create(json.loads(_body(environ)))
         if action := re.fullmatch(r"POST (/v1/jobs/.*)/(cancel|retry)", call):
@@ -141,6 +149,31 @@ class Stub:
         if is_head:
             return 200, self._upload(environ), None
         return self._read(call, dict(parse.parse_qsl(environ["QUERY_STRING"])))
+
+    def _keys(self, call: str, environ: Json) -> tuple[int, dict[str, str], Json | None]:
+        if call.startswith("GET"):
+            return 200, {}, {"versions": {"values": [_version("v1", "stable", f"{self.url}/keys/v1/")]}}
+        if call.startswith("DELETE"):
+            del self.secrets[f"{self.url}{call.partition(' ')[2]}"]
+            return 204, {}, None
+        ref = f"{self.url}/keys/v1/secrets/{uuid.uuid4()}"
+        self.secrets[ref] = json.loads(_body(environ))
+        return 201, {}, {"secret_ref": ref}
+
+    def _cloud(self, call: str, environ: Json) -> tuple[int, dict[str, str], Json | None]:
+        verb, _, path = call.partition(" ")
+        item = path.removeprefix("/v1/clouds").strip("/")
+        if verb == "DELETE":
+            status, headers, body = _one(self.clouds, item)
+            self.clouds = [each for each in self.clouds if each["id"] != item]
+            return (204, headers, None) if status == 200 else (status, headers, body)
+        self.said.append(json.loads(_body(environ)))
+        if verb == "PATCH":
+            status, headers, body = _one(self.clouds, item)
+            return status, headers, body | self.said[-1] | {"note": "The credential was cleared."}
+        made = {"id": str(uuid.uuid4()), "zone": False, "region": "RegionOne", **self.said[-1]}
+        self.clouds.append(made)
+        return 201, {}, made
 
     def _read(self, call: str, query: dict[str, str]) -> tuple[int, dict[str, str], Json | None]:
         noun, _, item = call.removeprefix("GET /v1/").partition("/")
@@ -206,7 +239,11 @@ class Stub:
             "user": named,
             "project": named,
             "roles": [{"id": "r", "name": "member"}],
-            "catalog": [service | {"endpoints": [endpoint | {"url": self.url}]}],
+            "catalog": [
+                service | {"endpoints": [endpoint | {"url": self.url}]},
+                {"id": "k", "type": "key-manager", "name": "barbican"}
+                | {"endpoints": [endpoint | {"url": f"{self.url}/keys"}]},
+            ],
         }
         return 201, {"X-Subject-Token": f"token-{self.tokens}"}, {"token": token}
 

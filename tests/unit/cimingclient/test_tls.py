@@ -1,18 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Uploads over TLS, where an early refusal is harder to hear."""
 
-import datetime
 import io
-import ipaddress
 import pathlib
 import ssl
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 from openstack import exceptions
 
+from tests.unit import certificates
 from tests.unit.cimingclient import conftest
 from tests.unit.cimingclient import stub as _stub
 
@@ -20,22 +16,8 @@ from tests.unit.cimingclient import stub as _stub
 @pytest.fixture
 def certificate(tmp_path: pathlib.Path) -> str:
     """A file with a key and its own certificate, for this host's address."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "stub")])
-    now = datetime.datetime.now(datetime.UTC)
-    address = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
-    certificate = (
-        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(hours=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([address]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    pem = serialization.Encoding.PEM
-    private = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     path = tmp_path / "certificate"
-    path.write_bytes(private + certificate.public_bytes(pem))
+    certificates.make(path)
     return str(path)
 
 

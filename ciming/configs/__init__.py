@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What each provider has to be told of a Cloud: a schema by its name, found by entry point.
+
+API and engine both read them, so a schema is data about a kind of cloud and knows nothing of its SDK.
+"""
+
+from importlib import metadata
+from typing import Any, ClassVar
+
+import marshmallow as ma
+
+GROUP = "ciming.configs"
+
+
+class Config(ma.Schema):
+    """The config of a Cloud; what it does not name is an error. `region`, where it has one, is shown."""
+
+    tuning: ClassVar[frozenset[str]] = frozenset()
+    """Fields that do not say where the Cloud is: to change one leaves the credential as it is."""
+    credential: ClassVar[type[ma.Schema]]
+    """What a secret with a credential for it has to say. Its messages quote nothing."""
+
+
+def names() -> list[str]:
+    """The providers that Clouds can be registered of."""
+    return sorted(entry.name for entry in metadata.entry_points(group=GROUP))
+
+
+def load(provider: str) -> Config | None:
+    """The schema of a provider; None: there is none."""
+    for entry in metadata.entry_points(group=GROUP, name=provider):
+        schema: type[Config] = entry.load()
+        return schema()
+    return None
+
+
+def moved(schema: Config, before: dict[str, Any], after: dict[str, Any]) -> bool:
+    """Does a changed config say another place?"""
+    fields = set(schema.fields) - schema.tuning
+    return any(before.get(field) != after.get(field) for field in fields)

@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A credential for a cloud, out of a file: JSON, or a clouds.yaml as one downloads it."""
+
+import pathlib
+from typing import Any
+
+import yaml
+from osc_lib import exceptions
+
+LARGEST = 20_000  # bytes, which is what Barbican takes
+
+
+def read(path: str, name: str) -> dict[str, Any]:
+    """What is to be stored of a file.
+
+    :param name: of the cloud: in a clouds.yaml with several entries, that of this name is meant
+    :raises: `CommandError`, which shows nothing of the file's content.
+    """
+    try:
+        data = pathlib.Path(path).read_bytes()
+        if len(data) > LARGEST:
+            raise exceptions.CommandError(f"{path} is larger than {LARGEST} bytes: no credential is")
+        said = yaml.safe_load(data)
+    except OSError as exc:
+        raise exceptions.CommandError(f"Cannot read {path}: {exc.strerror}") from None
+    except (yaml.YAMLError, ValueError, RecursionError):
+        raise exceptions.CommandError(f"{path} is neither JSON nor YAML") from None
+    entry = _entry(said, path, name)
+    if "auth" not in entry:
+        return entry
+    # The rest of a clouds.yaml's entry says where and how, which the cloud's config does.
+    return {"auth_type": entry.get("auth_type", "password"), "auth": entry["auth"]}
+
+
+def _entry(said: Any, path: str, name: str) -> dict[str, Any]:
+    if isinstance(said, dict) and isinstance(said.get("clouds"), dict):
+        entries = said["clouds"]
+        if name not in entries and len(entries) != 1:
+            names = ", ".join(map(str, entries)) or "none"
+            raise exceptions.CommandError(f"{path} has several clouds, and none of them is {name}: {names}")
+        said = entries.get(name) or next(iter(entries.values()))
+    if not isinstance(said, dict):
+        raise exceptions.CommandError(f"{path} holds no credential: it is to be an object")
+    return said

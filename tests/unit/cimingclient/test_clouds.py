@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Clouds are registered, changed and deleted, and their credentials go into Barbican."""
+
+import json
+import pathlib
+from typing import Any
+
+import pytest
+import yaml
+from openstack import exceptions as sdk_exceptions
+from osc_lib import exceptions
+
+from cimingclient.osc import cloud, credential
+from tests.unit.cimingclient import conftest
+from tests.unit.cimingclient import stub as _stub
+
+URL = "https://keystone.example.com/v3"
+AUTH = {"application_credential_id": "some-id", "application_credential_secret": "swordfish"}
+ENTRY = {"auth_type": "v3applicationcredential", "auth": AUTH}
+
+
+@pytest.fixture
+def file(tmp_path: pathlib.Path) -> pathlib.Path:
+    """A clouds.yaml as one downloads it."""
+    path = tmp_path / "clouds.yaml"
+    entry = {**ENTRY, "region_name": "RegionOne", "interface": "public", "identity_api_version": 3}
+    path.write_text(yaml.safe_dump({"clouds": {"openstack": entry}}))
+    return path
+
+
+def test_create(stub: _stub.Stub, run: conftest.Runner, tmp_path: pathlib.Path) -> None:
+    (tmp_path / "ca.pem").write_text("a certificate")
+    config = ("--config", f"auth_url={URL}", "--config", "formats=raw,qcow2")
+    more = ("--config", f"cacert=@{tmp_path}/ca.pem", "--credential-ref", "https://keys/1", "--public")
+    made = run(cloud.CreateCloud, "other", *config, *more, "-f", "json").json
+    assert stub.said == [
+        {
+            "name": "other",
+            "provider": "openstack",
+            "config": {"auth_url": URL, "formats": ["raw", "qcow2"], "cacert": "a certificate"},
+            "credential_ref": "https://keys/1",
+            "visibility": "public",
+        }
+    ]
+    assert (made["name"], made["zone"], made["config"]) == ("other", False, stub.said[0]["config"])
+    assert run(cloud.ShowCloud, "other", "-f", "value", "-c", "credential_ref").stdout == "https://keys/1\n"
+    run(cloud.CreateCloud, "another", "--provider", "floppy")
+    assert stub.said[1] == {"name": "another", "provider": "floppy", "config": {}}
+
+
+def test_a_credential_is_stored_as_oneself(
+    stub: _stub.Stub, run: conftest.Runner, file: pathlib.Path
+) -> None:
+    """Barbican gets it, and the service its href."""
+    shown = run(cloud.CreateCloud, "other", "--credential", str(file), "--store")
+    [(ref, secret)] = stub.secrets.items()
+    assert json.loads(secret["payload"]) == ENTRY
+    assert (secret["payload_content_type"], secret["name"]) == ("text/plain", "credential for other")
+    assert stub.said[0]["credential_ref"] == ref
+    assert "swordfish" not in shown.stdout + shown.stderr + json.dumps(stub.said)
+    run(cloud.SetCloud, "other", "--credential", str(file), "--store")
+    assert set(stub.secrets) == {ref, stub.said[1]["credential_ref"]}
+
+
+def test_a_credential_of_no_use_is_not_left_behind(
+    stub: _stub.Stub, run: conftest.Runner, file: pathlib.Path
+) -> None:
+    stub.refuse("POST /v1/clouds", _stub.Refusal(409, "There is a Cloud other already", field="name"))
+    with pytest.raises(exceptions.CommandError, match="a Cloud other already"):
+        run(cloud.CreateCloud, "other", "--credential", str(file), "--store")
+    assert stub.secrets == {} and stub.calls[-1].startswith("DELETE /keys/v1/secrets/")
+
+
+@pytest.mark.parametrize("options", [("--credential", "file"), ("--store",), ("--config", "nonsense")])
+def test_what_does_not_go_together(
+    stub: _stub.Stub, run: conftest.Runner, options: tuple[str, ...]
+) -> None:
+    with pytest.raises(exceptions.CommandError, match=r"go together|not <key>=<value>"):
+        run(cloud.CreateCloud, "other", *options)
+    assert stub.said == [] and stub.secrets == {}
+
+
+def test_set(stub: _stub.Stub, run: conftest.Runner) -> None:
+    stub.clouds.append(_stub.cloud("other", id="1234", zone=False))
+    config = ("--config", "region=RegionTwo", "--no-config", "formats")
+    changed = run(cloud.SetCloud, "other", "--name", "renamed", *config, "-f", "json")
+    assert stub.said == [{"name": "renamed", "config": {"region": "RegionTwo", "formats": None}}]
+    assert stub.calls[-1] == "PATCH /v1/clouds/1234"
+    assert changed.json["name"] == "renamed"
+    assert changed.stderr == "The credential was cleared.\n"
+    run(cloud.SetCloud, "1234", "--no-credential")
+    run(cloud.SetCloud, "1234", "--credential-ref", "https://keys/2")
+    assert stub.said[1:] == [{"credential_ref": None}, {"credential_ref": "https://keys/2"}]
+
+
+def test_delete_goes_on_and_tells(stub: _stub.Stub, run: conftest.Runner) -> None:
+    stub.clouds += [_stub.cloud(name, id=f"id-{name}") for name in ("one", "two", "three")]
+    stub.refuse("DELETE /v1/clouds/id-two", _stub.Refusal(409, "Cloud two has Images: 1234"))
+    with pytest.raises(exceptions.CommandError, match="2 of 4 clouds failed"):
+        run(cloud.DeleteCloud, "one", "two", "absent", "id-three")
+    assert [each["name"] for each in stub.clouds] == ["zone-a", "zone-b", "two"]
+    said = run.stderr.getvalue()
+    assert "Failed to delete two: Cloud two has Images: 1234 (HTTP 409)" in said
+    assert "No Cloud found for absent" in said
+    assert run(cloud.DeleteCloud, "two").status == 0
+
+
+def test_from_python(stub: _stub.Stub, client: Any) -> None:
+    ref = client.store_credential("mine", ENTRY)
+    made = client.create_cloud(name="other", provider="openstack", config={}, credential_ref=ref)
+    assert client.update_cloud(made, name="renamed").note == "The credential was cleared."
+    client.delete_cloud(made)
+    client.delete_cloud(made)
+    with pytest.raises(sdk_exceptions.NotFoundException):
+        client.delete_cloud(made, ignore_missing=False)
+    client.forget_credential(ref)
+    assert stub.secrets == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (json.dumps(ENTRY), ENTRY),
+        (json.dumps({"clouds": {"x": {"auth": AUTH}}}), {"auth_type": "password", "auth": AUTH}),
+        (json.dumps({"clouds": {"x": {"auth": {}}, "other": ENTRY}}), ENTRY),
+        (json.dumps({"access_key": "k", "secret_key": "s"}), {"access_key": "k", "secret_key": "s"}),
+    ],
+)
+def test_files_with_a_credential(tmp_path: pathlib.Path, text: str, said: dict[str, Any]) -> None:
+    path = tmp_path / "credential"
+    path.write_text(text)
+    assert credential.read(str(path), "other") == said
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"swordfish",
+        b"\xffswordfish",
+        b"swordfish: [",
+        b"- swordfish",
+        b"[" * 10_000,
+        b"clouds: {x: {password: swordfish}, y: {}}",
+        b"clouds: {x: swordfish}",
+        b"x: " + b"y" * 20_000,
+    ],
+)
+def test_files_without_one(tmp_path: pathlib.Path, data: bytes) -> None:
+    path = tmp_path / "credential"
+    path.write_bytes(data)
+    with pytest.raises(exceptions.CommandError) as caught:
+        credential.read(str(path), "other")
+    assert "swordfish" not in str(caught.value)
+    with pytest.raises(exceptions.CommandError, match="Cannot read"):
+        credential.read(str(tmp_path / "absent"), "other")

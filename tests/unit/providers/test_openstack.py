@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How another OpenStack is logged in to; all else is tested on real ones in tests/contract."""
+
+import pathlib
+from typing import Any
+
+import pytest
+from keystoneauth1 import session as ks_session
+from keystoneauth1.identity import v3
+from oslo_config import cfg
+
+from ciming import connections, exceptions
+from ciming.providers import openstack
+from tests.unit import certificates, sites
+from tests.unit.configs.test_openstack import BY_ID, BY_NAME, PASSWORD
+
+URL = "https://keystone.example.com/identity"
+PLACE = {"auth_url": URL, "region": "RegionOne", "cloud": "other", "timeout": 20.0}
+
+
+def login(credential: dict[str, str], **place: Any) -> ks_session.Session:
+    return openstack.OpenStack({**PLACE, **place}, credential)._session
+
+
+@pytest.mark.parametrize(
+    ("kind", "auth", "plugin"),
+    [
+        ("v3applicationcredential", BY_ID, v3.ApplicationCredential),
+        ("v3applicationcredential", BY_NAME, v3.ApplicationCredential),
+        ("v3password", PASSWORD, v3.Password),
+    ],
+)
+@pytest.mark.parametrize("auth_url", [URL, f"{URL}/", f"{URL}/v3", f"{URL}/v3/"])
+def test_a_login(kind: str, auth: dict[str, str], plugin: type[v3.Auth], auth_url: str) -> None:
+    for named in ({}, {"auth_url": f"{URL}/v3"}, {"auth_url": URL}):
+        made = login({"auth_type": kind, **auth, **named}, auth_url=auth_url)
+        assert isinstance(made.auth, plugin) and made.auth.auth_url == f"{URL}/v3"
+        assert made.timeout == 20.0
+        assert all(isinstance(each, connections.Adapter) for each in made.session.adapters.values())
+        assert not made.session.trust_env
+
+
+def test_a_credential_for_another_keystone() -> None:
+    said = {"auth_type": "v3password", **PASSWORD, "auth_url": "https://elsewhere.example.com/v3"}
+    with pytest.raises(exceptions.ProviderError, match="Cloud other is for another Keystone") as caught:
+        login(said)
+    assert caught.value.code == "credential.invalid" and "swordfish" not in caught.value.detail
+
+
+def test_a_keystone_where_nobody_may_go(conf: cfg.ConfigOpts) -> None:
+    provider = openstack.OpenStack(
+        {**PLACE, "auth_url": "https://127.0.0.1:1"}, {"auth_type": "v3password", **PASSWORD}
+    )
+    with pytest.raises(exceptions.ProviderError, match=r"other: .*own host") as caught:
+        provider.show("1234")
+    assert caught.value.code == "egress.refused" and "swordfish" not in caught.value.detail
+
+
+def test_a_keystone_that_nobody_vouches_for(conf: cfg.ConfigOpts, tmp_path: pathlib.Path) -> None:
+    """That does not pass: it is not tried again."""
+    conf.set_override("allow_loopback", True, group="egress")
+    certificates.make(tmp_path / "one")
+    with sites.serving(tmp_path / "one") as site:
+        place = {**PLACE, "auth_url": site.url(), "cacert": certificates.make(tmp_path / "another")}
+        provider = openstack.OpenStack(place, {"auth_type": "v3password", **PASSWORD})
+        with pytest.raises(exceptions.ProviderError, match=r"other: .*certificate") as caught:
+            provider.show("1234")
+    conf.clear_override("allow_loopback", group="egress")
+    assert not isinstance(caught.value, exceptions.TransientProviderError)
+    assert caught.value.code == "cloud.tls_failed" and "swordfish" not in caught.value.detail
+    assert site.asked == []
