@@ -33,6 +33,9 @@ class Source(Protocol):
     def blocks(self, staged: growing.GrowingFile, alive: Callable[[], None]) -> Iterator[bytes]:
         """All bytes, as they become available."""
 
+    def find(self, path: str) -> str:
+        """Where bytes are that were at a path: a run that died may have kept them."""
+
     def keep(self, path: str) -> str:
         """They are fine: where they are from now on."""
 
@@ -78,6 +81,9 @@ class Upload:
                 time.sleep(pause)
                 pause = min(pause * 1.5, PAUSES[1])
                 state = self._state(position, file)
+
+    def find(self, path: str) -> str:
+        return path
 
     def keep(self, path: str) -> str:
         return path
@@ -189,8 +195,12 @@ class Remote:
             if file.tell() < origin.size:
                 raise _other_size(origin, "fewer than")
 
+    def find(self, path: str) -> str:
+        return path if Path(path).exists() else str(self._kept)
+
     def keep(self, path: str) -> str:
-        staging.rename(Path(path), self._kept)
+        if path != str(self._kept):
+            staging.rename(Path(path), self._kept)
         return str(self._kept)
 
 

@@ -298,6 +298,10 @@ class StageTools(Tools):
                 code="image.checksum_mismatch",
             )
 
+    def find(self, received: staging.StagedFile) -> staging.StagedFile:
+        """What was received, where it is now."""
+        return dataclasses.replace(received, path=self.source.find(received.path))
+
     def finish(self, staged: staging.StagedFile) -> None:
         """The stage flow has passed it."""
         staged = dataclasses.replace(staged, path=self.source.keep(staged.path))

@@ -51,7 +51,8 @@ class Inspect(task.Task):  # type: ignore[misc]
         tools.attempt("inspect", lambda: self._inspect(tools, staging.StagedFile.from_dict(received)))
 
     @staticmethod
-    def _inspect(tools: Any, staged: staging.StagedFile) -> None:
+    def _inspect(tools: Any, received: staging.StagedFile) -> None:
+        staged = tools.find(received)
         tools.check_promises(staged)
         with tools.working():
             disk_image.check_structure(

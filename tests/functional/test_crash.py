@@ -48,7 +48,7 @@ SHORT = {
     "cancelled": ("after db.jobs.cancel",),
     "restored": ("after staging.rename",),
     "converted": ("after db.work.reserve", "after db.work.converted"),
-    "moved": ("after db.work.found", "noted withdraw Delete execute"),
+    "moved": ("after db.work.found", "after staging.rename", "noted withdraw Delete execute"),
 }
 """Some of each kind, where not all are tested."""
 

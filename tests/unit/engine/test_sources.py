@@ -251,6 +251,9 @@ def test_what_a_cloud_has_is_brought_back(area: staging.StagingArea, staged: gro
     assert path.read_bytes() == DATA
     assert list(area.folder(job.id).iterdir()) == [path]
     assert told == [len(DATA)]
+    another = source(rows.take(job.id, "engine-3"))      # its predecessor died before it could say so
+    assert another.keep(another.find(str(successor.path))) == str(path)
+    assert path.read_bytes() == DATA
 
 
 @pytest.mark.parametrize(("size", "what"), [(len(DATA) + 1, "fewer"), (len(DATA) - 1, "more")])
