@@ -153,9 +153,9 @@ def run(folder: pathlib.Path, rounds: int, megabytes: int) -> None:
         report.say(report.machine())
 
 
-def main() -> None:
-    """Do what the command line says."""
-    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.main_job", description=__doc__)
+def command_line(prog: str, description: str | None, run: Callable[[pathlib.Path, int, int], None]) -> None:
+    """Do what the command line says, in a folder that is removed afterwards."""
+    parser = argparse.ArgumentParser(prog=prog, description=description)
     parser.add_argument("--runs", type=int, default=3, help="rounds (default: %(default)s)")
     parser.add_argument(
         "--size-mb", type=int, default=400, help="MiB of data in the image (default: %(default)s)"
@@ -167,4 +167,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    command_line("python -m tests.benchmarks.main_job", __doc__, run)

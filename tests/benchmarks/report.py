@@ -7,6 +7,12 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 MIB = 1 << 20
+BETWEEN = {
+    "ours": "multicloud image create --from",
+    "floor": "floor: curl | curl",
+    "glance_download": "Glance's import, glance-download",
+    "by_hand": "image save, image create",
+}
 UPLOADS = {
     "floor": "floor: curl into a bare application",
     "put": "PUT",
@@ -74,6 +80,15 @@ def times(rounds: Sequence[Round]) -> None:
     say("\nours, by phase")
     for name in rounds[0].phases:
         _line(name, [one.phases[name] for one in rounds])
+
+
+def between(rounds: Sequence[Mapping[str, float]]) -> None:
+    """Print how long each way from zone to zone took, and ours against those."""
+    say(f"\n{'seconds in round':36}{''.join(f'{n:8}' for n in range(1, len(rounds) + 1))}{'median':>9}")
+    for name, what in BETWEEN.items():
+        _line(what, [one[name] for one in rounds])
+    for name, wanted in (("floor", "≤ 1.5"), ("glance_download", "< 1"), ("by_hand", "< 1")):
+        _line(f"{f'ours / {name}':26}wanted {wanted}", [one["ours"] / one[name] for one in rounds])
 
 
 def memory(found: Mapping[int, Memory]) -> None:
