@@ -233,6 +233,7 @@ def test_a_body_that_is_no_json(member: Caller) -> None:
         broken = member(method, path, data=b"{", content_type="application/json")
         refused(broken, 400, "request.invalid_json")
         refused(member(method, path, data=b"x", content_type="text/plain"), 415, "request.content_type")
+    refused(member("PATCH", "/other"), 400, "request.invalid_json")
 
 
 def test_change(member: Caller) -> None:
