@@ -42,6 +42,7 @@ RULES = [
     _rule("cloud:create", MEMBER, "Register a Cloud.", "POST /v1/clouds"),
     _rule("cloud:update", MEMBER, "Change a registered Cloud.", "PATCH /v1/clouds/{cloud}"),
     _rule("cloud:delete", MEMBER, "Delete a registered Cloud.", "DELETE /v1/clouds/{cloud}"),
+    _rule("cloud:check", MEMBER, "Check whether a Cloud can be used.", "POST /v1/clouds/{cloud}/check"),
     _rule(
         "cloud:public",
         ADMIN,

@@ -2,7 +2,8 @@
 """The door between api and engine: a knock, never the truth.
 
 The API commits rows, then knocks; an engine that misses the knock finds the rows by its poll. So a
-broker that is away costs time and nothing else: nobody here waits for it.
+broker that is away costs time and nothing else: nobody here waits for it. Only who wants to know something
+at once calls, and waits for an answer.
 """
 
 import functools
@@ -24,9 +25,13 @@ WAITING = 100           # knocks to be sent; more than that say nothing new
 RETRIES = 2             # a broker that was started again has closed the connection
 AGAIN_SECONDS = 10.0    # until a broker is asked again that refused us
 STOP_SECONDS = 5.0
+CALL_SECONDS = 30.0         # for which an engine's answer is waited for
 _url: str | None = None     # None: [DEFAULT] transport_url
 Knock = tuple[str, str | None]
 """Ids of the Job, and of the request that knocks."""
+Verdicts = list[dict[str, Any]]
+Check = Callable[[str, str, dict[str, Any]], Verdicts]
+"""Of project, trust and place; see ciming.engine.checks."""
 
 
 @functools.cache
@@ -75,9 +80,35 @@ def _send(waiting: "queue.Queue[Knock]") -> None:
             LOG.warning("Could not knock, the engines' poll will find the Job: %s", error)
 
 
+def check_cloud(project_id: str, trust_id: str, place: dict[str, Any]) -> Verdicts:
+    """Have an engine look whether a Cloud can be used.
+
+    :raises Unavailable: none answers
+    """
+    client = messaging.get_rpc_client(
+        transport(), messaging.Target(topic=TOPIC), timeout=CALL_SECONDS, retry=RETRIES
+    )
+    try:
+        found: Verdicts = client.call(
+            {}, "check_cloud", project_id=project_id, trust_id=trust_id, place=place
+        )
+    except Exception as error:      # whatever it was
+        LOG.warning("No engine answers: %s", type(error).__name__)
+        raise exceptions.Unavailable(
+            "No engine answers now. Try again later, or tell the operator."
+        ) from None
+    return found
+
+
 class _Endpoint:
-    def __init__(self, on_knock: Callable[[str], None]) -> None:
+    def __init__(self, on_knock: Callable[[str], None], on_check: Check) -> None:
         self._on_knock = on_knock
+        self._on_check = on_check
+
+    def check_cloud(
+        self, _context: object, project_id: str, trust_id: str, place: dict[str, Any]
+    ) -> Verdicts:
+        return self._on_check(project_id, trust_id, place)
 
     def knock(self, _context: object, job_id: str) -> None:
         self._on_knock(job_id)
@@ -86,10 +117,10 @@ class _Endpoint:
 class Listener:
     """Hears knocks while there is a broker. To start and to stop it waits for none."""
 
-    def __init__(self, on_knock: Callable[[str], None]) -> None:
+    def __init__(self, on_knock: Callable[[str], None], on_check: Check) -> None:
         # Named after the host and not the engine: a queue of this name stays in the broker.
         self._target = messaging.Target(topic=TOPIC, server=socket.gethostname())
-        self._endpoint = _Endpoint(on_knock)
+        self._endpoint = _Endpoint(on_knock, on_check)
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._listen, name="listener", daemon=True)
 

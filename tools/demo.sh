@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# One image, two OpenStack zones, one identity, on real services; sets up all it needs.
+# One image, two OpenStack zones and another OpenStack, one identity, on real services; sets up all it needs.
 #   tools/demo.sh           shows it and stops what it started
 #   tools/demo.sh --keep    leaves it up, to be used: see .demo/env
 #   tools/demo.sh --down    stops what --keep left up

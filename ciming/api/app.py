@@ -99,6 +99,10 @@ def _require_json() -> None:
         return      # the handler, or Flask, has another answer
     has_body = flask.request.content_length or "Transfer-Encoding" in flask.request.headers
     if not has_body and not flask.request.is_json:
+        if flask.request.method == "PATCH":
+            raise exceptions.InvalidRequest(
+                "Say in the body, as JSON, what is to be changed.", code="request.invalid_json", field="body"
+            )
         return      # the handler says whether it needs one
     if not flask.request.is_json:
         raise http.UnsupportedMediaType("The body must be JSON: Content-Type: application/json.")

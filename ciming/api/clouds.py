@@ -10,8 +10,8 @@ from oslo_config import cfg
 from oslo_log import log
 from sqlalchemy import orm
 
-from ciming import barbican, configs, context, exceptions, policies
-from ciming.api import auth, document, errors, paging, queries, schemas
+from ciming import barbican, configs, context, exceptions, policies, rpc
+from ciming.api import auth, delegation, document, errors, paging, queries, schemas
 from ciming.db import clouds as db
 from ciming.db import models
 
@@ -196,6 +196,27 @@ class Cloud(MethodView):
         found = _changeable(auth.caller(), cloud)
         db.delete(found["id"])
         LOG.info("Deleted Cloud %s", found["id"])
+
+
+@blueprint.route("/<string:cloud>/check")
+class Check(MethodView):
+    @auth.needs("cloud:check")
+    @blueprint.arguments(schemas.Nothing, required=False, error_status_code=400)
+    @blueprint.response(200, schemas.Checks)
+    @blueprint.doc(operationId="check_cloud")
+    def post(self, _nothing: dict[str, Any], cloud: str) -> dict[str, Any]:
+        """Check a Cloud
+
+        An engine looks, as the caller and within seconds, whether the Cloud can be used. It creates a record
+        of an image there, and deletes it again.
+        """
+        caller = auth.caller()
+        found = find(caller, cloud)
+        place = {"cloud_key": found["id"], "cloud": found["name"]}
+        place |= {name: found[name] for name in ("provider", "region")}
+        with delegation.for_now(caller) as trust_id:
+            checks = rpc.check_cloud(str(caller.project_id), trust_id, place)
+        return {"passed": all(each["passed"] is not False for each in checks), "checks": checks}
 
 
 def _changeable(caller: context.RequestContext, key: str) -> dict[str, Any]:

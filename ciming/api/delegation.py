@@ -52,6 +52,21 @@ def trust(caller: context.RequestContext) -> Iterator[Given]:
         raise
 
 
+@contextlib.contextmanager
+def for_now(caller: context.RequestContext) -> Iterator[str]:
+    """The id of a trust from the caller that no Job will have: it is deleted at the end.
+
+    :raises TrustRefused: Keystone does not let this token delegate
+    :raises Unavailable: Keystone can not be asked
+    """
+    given = _make(caller)
+    try:
+        yield given.trust_id
+    finally:
+        if trusts.take_back(caller, given.trust_id):
+            _forget(given.pending_id)
+
+
 def _make(caller: context.RequestContext) -> Given:
     expires_at = datetime.now(UTC) + timedelta(seconds=cfg.CONF.trust.expiry)
     for _attempt in range(ATTEMPTS):

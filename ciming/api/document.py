@@ -32,6 +32,7 @@ MORE_ERRORS = {
     "create_cloud": (409,),
     "update_cloud": (409,),
     "delete_cloud": (409,),
+    "check_cloud": (503,),
     "create_image": (409, 503, 507),
     "upload_image": (409, 410, 415, 503, 507),
     "show_upload": (410, 412),
@@ -49,7 +50,7 @@ MORE_ERRORS = {
 LINKS = {
     "create_cloud": {
         name: {"operationId": f"{name}_cloud", "parameters": {"cloud": "$response.body#/id"}}
-        for name in ("show", "update", "delete")
+        for name in ("show", "update", "check", "delete")
     },
     "create_image": {
         "image": {"operationId": "show_image", "parameters": {"image": "$response.body#/image/id"}},

@@ -337,6 +337,21 @@ class ChangedCloud(Cloud):
     )
 
 
+class Check(Answer):
+    check = fields.String(metadata={"description": "What was looked at.", "example": "login"})
+    passed = fields.Boolean(
+        allow_none=True, metadata={"description": "null: that can not be told there."}
+    )
+    message = fields.String()
+
+
+class Checks(Answer):
+    passed = fields.Boolean(metadata={"description": "Nothing was found that is wrong."})
+    checks = fields.List(
+        fields.Nested(Check), metadata={"description": "In the order in which it was tried."}
+    )
+
+
 class Href(Answer):
     rel = fields.String(metadata={"example": "next"})
     href = fields.String()

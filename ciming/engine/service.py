@@ -9,7 +9,7 @@ from oslo_log import log
 
 from ciming import context, exceptions, notifications, rpc, staging, trusts
 from ciming.db import api, models, work
-from ciming.engine import claims, lost_trusts, outages, runner
+from ciming.engine import checks, claims, lost_trusts, outages, runner
 
 LOG = log.getLogger(__name__)
 AGAIN_SECONDS = 1.0
@@ -47,7 +47,7 @@ class Engine:
         self._term = self._new_term()
         self._closing: list[threading.Thread] = []
         self._database = outages.Outage("The database")
-        self._listener = rpc.Listener(lambda _job_id: self._knocked.set())
+        self._listener = rpc.Listener(lambda _job_id: self._knocked.set(), checks.check)
         self._threads = [
             threading.Thread(target=loop, name=name, daemon=True)
             for name, loop in (("engine", self._claim_loop), ("house", self._house_loop))

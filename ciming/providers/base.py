@@ -48,6 +48,15 @@ class Description:
     protected: bool = False
 
 
+@dataclass(frozen=True)
+class Verdict:
+    """What one look at a cloud came to."""
+
+    check: str              # what was looked at, in a word
+    passed: bool | None     # None: it can not be told
+    message: str
+
+
 class Transfer(Protocol):
     """How a provider tells of a transfer's progress, and hears that it must stop."""
 
@@ -134,6 +143,13 @@ class Provider(abc.ABC):
         """The image of this ref, or the only one of this name; None: there is none that can be seen.
 
         :raises ProviderError: several have this name
+        """
+
+    @abc.abstractmethod
+    def probe(self) -> Iterator[Verdict]:
+        """Look whether this cloud can be used, for who wants to know it before: one thing after another.
+
+        Where it makes something, it removes that again. It raises nothing that a Verdict can tell.
         """
 
     @abc.abstractmethod

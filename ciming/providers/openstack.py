@@ -6,6 +6,7 @@ Glance's rules that shape this: a deleted UUID can not be used again; a failed u
 """
 
 import contextlib
+import email.utils
 import functools
 import re
 import time
@@ -27,6 +28,7 @@ from ciming.providers import base
 TRANSIENT = frozenset((408, 409, 410, 429, 500, 502, 503, 504))
 # An upload that was cut is `queued` again after about 4 seconds, one that had all its bytes is `active` as
 # soon as the store has them.
+SKEW_SECONDS = 60       # from which on a token that was just made may not be good yet
 SAVING_PATIENCE = 30    # seconds,
 SAVING_RATE = 20_000_000    # and one more for so many bytes
 FORMATS = ("qcow2", "raw", "vmdk", "vhd", "vhdx", "vdi", "iso")
@@ -145,6 +147,73 @@ class OpenStack(base.Provider):
             if "next" not in page:
                 return
             query = dict(urllib.parse.parse_qsl(urllib.parse.urlparse(page["next"]).query))
+
+    def probe(self) -> Iterator[base.Verdict]:
+        for name, look in (("login", self._look_in), ("endpoint", self._look_at_endpoint)):
+            verdict = self._verdict(name, look)
+            yield verdict
+            if not verdict.passed:
+                return
+        yield self._verdict("clock", self._look_at_clock)
+        yield self._verdict("formats", self._look_at_formats)
+        yield self._verdict("quota", self._look_at_quota)
+        made: dict[str, str] = {}
+        yield self._verdict("create", lambda: self._try_create(made))
+        if made:
+            yield self._verdict("read", lambda: self._try_read(made["id"]))
+            yield self._verdict("delete", lambda: self._try_delete(made["id"]))
+
+    @staticmethod
+    def _verdict(name: str, look: Callable[[], tuple[bool | None, str]]) -> base.Verdict:
+        try:
+            return base.Verdict(name, *look())
+        except exceptions.CimingError as error:
+            return base.Verdict(name, False, error.detail)
+
+    def _look_in(self) -> tuple[bool | None, str]:
+        return True, f"Logged in; the project there is {self._project_id()}."
+
+    def _look_at_endpoint(self) -> tuple[bool | None, str]:
+        self._ask("GET", "/images", needs="images", params={"limit": "1"})
+        return True, f"Glance in {self._region} answers."
+
+    def _look_at_clock(self) -> tuple[bool | None, str]:
+        said = self._call("GET", "/schemas/image").headers.get("Date")
+        try:
+            theirs = email.utils.parsedate_to_datetime(str(said)).timestamp()
+        except ValueError:
+            return None, "It does not say what time it is there."
+        skew = abs(theirs - time.time())
+        return skew < SKEW_SECONDS, f"The clocks there and here differ by {skew:.0f} s."
+
+    def _look_at_formats(self) -> tuple[bool | None, str]:
+        schema = self._ask("GET", "/schemas/image", needs="properties")
+        known = schema["properties"].get("disk_format", {}).get("enum") or self.formats
+        taken = [name for name in self._taken or self.formats if name in known]
+        return bool(taken), f"Formats that it takes: {', '.join(taken) or 'none that CIMinG knows'}."
+
+    def _look_at_quota(self) -> tuple[bool | None, str]:
+        found = self._ask("GET", "/info/usage", also=404, needs="usage")
+        if found is None:       # Glance before Wallaby, or without quotas
+            return None, "It does not say what quota there is."
+        limited = {name: each for name, each in found["usage"].items() if each["limit"] >= 0}
+        full = any(each["usage"] >= each["limit"] for each in limited.values())
+        told = ", ".join(f"{name} {each['usage']} of {each['limit']}" for name, each in limited.items())
+        return not full, f"Used: {told}." if told else "There is no limit."
+
+    def _try_create(self, made: dict[str, str]) -> tuple[bool | None, str]:
+        kind = (self._taken or ["raw"])[0]
+        body = {"name": "ciming check", "container_format": "bare", "disk_format": kind, **self._mark}
+        made["id"] = str(self._post(body)["id"])
+        return True, "A record was created."
+
+    def _try_read(self, image_ref: str) -> tuple[bool | None, str]:
+        found = self.show(image_ref) is not None
+        return found, "It can be read." if found else "It can not be found again."
+
+    def _try_delete(self, image_ref: str) -> tuple[bool | None, str]:
+        self.delete(image_ref)
+        return True, "It was deleted again."
 
     @property
     def _mark(self) -> dict[str, str]:

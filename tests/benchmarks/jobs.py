@@ -89,6 +89,14 @@ class Nowhere(base.Provider):
         """There is nothing."""
         return iter(())
 
+    def describe(self, image: str) -> base.Description | None:
+        """Nothing is there."""
+        return None
+
+    def probe(self) -> Iterator[base.Verdict]:
+        """There is nothing to be looked at."""
+        return iter(())
+
     def delete(self, image_ref: str) -> None:
         """There is nothing."""
 

@@ -340,6 +340,19 @@ def test_describe(
         assert provider.describe(absent) is None
 
 
+def test_probe(subject: Subject, provider: base.Provider) -> None:
+    """It tells what works and what does not, raises nothing, and leaves nothing."""
+    before = {subject.ref_of(each) for each in provider.list({})}
+    verdicts = list(provider.probe())
+    assert len(verdicts) > 3 and not [each for each in verdicts if each.passed is False], verdicts
+    for unfit in (subject.forbidden(), subject.unreachable()):
+        verdicts = list(unfit.probe())
+        assert [each for each in verdicts if each.passed is False], verdicts
+        for secret in subject.secrets():
+            assert secret not in str(verdicts)
+    assert {subject.ref_of(each) for each in provider.list({})} == before
+
+
 def test_delete(subject: Subject, provider: base.Provider, image_ref: str, key: str) -> None:
     provider.delete(image_ref)
     assert provider.show(image_ref) is None

@@ -136,6 +136,13 @@ def test_ones_own(
     assert refs.keys() == {"other", "zone-b"} and refs["other"] == by_hand.id
     assert member.zone("zone-b").image.get_image(refs["zone-b"]).hash_value == sha512
 
+    # It is checked as well as a zone is.
+    for name in ("other", "zone-a"):
+        checked = json.loads(member.openstack("multicloud", "cloud", "check", name, "-f", "json").stdout)
+        assert {"login", "create", "read", "delete"} < {each["Check"] for each in checked}
+        assert not [each for each in checked if each["Passed"] is False], checked
+    assert {each.id for each in other.images()} == {image["id"], by_hand.id}
+
     # Its secret is nowhere but in Barbican.
     written = everything(service)
     assert made["id"].encode() in written
@@ -221,6 +228,9 @@ def test_a_secret_of_no_use(
     assert error["code"] == code and words in error["message"] and "of-no-use" in error["message"]
     assert "swordfish" not in json.dumps(job)
     assert b"swordfish" not in everything(service)
+
+    checked = member.call("POST", "/v1/clouds/of-no-use/check").json()
+    assert checked["passed"] is False and words in checked["checks"][-1]["message"], checked
 
     # It is put right, and the Job tried again.
     good = secret(member, json.dumps(credential(member.cloud)))

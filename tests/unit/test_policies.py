@@ -16,7 +16,7 @@ ROOT = pathlib.Path(__file__).parents[2]
 PUBLIC = {("GET", "/"), ("GET", "/v1"), ("OPTIONS", "/v1/images/{image}/file")}
 READS = {"cloud:list", "cloud:show", "image:list", "image:show", "job:list", "job:show"}
 WRITES = {
-    *("cloud:create", "cloud:update", "cloud:delete"),
+    *("cloud:create", "cloud:update", "cloud:delete", "cloud:check"),
     *("image:create", "image:upload", "image:delete", "image:sync", "image:link", "image:unlink"),
     *("job:cancel", "job:retry"),
 }

@@ -122,6 +122,29 @@ class SetCloud(common.ShowOne):
         return _shown(changed)
 
 
+class CheckCloud(common.Lister):
+    """Look whether a cloud can be used: log in there, make a record of an image, delete it again.
+
+    Exit status 1: something is wrong.
+    """
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        parser = super().get_parser(prog_name)
+        parser.add_argument("cloud", metavar="<cloud>", help="Cloud to check (name or ID)")
+        return parser
+
+    def run(self, parsed_args: argparse.Namespace) -> int:
+        self.passed = False
+        return super().run(parsed_args) or int(not self.passed)
+
+    def take_action(self, parsed_args: argparse.Namespace) -> tuple[Sequence[str], Iterable[Sequence[Any]]]:
+        found = common.found(self.client.find_cloud, parsed_args.cloud)
+        self.passed, checks = self.client.check_cloud(found.id)
+        return ("Check", "Passed", "Message"), [
+            (each["check"], each["passed"], text.plain(each["message"])) for each in checks
+        ]
+
+
 class DeleteCloud(common.Base):
     """Delete registered clouds; what is in them stays there"""
 

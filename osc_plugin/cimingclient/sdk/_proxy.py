@@ -26,6 +26,16 @@ class Created(NamedTuple):
     job: _job.Job
 
 
+class Checked(NamedTuple):
+    """Whether nothing is wrong, and what was looked at: dicts with `check, passed, message`.
+
+    Where `passed` of one is None, that can not be told there.
+    """
+
+    passed: bool
+    checks: list[dict[str, Any]]
+
+
 class Proxy(proxy.Proxy):
     """Version 1 of the API.
 
@@ -71,6 +81,13 @@ class Proxy(proxy.Proxy):
         :param attrs: `name`; `config`: keys to be changed, None removes one; `credential_ref`.
         """
         return self._cloud(self.patch, f"/clouds/{_quoted(resource.Resource._get_id(cloud))}", attrs)
+
+    def check_cloud(self, cloud: str | _cloud.Cloud) -> Checked:
+        """Have the service look, as oneself, whether a Cloud can be used: that takes seconds."""
+        response = self.post(f"/clouds/{_quoted(resource.Resource._get_id(cloud))}/check", json={})
+        exceptions.raise_from_response(response)
+        answer = response.json()
+        return Checked(answer["passed"], answer["checks"])
 
     def delete_cloud(self, cloud: str | _cloud.Cloud, ignore_missing: bool = True) -> None:
         """Delete a registered Cloud; what is in it, and its secret, stay.

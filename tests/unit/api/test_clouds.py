@@ -10,7 +10,7 @@ from flask.testing import FlaskClient
 from oslo_config import cfg
 from werkzeug.test import TestResponse
 
-from ciming import context, exceptions
+from ciming import context, exceptions, rpc, trusts
 from ciming.api import app, clouds
 from ciming.db import models, session, work
 from tests.unit import rows
@@ -233,6 +233,7 @@ def test_a_body_that_is_no_json(member: Caller) -> None:
         broken = member(method, path, data=b"{", content_type="application/json")
         refused(broken, 400, "request.invalid_json")
         refused(member(method, path, data=b"x", content_type="text/plain"), 415, "request.content_type")
+    refused(member("PATCH", "/other"), 400, "request.invalid_json")
 
 
 def test_change(member: Caller) -> None:
@@ -297,6 +298,44 @@ def test_delete(member: Caller) -> None:
     assert (answer.status_code, answer.data) == (204, b"")
     refused(member("DELETE", "/other"), 404, "cloud.not_found")
     assert member.names() == ["zone-a", "zone-b"]
+
+
+def test_check(member: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An engine gets to know where, and under which trust; that is gone afterwards, also after an error."""
+    trusts_there: list[str] = []
+    asked: list[tuple[Any, ...]] = []
+    verdicts = [{"check": "login", "passed": True, "message": "In."}]
+
+    def create(*_: Any) -> str:
+        trusts_there.append("trust-1")
+        return "trust-1"
+
+    def take_back(_caller: Any, trust_id: str) -> bool:
+        trusts_there.remove(trust_id)
+        return True
+
+    def check_cloud(*what: Any) -> Any:
+        asked.append(what)
+        if len(asked) == 4:
+            raise exceptions.Unavailable("No engine answers now.")
+        return verdicts
+
+    monkeypatch.setattr(trusts, "create", create)
+    monkeypatch.setattr(trusts, "take_back", take_back)
+    monkeypatch.setattr(rpc, "check_cloud", check_cloud)
+    made = member.register()
+    before = rows.everything()
+    assert member("POST", "/other/check").get_json() == {"passed": True, "checks": verdicts}
+    place = {"cloud_key": made["id"], "cloud": "other", "provider": "openstack", "region": "RegionOne"}
+    assert asked == [("studio", "trust-1", place)]
+    verdicts.append({"check": "quota", "passed": None, "message": "?"})
+    assert member("POST", "/zone-a/check", json={}).get_json()["passed"] is True
+    assert asked[1][2]["cloud_key"] == asked[1][2]["region"] == "zone-a"
+    verdicts.append({"check": "create", "passed": False, "message": "No."})
+    assert member("POST", "/other/check").get_json()["passed"] is False
+    refused(member("POST", "/other/check"), 503, "service.unavailable")
+    refused(member("POST", "/no-such/check"), 404, "cloud.not_found")
+    assert trusts_there == [] and rows.everything() == before
 
 
 # Which Clouds a create means

@@ -167,6 +167,11 @@ class Stub:
             status, headers, body = _one(self.clouds, item)
             self.clouds = [each for each in self.clouds if each["id"] != item]
             return (204, headers, None) if status == 200 else (status, headers, body)
+        if item.endswith("/check"):
+            good = {"check": "login", "passed": True, "message": "Logged in."}
+            bad = {"check": "create", "passed": False, "message": "other: 403\nForbidden"}
+            checks = [good] if item.startswith("zone-a") else [good, bad]
+            return 200, {}, {"passed": bad not in checks, "checks": checks}
         self.said.append(json.loads(_body(environ)))
         if verb == "PATCH":
             status, headers, body = _one(self.clouds, item)

@@ -93,6 +93,14 @@ def test_set(stub: _stub.Stub, run: conftest.Runner) -> None:
     assert stub.said[1:] == [{"credential_ref": None}, {"credential_ref": "https://keys/2"}]
 
 
+def test_check(stub: _stub.Stub, run: conftest.Runner) -> None:
+    fine = run(cloud.CheckCloud, "zone-a", "-f", "json")
+    assert (fine.status, fine.json) == (0, [{"Check": "login", "Passed": True, "Message": "Logged in."}])
+    broken = run(cloud.CheckCloud, "zone-b", "-f", "json")
+    assert (broken.status, broken.json[1]["Message"]) == (1, "other: 403 Forbidden")
+    assert stub.calls[-1] == "POST /v1/clouds/zone-b/check"
+
+
 def test_delete_goes_on_and_tells(stub: _stub.Stub, run: conftest.Runner) -> None:
     stub.clouds += [_stub.cloud(name, id=f"id-{name}") for name in ("one", "two", "three")]
     stub.refuse("DELETE /v1/clouds/id-two", _stub.Refusal(409, "Cloud two has Images: 1234"))

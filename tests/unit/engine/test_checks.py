@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whether a Cloud can be used, as an engine answers it; what a Cloud says is tested on real ones."""
+
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from ciming import exceptions, rpc
+from ciming.engine import checks, tools
+from ciming.providers import base
+
+PLACE = {"cloud_key": "id-1", "cloud": "other", "provider": "openstack", "region": "RegionOne"}
+
+
+class Cloud:
+    """Answers, until it hangs or breaks."""
+
+    def __init__(self, error: Exception | None = None, hangs: bool = False) -> None:
+        self.error = error
+        self.hangs = hangs
+        self.hung_up = threading.Event()
+
+    def probe(self) -> Iterator[base.Verdict]:
+        yield base.Verdict("login", True, "In.")
+        if self.error:
+            raise self.error
+        if self.hangs:
+            self.hung_up.wait(60)
+        yield base.Verdict("create", False, "No.")
+
+    def hang_up(self) -> None:
+        self.hung_up.set()
+
+
+def verdicts(monkeypatch: pytest.MonkeyPatch, cloud: Any, patience: float = 30) -> rpc.Verdicts:
+    def provider_of(job: Any, place: Any) -> Any:
+        assert (job.project_id, job.trust_id, place._asdict()) == ("studio", "trust-1", PLACE)
+        if isinstance(cloud, Exception):
+            raise cloud
+        return cloud
+
+    monkeypatch.setattr(tools, "provider_of", provider_of)
+    return checks.check("studio", "trust-1", PLACE, patience)
+
+
+def told(found: rpc.Verdicts) -> list[tuple[Any, Any]]:
+    return [(each["check"], each["passed"]) for each in found]
+
+
+def test_all_that_was_seen_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = verdicts(monkeypatch, Cloud())
+    assert told(found) == [("credential", True), ("login", True), ("create", False)]
+    assert found[2] == {"check": "create", "passed": False, "message": "No."}
+
+
+def test_without_a_credential_there_is_nothing_to_see(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = verdicts(monkeypatch, exceptions.ProviderError("It is gone."))
+    assert found == [{"check": "credential", "passed": False, "message": "It is gone."}]
+
+
+def test_one_that_hangs_is_waited_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    cloud = Cloud(hangs=True)
+    found = verdicts(monkeypatch, cloud, patience=0.2)
+    assert told(found) == [("credential", True), ("login", True), ("answer", False)]
+    assert "other did not answer" in found[2]["message"] and cloud.hung_up.is_set()
+
+
+def test_what_nobody_expected_tells_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = verdicts(monkeypatch, Cloud(error=RuntimeError("swordfish")))
+    assert told(found) == [("credential", True), ("login", True), ("check", None)]
+    assert "swordfish" not in str(found)
