@@ -2,10 +2,12 @@
 """Another format for the same disk.
 
 What comes out is trusted no more than what came in: it is inspected again, and its guest digest is compared
-with that of the source, which is read a second time for it.
+with that of the source, which is read a second time for it, meanwhile.
 """
 
+import threading
 from collections.abc import Callable
+from concurrent import futures
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,7 +48,7 @@ def convert(
     :param found: what the source is; one of FORMATS_IN
     :param path: of the result, where nothing is yet, and nothing will be if this raises
     :param disk_format: of the result; one of FORMATS_OUT
-    :param alive: asked now and then; what that raises ends it
+    :param alive: asked now and then, by two threads; what that raises ends it
     :raises FileExistsError: something is at `path`
     :raises ImageRejected: its disk is no image that may go anywhere, or needs more than the limits allow
     :raises StagingFull: there is no room for the result
@@ -58,15 +60,36 @@ def convert(
     with path.open("xb"):
         pass
     try:
-        made = write(source, found, path, disk_format, alive)
-        digest = guest.guest_digest(source, found, alive)
-        if guest.guest_digest(path, made, alive) != digest:
-            raise _differs("other bytes are on its disk")
+        made, digest = _both(source, found, path, disk_format, alive)
     except BaseException:
         path.unlink(missing_ok=True)
         raise
     grown = made.virtual_size - found.virtual_size
     return Conversion(disk_format, path.stat().st_size, made.virtual_size, grown, digest)
+
+
+def _both(
+    source: Path, found: Inspection, path: Path, disk_format: str, alive: Alive
+) -> tuple[Inspection, str]:
+    """The result, and the guest digest; the source is read for that while it is converted."""
+    failed = threading.Event()
+
+    def both_alive() -> None:
+        alive()
+        if failed.is_set():
+            raise exceptions.Interrupted("It is not wanted any more.")
+
+    with futures.ThreadPoolExecutor(1, "guest") as pool:
+        reading = pool.submit(guest.guest_digest, source, found, both_alive)
+        try:
+            made = write(source, found, path, disk_format, alive)
+            digest = guest.guest_digest(path, made, alive)
+        except BaseException:
+            failed.set()
+            raise
+        if reading.result() != digest:
+            raise _differs("other bytes are on its disk")
+    return made, digest
 
 
 def room_needed(source: Path, found: Inspection, alive: Alive = lambda: None) -> int:
