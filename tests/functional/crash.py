@@ -82,22 +82,24 @@ class Points:
 
 
 def done_twice(trace: Sequence[tuple[str, str]]) -> list[str]:
-    """Acts of atoms that began again after their end had been noted, and without being undone meanwhile."""
+    """Acts of atoms that began again after their end had been noted, and without being undone meanwhile.
+
+    Once one atom of a flow is undone, all of that flow may be done again, by a retry: that the others are
+    undone, too, may be in the rows when a kill comes, and not in the trace.
+    """
     noted: set[tuple[str, str]] = set()
     twice = []
     for point, of in trace:
         when, _, act = point.partition(" ")
+        if when == "before" and (act, of) in noted:
+            twice.append(f"{act} of {of}")
+        if act.endswith(" revert"):
+            noted -= {each for each in noted if each[1] == of and each[0].endswith(" execute")}
         if when == "noted":
             noted.add((act, of))
-            noted.discard((_opposite(act), of))
-        elif when == "before" and (act, of) in noted:
-            twice.append(f"{act} of {of}")
+        if act.endswith(" execute"):
+            noted -= {each for each in noted if each[1] == of and each[0].endswith(" revert")}
     return twice
-
-
-def _opposite(act: str) -> str:
-    atom, _, what = act.rpartition(" ")
-    return f"{atom} {'execute' if what == 'revert' else 'revert'}"
 
 
 class Survivor:
