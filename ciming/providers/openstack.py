@@ -65,15 +65,19 @@ class OpenStack(base.Provider):
 
     @functools.cached_property
     def formats(self) -> tuple[str, ...]:
+        return self._ask_for_formats()
+
+    def _ask_for_formats(self) -> tuple[str, ...]:
         schema = self._ask("GET", "/schemas/image", needs="properties")
         taken = schema["properties"].get("disk_format", {}).get("enum") or FORMATS
         return tuple(name for name in self._wanted if name in taken)
 
     def check(self, staged: staging.Staged) -> None:
-        if staged.disk_format not in self.formats:
+        taken = self._ask_for_formats()
+        if staged.disk_format not in taken:
             raise exceptions.ProviderError(
                 f"{self._name} takes no {staged.disk_format} images, only "
-                f"{', '.join(self.formats) or 'none of ours'}.",
+                f"{', '.join(taken) or 'none of ours'}.",
                 code="image.format_not_taken",
             )
 

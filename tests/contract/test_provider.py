@@ -387,7 +387,9 @@ def test_a_refusal_is_for_good_and_has_the_clouds_own_id(
     assert not subject.refs(key)
 
 
-@pytest.mark.parametrize("method", sorted(base.Provider.__abstractmethods__ - {"__init__", "formats"}))
+@pytest.mark.parametrize(
+    "method", sorted(base.Provider.__abstractmethods__ - {"__init__", "formats", "probe"})
+)
 def test_an_unreachable_cloud_may_come_back(
     subject: Subject, calls: dict[str, Call], method: str
 ) -> None:

@@ -52,11 +52,15 @@ def test_each_format_becomes_raw_where_that_is_wanted(another: Another, tmp_path
     guest = disk_image.guest_digest(disk, disk_image.Inspection("raw", disk.stat().st_size))
     for name in WANTED:
         case = cases[name]
-        job = member.bring(case.path, name=name, clouds=["zone-a", "zone-b"])
-        assert job["status"] == "success", (name, job)
+        # A Glance that looks takes no fixed VHD: it begins as the disk does.
+        zones = ["zone-b"] if name == "vhd-fixed" else ["zone-a", "zone-b"]
+        job = member.bring(case.path, name=name, clouds=zones)
+        assert job["status"] == "success", (name, [target["error"] for target in job["targets"]])
         assert job["progress"]["bytes_done"] == job["progress"]["bytes_total"], name
         image, found = member.image(job["image_id"]), links(member, job)
-        assert content(member, "zone-a", found["zone-a"]) == case.path.read_bytes()
+        if "zone-a" in zones:
+            assert content(member, "zone-a", found["zone-a"]) == case.path.read_bytes()
+            assert found["zone-a"]["proof"] == "bytes"
         raw = content(member, "zone-b", found["zone-b"])
         assert raw.rstrip(b"\0") == disk.read_bytes().rstrip(b"\0"), name
         assert len(raw) == image["virtual_size"] == targets(job)["zone-b"]["bytes_total"]
@@ -65,7 +69,6 @@ def test_each_format_becomes_raw_where_that_is_wanted(another: Another, tmp_path
         assert image["disk_format"] == case.disk_format
         as_it_is = case.disk_format == "raw"
         assert image["digests"]["guest"] == (None if as_it_is else guest), name
-        assert found["zone-a"]["proof"] == "bytes"
         assert found["zone-b"]["proof"] == ("bytes" if as_it_is else "guest")
         assert not (service.staging_dir / job["id"]).exists()
 
@@ -107,7 +110,8 @@ def test_a_disk_that_is_something_else_as_raw(another: Another, nested: pathlib.
     assert member.wait(job["id"])["status"] == "partial"
     kept = {path.name.partition(".")[0] for path in (service.staging_dir / job["id"]).iterdir()}
     assert kept == {"upload"}
-    assert not list(member.zone("zone-b").image.images(ciming_image=job["image_id"]))
+    ours = {"ciming_image": job["image_id"]}
+    assert not member.zone("zone-b").image.get("/images", params=ours).json()["images"]
 
 
 def test_an_iso_is_not_converted(another: Another, tmp_path: pathlib.Path) -> None:
