@@ -34,7 +34,7 @@ def make(name: str, fixture: Callable[[str], Any]) -> Shape:
     def made(
         cloud: sandbox.Sandbox, folder: pathlib.Path, options: ciming.Options | None = None, **kwargs: Any
     ) -> ciming.Ciming:
-        broker, server = fixture("rabbitmq"), fixture(database)
+        broker, server = kwargs.pop("broker", None) or fixture("rabbitmq"), fixture(database)
         return distributed.Distributed(
             cloud, folder, options, broker=broker, database=server, web=web, **kwargs
         )

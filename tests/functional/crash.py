@@ -31,6 +31,8 @@ CHANGES = (
     *("generation", "lock_marker", "marker", "request_id", "cloud_request_id", "name"),
 )
 """What differs from run to run."""
+STEADY = ("cloud", "kind", "status", "bytes_total")
+"""What tells rows apart and does not."""
 OPTIONS = {
     ("engine", "retry_delay"): "0.1",
     ("engine", "poll_interval"): "0.2",
@@ -310,7 +312,7 @@ class Survivor:
 def _read(connection: sa.Connection, query: sa.Select[Any]) -> list[JSON]:
     """Rows in an order that does not follow from what differs."""
     rows = [dict(row) for row in connection.execute(query).mappings()]
-    return sorted(rows, key=lambda row: re.sub(UUID, "", repr(sorted(_without_changes(row).items()))))
+    return sorted(rows, key=lambda row: [*(str(row.get(name)) for name in STEADY), not row.get("image_ref")])
 
 
 def _without_changes(value: Any) -> Any:

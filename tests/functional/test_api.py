@@ -344,6 +344,8 @@ def test_clouds(member: Person) -> None:
             "region": name,
             "visibility": "public",
             "zone": True,
+            "config": {},
+            **dict.fromkeys(("project_id", "credential_ref", "created_at", "updated_at")),
         }
         assert member.get(f"/v1/clouds/{name}").json() == cloud
     answer = member.get("/v1/clouds/moon")

@@ -26,14 +26,19 @@ def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[sandbox.Sandbox]
 
 @pytest.fixture(scope="module")
 def service(
-    cloud: sandbox.Sandbox, shape: Shape, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest,
+    cloud: sandbox.Sandbox,
+    shape: Shape,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[ciming.Ciming]:
     options = {
         ("engine", "retry_delay"): "0.2",
         ("engine", "max_attempts"): "3",
         ("staging", "keep_free"): "0",
     }
-    with shape(cloud, tmp_path_factory.mktemp("ciming"), options) as running:
+    # Another service's engine, at the same broker, would look for our Clouds in its own database.
+    own = {} if shape is ciming.Ciming else {"broker": request.getfixturevalue("own_broker")}
+    with shape(cloud, tmp_path_factory.mktemp("ciming"), options, **own) as running:
         yield running
 
 

@@ -19,12 +19,15 @@ pytestmark = pytest.mark.usefixtures("database")
 
 DIGESTS = {"sha256": "2", "sha512": "5"}
 Write = Callable[[work.Claim, models.Job], Any]
+SOURCE = {"cloud_key": "zone-x", "size": 7, "tags": [], "digests": {}}
 WRITES: dict[str, Write] = {
     "release": lambda held, _job: work.release(held),
     "stop_following": lambda held, _job: work.stop_following(held),
     "staged": lambda held, _job: work.staged(
         held, disk_format="raw", virtual_size=512, digests=DIGESTS
     ),
+    "found": lambda held, _job: work.found(held, SOURCE, lambda _held, _coming: 1 << 40),
+    "fetched": lambda held, _job: work.fetched(held, 7),
     "reserve": lambda held, _job: work.reserve(held, 7, lambda _held, _coming: 1 << 40),
     "converted": lambda held, _job: work.converted(held, "x"),
     "update_stage": lambda held, _job: work.update_stage(held, step="inspect", error={"code": "x"}),
@@ -35,6 +38,7 @@ WRITES: dict[str, Write] = {
     "give_up": lambda held, _job: work.give_up(held),
     "end_target": lambda held, job: work.end_target(held, job.targets[0].id),
     "add_link": lambda held, job: work.add_link(held, job.targets[0].id, "ref", "bytes"),
+    "remove_link": lambda held, job: work.remove_link(held, job.targets[0].id),
     "finish": lambda held, _job: work.finish(held, purge=True),
 }
 
