@@ -8,11 +8,13 @@ from typing import Any
 from keystoneauth1 import session as ks_session
 from keystoneauth1.identity import v3
 
-from ciming import config
+from ciming import cmd, config
 from ciming.providers import base, openstack
 from tests.contract import subjects
 from tests.person import Person
 from tests.sandbox import sandbox
+
+assert cmd  # imported first, as the processes do: it settles how they are concurrent
 
 ZONE, DEAD_ZONE = "zone-a", "zone-dead"
 NOBODY = "http://127.0.0.1:1"
