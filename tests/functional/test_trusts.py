@@ -44,13 +44,13 @@ def counted(self, session):
 
 Password.get_auth_ref = counted
 first = trusts.create(caller, at)
-second = trusts.create(caller, at.replace(second=(at.second + 1) % 60))
+second = trusts.create(caller, at + timedelta(seconds=1))
 asked.clear()
 print(trusts.session(first).get_project_id() == caller.project_id, len(asked))
 print(trusts.delete(first), len(asked))
 print(trusts.delete(second), len(asked))
 
-third = trusts.create(caller, at.replace(second=(at.second + 2) % 60))
+third = trusts.create(caller, at + timedelta(seconds=2))
 session = trusts.session(third)
 session.get_token()
 trusts.take_back(caller, third)     # and what Keystone told before is worth nothing
