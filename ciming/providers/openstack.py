@@ -60,6 +60,8 @@ class OpenStack(base.Provider):
     def __init__(
         self, place: Mapping[str, Any], credential: ks_session.Session | Mapping[str, str]
     ) -> None:
+        # Of a zone: as its user, whose login was good when it was given.
+        self._as_user = isinstance(credential, ks_session.Session)
         self._session = (
             credential if isinstance(credential, ks_session.Session) else _login(place, credential)
         )
@@ -436,12 +438,7 @@ class OpenStack(base.Provider):
         try:
             return call()
         except ks_exceptions.HttpError as error:        # Keystone's, while logging in
-            kind = (
-                exceptions.TransientProviderError
-                if error.http_status in TRANSIENT
-                else exceptions.ProviderError
-            )
-            raise kind(
+            raise self._login_error(error.http_status)(
                 f"Keystone did not let CIMinG {what} {self._name}: {self._words(error.message)}",
                 code="cloud.auth_failed",
                 cloud_request_id=answers.words(error.request_id) if error.request_id else None,
@@ -468,6 +465,13 @@ class OpenStack(base.Provider):
             LOG.info("What %s answered can not be read: %s", self._name, type(error).__name__)
             raise self._bad_answer(f"{what} it") from None
 
+    def _login_error(self, status: int) -> type[exceptions.ProviderError]:
+        if status in TRANSIENT:
+            return exceptions.TransientProviderError
+        if self._as_user and status in (401, 403, 404):     # the trust or its user may be gone, too
+            return exceptions.CredentialNeeded
+        return exceptions.CredentialRefused if status == 401 else exceptions.ProviderError
+
     def _error(self, answer: requests.Response) -> exceptions.ProviderError:
         """What Glance said, as an error of ours."""
         said = "that is not where it should be"     # a redirect that leads nowhere
@@ -479,9 +483,10 @@ class OpenStack(base.Provider):
             said = "and more that can not be read"
         status = f"{answer.status_code} {answer.reason}"
         said = str(said).removeprefix(f"{status}: ")
+        refused = answer.status_code == 401
         transient = answer.status_code in TRANSIENT
         kind = exceptions.TransientProviderError if transient else exceptions.ProviderError
-        return kind(
+        return (self._login_error(401) if refused else kind)(
             f"{self._name}: {self._words(f'{status}: {said}')}",
             code=_CODES.get(answer.status_code, kind.code),
             cloud_request_id=answers.words(answer.headers.get("x-openstack-request-id", "")) or None,

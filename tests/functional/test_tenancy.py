@@ -125,6 +125,7 @@ TABLE: dict[str, Call] = {
     "list_jobs": Call("200 200 200", "200 200 200"),
     "show_job": Call("200 200 200", "404 404 200"),
     "cancel_job": Call("403 202 202", "403 404 404", on="waiting"),
+    "resume_job": Call("403 409 409", "403 404 404"),      # it waits for nothing
     "retry_job": Call("403 202 202", "403 404 404", on="failed"),
 }
 """By operationId. An administrator sees the Images and Jobs of all, and changes those of one project."""
