@@ -18,7 +18,7 @@ import pytest
 from tests.contract.on_openstack import zone_at
 from tests.contract.test_elsewhere import Strange, said
 from tests.functional.test_bad_input import the_error
-from tests.functional.test_clouds import error_in, everything, register, secret
+from tests.functional.test_clouds import delete, error_in, everything, register, secret
 from tests.person import JSON, Person
 from tests.sandbox import ciming, sandbox
 from tests.unit import certificates, sites
@@ -156,7 +156,7 @@ def test_each_is_told_by_its_name(
         for word in (FISH, cloud.state.passwords["alice"]):
             assert word not in json.dumps(job) and word.encode() not in written
         assert site.asked == []
-        member.call("DELETE", f"/v1/images/{job['image_id']}")
+        delete(member, job["image_id"])
 
 
 LONG = "x" * 10_000
