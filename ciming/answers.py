@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """What another's cloud answers: words that can be shown, and values that are of the kinds they should be."""
 
+import base64
+import json
+import urllib.parse
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -12,8 +15,17 @@ def words(text: object, secrets: Iterable[str] = ()) -> str:
     """A cloud's own words, on one line; it may repeat what it was told in confidence, we do not."""
     shown = str(text)
     for secret in secrets:
-        shown = shown.replace(secret, HIDDEN)
+        for form in filter(None, _forms(secret)):
+            shown = shown.replace(form, HIDDEN)
     return "".join(filter(str.isprintable, " ".join(shown.split())))[:LONGEST]
+
+
+def _forms(secret: str) -> list[str]:
+    """As it is, in Python, in JSON, in a URL and in base64."""
+    in_json = [json.dumps(secret, ensure_ascii=each)[1:-1] for each in (True, False)]
+    in_url = [encode(secret, safe="") for encode in (urllib.parse.quote, urllib.parse.quote_plus)]
+    in_base64 = base64.b64encode(secret.encode()).decode().rstrip("=")
+    return [secret, repr(secret)[1:-1], *in_json, *in_url, in_base64]
 
 
 def is_text(value: object, longest: int) -> bool:

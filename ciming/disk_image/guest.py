@@ -131,6 +131,8 @@ def _extents(path: Path, inspection: Inspection, alive: Alive) -> list[_Extent] 
     driver = DRIVERS[inspection.disk_format]
     try:
         said = qemu_img.run("map", "--output=json", image=path, driver=driver, alive=alive)
+        if said.status:
+            return None
         data = [each for each in json.loads(said.output) if not each["zero"]]
         return [_Extent(each["start"], each["length"], each["offset"]) for each in data]
     except (exceptions.ImageRejected, ValueError, KeyError):

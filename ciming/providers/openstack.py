@@ -441,7 +441,7 @@ class OpenStack(base.Provider):
             raise self._login_error(error.http_status)(
                 f"Keystone did not let CIMinG {what} {self._name}: {self._words(error.message)}",
                 code="cloud.auth_failed",
-                cloud_request_id=answers.words(error.request_id) if error.request_id else None,
+                cloud_request_id=self._words(error.request_id) if error.request_id else None,
             ) from None
         except ks_exceptions.CatalogException as error:
             raise exceptions.ProviderError(
@@ -489,7 +489,7 @@ class OpenStack(base.Provider):
         return (self._login_error(401) if refused else kind)(
             f"{self._name}: {self._words(f'{status}: {said}')}",
             code=_CODES.get(answer.status_code, kind.code),
-            cloud_request_id=answers.words(answer.headers.get("x-openstack-request-id", "")) or None,
+            cloud_request_id=self._words(answer.headers.get("x-openstack-request-id", "")) or None,
         )
 
 

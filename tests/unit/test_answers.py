@@ -1,6 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """A cloud may say anything: what becomes of it."""
 
+import base64
+import json
+import urllib.parse
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -20,6 +24,27 @@ from ciming import answers
 )
 def test_words(text: Any, shown: str) -> None:
     assert answers.words(text, ["swordfish"]) == shown
+
+
+@pytest.mark.parametrize("secret", ["sword fish&", 'sword"fish\\ü', "swordfish?>~"])
+@pytest.mark.parametrize(
+    "said",
+    [
+        str,
+        repr,
+        json.dumps,
+        urllib.parse.quote_plus,
+        lambda secret: urllib.parse.quote(secret, safe=""),
+        lambda secret: base64.b64encode(secret.encode()).decode(),
+    ],
+)
+def test_a_secret_said_otherwise(said: Callable[[str], str], secret: str) -> None:
+    shown = answers.words(f"got {said(secret)} from you", [secret]).replace('"', "").replace("'", "")
+    assert shown.replace("=", "") == "got *** from you"
+
+
+def test_no_secret() -> None:
+    assert answers.words("Not found", [""]) == "Not found"
 
 
 def test_not_too_many_of_them() -> None:

@@ -53,10 +53,10 @@ def wait(
 def _moving(job: _job.Job) -> bool:
     amount = job.progress or {}
     total = amount.get("bytes_total")
-    return total is not None and amount["bytes_done"] < total
+    return total is not None and (amount.get("bytes_done") or 0) < total
 
 
-def _pause(waited: float, interval: float, shortest: float = _SHORTEST) -> float:
+def _pause(waited: float, interval: float, shortest: float) -> float:
     """Seconds until the next question, after so many of waiting."""
     return min(interval, max(shortest, waited / _SHARE))
 

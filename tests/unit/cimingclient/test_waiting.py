@@ -45,7 +45,7 @@ def test_what_ends_soon_is_seen_soon_and_what_takes_long_is_asked_for_seldom() -
     waited, asked = 0.0, []
     while waited < 3600:
         asked.append(waited)
-        waited += _waiting._pause(waited, interval=2.0)
+        waited += _waiting._pause(waited, 2.0, _waiting._SHORTEST)
     gaps = [later - before for before, later in itertools.pairwise(asked)]
     early = [gap for gap, at in zip(gaps, asked, strict=False) if at < 2]
     assert max(early) < 0.09        # and the question itself
