@@ -18,7 +18,7 @@ from keystoneauth1 import exceptions as ks_exceptions
 from keystoneauth1 import session as ks_session
 from oslo_config import cfg
 
-from ciming import barbican, configs, exceptions, trusts
+from ciming import barbican, configs, custody, exceptions, trusts
 from ciming.db import clouds, models
 
 LARGEST = 20_000        # bytes of a secret, which is what Barbican takes
@@ -46,32 +46,52 @@ def of_place(job: models.Job, place: Place) -> tuple[dict[str, Any], Any]:
 
     :raises ProviderError: there is none, or it can not be used
     """
-    if job.trust_id is None:
-        raise exceptions.ProviderError(
-            f"The trust for this Job is gone, so CIMinG can not log in to {place.cloud}.",
-            code="credential.missing",
-        )
     if clouds.is_zone(place.cloud_key, place.region):
         options = cfg.CONF.openstack
         formats = options.zone_formats.get(place.region, "").split()
         where = {"region": place.region, "interface": options.interface, "formats": formats}
-        return where, trusts.session(job.trust_id)
+        return where, _as_user(job, place)
     row = clouds.find(place.cloud_key, job.project_id)
     if row is None:
         raise exceptions.ProviderError(
             f"Cloud {place.cloud} is registered no more.", code="credential.missing"
         )
+    public = row.visibility == "public"
+    extra = {"tenant": job.project_id} if public else {}
+    where = {**row.config, "cloud": row.name, "timeout": cfg.CONF.openstack.timeout, **extra}
+    if place.cloud_key in (job.spec or {}).get("given", ()):
+        return where, _given(job, row)
     if not row.credential_ref:
         raise exceptions.ProviderError(
             f"Cloud {row.name} has no credential: set its credential_ref, then retry the Job.",
             code="credential.missing",
         )
-    public = row.visibility == "public"
-    reader = trusts.service_session() if public else trusts.session(job.trust_id)
-    payload = _read(row, reader)
-    extra = {"tenant": job.project_id} if public else {}
-    where = {**row.config, "cloud": row.name, "timeout": cfg.CONF.openstack.timeout, **extra}
-    return where, _parsed(row, payload)
+    reader = trusts.service_session() if public else _as_user(job, place)
+    return where, _parsed(row, _read(row, reader))
+
+
+def _as_user(job: models.Job, place: Place) -> ks_session.Session:
+    """A session as the Job's user: under the trust, or with the token that it came with."""
+    if job.trust_id:
+        return trusts.session(job.trust_id)
+    held = custody.of(job.id)
+    if held is None or held.token is None:
+        raise exceptions.CredentialNeeded(
+            f"The token with which CIMinG worked for you in {place.cloud} is gone: it was in the memory of "
+            "an engine that has ended."
+        )
+    return trusts.token_session(held.token)
+
+
+def _given(job: models.Job, row: models.Cloud) -> Mapping[str, Any]:
+    """The credential that came with the request."""
+    held = custody.of(job.id)
+    if held is None or row.id not in held.clouds:
+        raise exceptions.CredentialNeeded(
+            f"The credential for Cloud {row.name} that was given is gone: it was in the memory of an engine "
+            "that has ended."
+        )
+    return held.clouds[row.id]
 
 
 def _read(row: models.Cloud, reader: ks_session.Session) -> bytes:
@@ -92,6 +112,11 @@ def _read(row: models.Cloud, reader: ks_session.Session) -> bytes:
     except ks_exceptions.HttpError as error:        # Keystone's, while logging in
         if error.http_status in PASSING:
             raise _unavailable(row, "Keystone") from None
+        if row.visibility != "public":      # so it is the user's login that is of no use any more
+            raise exceptions.CredentialNeeded(
+                f"CIMinG can not read the credential for Cloud {row.name}: Keystone did not let it log in as "
+                f"you ({error.http_status})."
+            ) from None
         raise _not_readable(row, f"Keystone did not let CIMinG log in ({error.http_status})") from None
     except (ks_exceptions.ClientException, requests.RequestException, urllib3.exceptions.HTTPError):
         raise _unavailable(row, "Barbican or Keystone") from None
@@ -123,9 +148,9 @@ def _payload(row: models.Cloud, answer: requests.Response) -> bytes:
             raise _invalid(row, f"it has more than {LARGEST} bytes")
         return payload
     if status == 404:
-        raise exceptions.ProviderError(
+        raise exceptions.CredentialRefused(
             f"The secret with the credential for Cloud {row.name} is gone from Barbican: store another one, "
-            "set credential_ref of the Cloud, then retry the Job.",
+            "and set credential_ref of the Cloud.",
             code="credential.missing",
         )
     if status in PASSING:
@@ -150,7 +175,7 @@ def _parsed(row: models.Cloud, payload: bytes) -> Mapping[str, Any]:
     try:
         found: Mapping[str, Any] = schema.credential().load(said)
     except ma.ValidationError as error:
-        raise _invalid(row, _why(schema.credential(), error)) from None
+        raise _invalid(row, configs.why(schema.credential(), error)) from None
     except RecursionError:
         raise _invalid(row, "it is nested too deep") from None
     return found
@@ -170,18 +195,6 @@ class _Plain(yaml.SafeLoader):
         if self.check_event(yaml.AliasEvent):
             raise yaml.YAMLError
         return super().compose_node(parent, index)
-
-
-def _why(schema: ma.Schema, error: ma.ValidationError) -> str:
-    """What is wrong with a secret, without a word out of it: also names of keys may be secrets."""
-    messages = error.messages if isinstance(error.messages, dict) else {}
-    known = {name: text for name, text in messages.items() if name in schema.fields or name == "_schema"}
-    if len(known) < len(messages) or not known:
-        return f"it may have no other keys than {', '.join(schema.fields)}"
-    return " ".join(
-        f"{'' if name == '_schema' else f'{name}: '}{' '.join(text) if isinstance(text, list) else 'wrong'}"
-        for name, text in known.items()
-    )
 
 
 def _invalid(row: models.Cloud, why: str) -> exceptions.ProviderError:

@@ -155,6 +155,18 @@ class TransientProviderError(ProviderError):
     code = "cloud.unavailable"
 
 
+class CredentialRefused(ProviderError):
+    """A cloud did not take the credential. If it had taken it before in the same Job, the Job waits."""
+
+    code = "cloud.auth_failed"
+
+
+class CredentialNeeded(CredentialRefused):
+    """Nothing goes on without another credential of the user's, so the Job waits for that."""
+
+    code = "credential.needed"
+
+
 class Cancelled(CimingError):
     """Its user does not want the Job any more: end the running task, and undo what was not finished."""
 
@@ -172,6 +184,10 @@ class Interrupted(BaseException):
 
     Not an Exception: TaskFlow would revert the flow, and so delete a successor's work.
     """
+
+
+class Waits(Interrupted):
+    """The Job can not go on before its user brings a credential."""
 
 
 class ClaimLost(Interrupted):

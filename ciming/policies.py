@@ -67,6 +67,7 @@ RULES = [
     _rule("job:show", READER, "Show a Job.", "GET /v1/jobs/{job}"),
     _rule("job:cancel", MEMBER, "Cancel a Job.", "POST /v1/jobs/{job}/cancel"),
     _rule("job:retry", MEMBER, "Retry a Job.", "POST /v1/jobs/{job}/retry"),
+    _rule("job:resume", MEMBER, "Resume a Job that waits for credentials.", "POST /v1/jobs/{job}/resume"),
     *(
         _rule(
             f"{noun}:list:all_projects",

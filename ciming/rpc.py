@@ -3,35 +3,75 @@
 
 The API commits rows, then knocks; an engine that misses the knock finds the rows by its poll. So a
 broker that is away costs time and nothing else: nobody here waits for it. Only who wants to know something
-at once calls, and waits for an answer.
+at once, or hands a credential over, calls and waits for an answer: of an engine that is near the same
+staging area, through queues that end with it.
 """
 
 import functools
 import queue
 import socket
 import threading
+import uuid
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 import oslo_messaging as messaging
 from oslo_config import cfg
 from oslo_log import log
 
-from ciming import context, exceptions
+from ciming import context, exceptions, sealing
 
 LOG = log.getLogger(__name__)
 TOPIC = "ciming-engine"
+DIRECT = "ciming-direct"
 WAITING = 100           # knocks to be sent; more than that say nothing new
 RETRIES = 2             # a broker that was started again has closed the connection
 AGAIN_SECONDS = 10.0    # until a broker is asked again that refused us
 STOP_SECONDS = 5.0
-CALL_SECONDS = 30.0         # for which an engine's answer is waited for
+OFFER_SECONDS = 10.0        # for which any engine is waited for,
+CALL_SECONDS = 30.0         # and for the answer of the one that offered itself
+# What holds of the broker's queues for calls, whatever the others are like.
+PASSING = {
+    "amqp_auto_delete": "true",
+    "amqp_durable_queues": "false",
+    "rabbit_quorum_queue": "false",
+}
 _url: str | None = None     # None: [DEFAULT] transport_url
-Knock = tuple[str, str | None]
-"""Ids of the Job, and of the request that knocks."""
 Verdicts = list[dict[str, Any]]
-Check = Callable[[str, str, dict[str, Any]], Verdicts]
-"""Of project, trust and place; see ciming.engine.checks."""
+
+
+class Knock(NamedTuple):
+    """Ids of the Job, and of the request that knocks; where, if one engine is meant."""
+
+    job_id: str
+    request_id: str | None
+    at: "Holder | None"
+
+
+class Holder(NamedTuple):
+    """The engine that holds what was handed over. Its Job begins as claimed by it.
+
+    :param owner: its name
+    :param lock_marker: where its lock is
+    """
+
+    marker: str
+    peer: str
+    owner: str
+    lock_marker: str
+
+
+class Engine(Protocol):
+    """What is asked of an engine."""
+
+    def knocked(self) -> None:
+        """There may be work."""
+
+    def check(self, project_id: str, bundle: sealing.Bundle, place: dict[str, Any]) -> Verdicts:
+        """See ciming.engine.checks."""
+
+    def take(self, job_id: str, bundle: sealing.Bundle) -> tuple[str, str]:
+        """Hold this for a Job that is about to be written; the engine's name, and where its lock is."""
 
 
 @functools.cache
@@ -46,16 +86,25 @@ def transport() -> Any:
         raise exceptions.NotReady(f"[DEFAULT] transport_url can not be used: {error}") from None
 
 
+@functools.cache
+def direct() -> Any:
+    """The way of calls: queues that are in no broker's files, and gone with who listens."""
+    url = messaging.TransportURL.parse(cfg.CONF, _url)
+    if url.transport.startswith(("rabbit", "kombu")):
+        url.query.update(PASSING)
+    return messaging.get_rpc_transport(cfg.CONF, url=url)
+
+
 def stay_in_process() -> None:
     """API and engine are threads of one process: no broker."""
     global _url
     _url = "fake://"
 
 
-def knock(job_id: str) -> None:
-    """Tell the engines that there may be work. A lost knock costs one poll interval."""
+def knock(job_id: str, at: Holder | None = None) -> None:
+    """Tell the engines, or one of them, that there may be work. A lost knock costs one poll interval."""
     try:
-        _knocks().put_nowait((job_id, context.ids()[1]))
+        _knocks().put_nowait(Knock(job_id, context.ids()[1], at))
     except queue.Full:
         LOG.warning("The broker is away: no knock, the engines' poll will find the Job")
 
@@ -72,72 +121,130 @@ def _send(waiting: "queue.Queue[Knock]") -> None:
     target = messaging.Target(topic=TOPIC)
     client = messaging.get_rpc_client(transport(), target, retry=RETRIES)
     while True:
-        job_id, request_id = waiting.get()
+        job_id, request_id, at = waiting.get()
         context.for_job(job_id, request_id)
         try:
-            client.cast({}, "knock", job_id=job_id)
+            (_client(at.marker, at.peer) if at else client).cast({}, "knock", job_id=job_id)
         except Exception as error:      # whatever it was, the next one is tried
             LOG.warning("Could not knock, the engines' poll will find the Job: %s", error)
 
 
-def check_cloud(project_id: str, trust_id: str, place: dict[str, Any]) -> Verdicts:
-    """Have an engine look whether a Cloud can be used.
+def hand_over(job_id: str, bundle: sealing.Bundle, marker: str) -> Holder:
+    """Have an engine hold credentials for a Job, which is then to be written as that engine's.
 
+    :param marker: of the staging area in which the Job's bytes will be
     :raises Unavailable: none answers
     """
-    client = messaging.get_rpc_client(
-        transport(), messaging.Target(topic=TOPIC), timeout=CALL_SECONDS, retry=RETRIES
+    peer, sealed = _sealed(job_id, bundle, marker)
+    owner, lock_marker = _call(_client(marker, peer), "take", job_id=job_id, sealed=sealed)
+    return Holder(marker, peer, owner, lock_marker)
+
+
+def check_cloud(project_id: str, bundle: sealing.Bundle, place: dict[str, Any], marker: str) -> Verdicts:
+    """Have an engine look whether a Cloud can be used.
+
+    :param bundle: with which it is looked
+    :raises Unavailable: none answers
+    """
+    peer, sealed = _sealed(project_id, bundle, marker)
+    client = _client(marker, peer)
+    found: Verdicts = _call(client, "check_cloud", project_id=project_id, sealed=sealed, place=place)
+    return found
+
+
+def _sealed(purpose: str, bundle: sealing.Bundle, marker: str) -> tuple[str, str]:
+    """Who of the engines offers to take it, and it, for this one only."""
+    peer, public_key = _call(_client(marker, None, OFFER_SECONDS), "offer")
+    return peer, sealing.seal(bundle, public_key, purpose)
+
+
+def _client(marker: str, peer: str | None, timeout: float | None = None) -> Any:
+    return messaging.get_rpc_client(
+        direct(), _near(marker, peer), timeout=timeout or CALL_SECONDS, retry=RETRIES
     )
+
+
+def _near(marker: str, peer: str | None) -> messaging.Target:
+    """Engines with this staging area, or one of them."""
+    return messaging.Target(exchange=DIRECT, topic=f"{DIRECT}-{marker}", server=peer)
+
+
+def _call(client: Any, method: str, **arguments: Any) -> Any:
     try:
-        found: Verdicts = client.call(
-            {}, "check_cloud", project_id=project_id, trust_id=trust_id, place=place
-        )
+        return client.call({}, method, **arguments)
     except Exception as error:      # whatever it was
         LOG.warning("No engine answers: %s", type(error).__name__)
         raise exceptions.Unavailable(
             "No engine answers now. Try again later, or tell the operator."
         ) from None
-    return found
 
 
 class _Endpoint:
-    def __init__(self, on_knock: Callable[[str], None], on_check: Check) -> None:
-        self._on_knock = on_knock
-        self._on_check = on_check
+    """What any engine hears."""
 
-    def check_cloud(
-        self, _context: object, project_id: str, trust_id: str, place: dict[str, Any]
-    ) -> Verdicts:
-        return self._on_check(project_id, trust_id, place)
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
 
     def knock(self, _context: object, job_id: str) -> None:
-        self._on_knock(job_id)
+        self._engine.knocked()
+
+
+class _Direct(_Endpoint):
+    """What engines hear that may be called."""
+
+    def __init__(self, engine: Engine, peer: str) -> None:
+        super().__init__(engine)
+        self._peer = peer
+        self._key = sealing.Key()
+
+    def offer(self, _context: object) -> tuple[str, str]:
+        return self._peer, self._key.public
+
+    def take(self, _context: object, job_id: str, sealed: str) -> tuple[str, str]:
+        return self._engine.take(job_id, self._key.open(sealed, job_id))
+
+    def check_cloud(
+        self, _context: object, project_id: str, sealed: str, place: dict[str, Any]
+    ) -> Verdicts:
+        return self._engine.check(project_id, self._key.open(sealed, project_id), place)
 
 
 class Listener:
-    """Hears knocks while there is a broker. To start and to stop it waits for none."""
+    """Hears knocks and calls while there is a broker. To start and to stop it waits for none.
 
-    def __init__(self, on_knock: Callable[[str], None], on_check: Check) -> None:
+    :param marker: of the engine's staging area
+    """
+
+    def __init__(self, engine: Engine, marker: str) -> None:
+        peer = str(uuid.uuid4())
         # Named after the host and not the engine: a queue of this name stays in the broker.
-        self._target = messaging.Target(topic=TOPIC, server=socket.gethostname())
-        self._endpoint = _Endpoint(on_knock, on_check)
+        target = messaging.Target(topic=TOPIC, server=socket.gethostname())
+        served_by = (
+            (transport, target, _Endpoint(engine)),
+            (direct, _near(marker, peer), _Direct(engine, peer)),
+        )
         self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._listen, name="listener", daemon=True)
+        self._threads = [
+            threading.Thread(target=self._listen, args=served, name="listener", daemon=True)
+            for served in served_by
+        ]
 
     def start(self) -> None:
-        self._thread.start()
+        for thread in self._threads:
+            thread.start()
 
     def begin_to_stop(self) -> None:
         self._stopping.set()
 
     def stop(self) -> None:
         self.begin_to_stop()
-        self._thread.join(STOP_SECONDS)     # it may hang: the broker is away
+        for thread in self._threads:
+            thread.join(STOP_SECONDS)       # it may hang: the broker is away
 
-    def _listen(self) -> None:
+    def _listen(self, way: Callable[[], Any], target: messaging.Target, endpoint: _Endpoint) -> None:
         while not self._stopping.is_set():
             try:
-                server = messaging.get_rpc_server(transport(), self._target, [self._endpoint])
+                server = messaging.get_rpc_server(way(), target, [endpoint])
                 server.start()          # returns when there is a broker
                 self._stopping.wait()
                 server.stop()

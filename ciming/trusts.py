@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from keystoneauth1 import adapter, token_endpoint
+from keystoneauth1 import access, adapter, token_endpoint
 from keystoneauth1 import exceptions as ks_exceptions
 from keystoneauth1 import loading as ks_loading
 from keystoneauth1 import session as ks_session
+from keystoneauth1.identity import base as identity
 from oslo_config import cfg
 from oslo_log import log
 
@@ -58,6 +59,40 @@ def session(trust_id: str) -> ks_session.Session:
         for former in list(_LOGINS)[: -cfg.CONF.engine.max_jobs]:   # of Jobs that went elsewhere
             del _LOGINS[former]
     return _under_trust(login)
+
+
+def token_session(token: str) -> ks_session.Session:
+    """A session with a user's own token, for as long as that is good."""
+    made = _session(_Token(token))
+    connections.equip(made)
+    return made
+
+
+class _Token(identity.BaseIdentityPlugin):
+    """A token as it is: one of an application credential can not be exchanged for another."""
+
+    def __init__(self, token: str) -> None:
+        super().__init__()
+        self._token = token
+
+    def get_auth_ref(self, session: ks_session.Session) -> access.AccessInfo:
+        """What Keystone says of the token, with its catalog."""
+        headers = {"X-Auth-Token": self._token, "X-Subject-Token": self._token}
+        answer = session.get(f"{auth_url()}/auth/tokens", headers=headers, authenticated=False, log=False)
+        return access.create(resp=answer, auth_token=self._token)
+
+    def get_cache_id_elements(self) -> dict[str, str | None]:
+        return {}
+
+
+def can_log_in() -> bool:
+    """Is our own login good, so that it is somebody else's that is not?"""
+    try:
+        service_session().get_token()
+    except ks_exceptions.ClientException as error:
+        LOG.error("CIMinG can not log in to Keystone: %s", error)
+        return False
+    return True
 
 
 def _again(trust_id: str) -> ks_session.Session:

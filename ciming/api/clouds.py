@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The Clouds a caller may use: the zones of their own catalog, and registered ones."""
 
+import json
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import flask_smorest
@@ -10,12 +12,13 @@ from oslo_config import cfg
 from oslo_log import log
 from sqlalchemy import orm
 
-from ciming import barbican, configs, context, exceptions, policies, rpc
-from ciming.api import auth, delegation, document, errors, paging, queries, schemas
+from ciming import barbican, configs, context, exceptions, policies, rpc, sealing
+from ciming.api import auth, document, errors, paging, queries, schemas, staging_area
 from ciming.db import clouds as db
 from ciming.db import models
 
 LOG = log.getLogger(__name__)
+LARGEST = 20_000        # characters of a credential, as a secret in Barbican may have
 CLEARED = (
     "The Cloud is said to be elsewhere now, so its credential_ref was cleared: give one that is meant for "
     "this place."
@@ -67,17 +70,21 @@ def _shown(cloud: dict[str, Any], caller: context.RequestContext) -> dict[str, A
 
 
 def resolve(
-    caller: context.RequestContext, wanted: list[str] | str, field: str = "clouds"
+    caller: context.RequestContext,
+    wanted: list[str] | str,
+    field: str = "clouds",
+    given: Collection[str] = (),
 ) -> list[dict[str, Any]]:
     """The Clouds of these names or ids, each once; "all" for every one that can be used as it is.
 
     :param field: of the request that names them
+    :param given: names or ids of Clouds whose credential comes with the request
     :raises InvalidRequest: the caller may use no Cloud of such a name, one has no credential, or they are
         too many
     """
     clouds = usable(caller)
     if wanted == "all":
-        wanted = [cloud["id"] for cloud in clouds if _complete(cloud)]
+        wanted = [cloud["id"] for cloud in clouds if _complete(cloud, given)]
     known = {cloud[key]: cloud for key in ("name", "id") for cloud in reversed(clouds)}
     unknown = [name for name in wanted if name not in known]
     if unknown or not wanted:
@@ -88,13 +95,7 @@ def resolve(
             field=field,
         )
     chosen = list({known[name]["id"]: known[name] for name in wanted}.values())
-    bare = [cloud["name"] for cloud in chosen if not _complete(cloud)]
-    if bare:
-        raise exceptions.InvalidRequest(
-            f"There is no credential for {', '.join(bare)}: set credential_ref of the Cloud.",
-            code="cloud.no_credential",
-            field=field,
-        )
+    check_complete(chosen, given, field)
     most = cfg.CONF.api.max_targets
     if len(chosen) > most:
         raise exceptions.InvalidRequest(
@@ -105,8 +106,55 @@ def resolve(
     return chosen
 
 
-def _complete(cloud: dict[str, Any]) -> bool:
-    return bool(cloud["zone"] or cloud["credential_ref"])
+def check_complete(chosen: Iterable[dict[str, Any]], given: Collection[str], field: str) -> None:
+    """:raises InvalidRequest: there is no credential for one of the Clouds"""
+    bare = [cloud["name"] for cloud in chosen if not _complete(cloud, given)]
+    if bare:
+        raise exceptions.InvalidRequest(
+            f"There is no credential for {', '.join(bare)}: give one with the request, or set credential_ref "
+            "of the Cloud.",
+            code="cloud.no_credential",
+            field=field,
+        )
+
+
+def _complete(cloud: dict[str, Any], given: Collection[str]) -> bool:
+    return bool(cloud["zone"] or cloud["credential_ref"] or cloud["name"] in given or cloud["id"] in given)
+
+
+def credentials(chosen: Iterable[Mapping[str, Any]], said: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """What came with a request, as the providers' schemas have it, by the ids of the Clouds.
+
+    :param chosen: the Clouds that the request is about
+    :param said: by their names or ids
+    :raises InvalidRequest: it is none, or for another Cloud, or for a zone. No word out of it is in there
+    """
+    known = {cloud[key]: cloud for cloud in chosen for key in ("name", "id")}
+    found: dict[str, dict[str, Any]] = {}
+    for name, each in said.items():
+        cloud = known.get(name)
+        if cloud is None or cloud["id"] in found:
+            names = ", ".join(dict.fromkeys(cloud["name"] for cloud in known.values()))
+            raise _no_credential(f"Name each of the Clouds that are asked for, once: {names}.")
+        if db.is_zone(cloud["id"], cloud["region"]):
+            raise _no_credential(f"{cloud['name']} is a zone: it needs none.")
+        found[cloud["id"]] = _credential(cloud, each)
+    return found
+
+
+def _credential(cloud: Mapping[str, Any], said: dict[str, Any]) -> dict[str, Any]:
+    schema = _schema(cloud["provider"]).credential()
+    if len(json.dumps(said)) > LARGEST:
+        raise _no_credential(f"{cloud['name']}: it has more than {LARGEST} characters.")
+    try:
+        found: dict[str, Any] = schema.load(said)
+    except ma.ValidationError as error:
+        raise _no_credential(f"{cloud['name']}: {configs.why(schema, error)}") from None
+    return found
+
+
+def _no_credential(why: str) -> exceptions.InvalidRequest:
+    return exceptions.InvalidRequest(why, code="credential.invalid", field="credentials")
 
 
 def find(caller: context.RequestContext, key: str) -> dict[str, Any]:
@@ -214,8 +262,8 @@ class Check(MethodView):
         found = find(caller, cloud)
         place = {"cloud_key": found["id"], "cloud": found["name"]}
         place |= {name: found[name] for name in ("provider", "region")}
-        with delegation.for_now(caller) as trust_id:
-            checks = rpc.check_cloud(str(caller.project_id), trust_id, place)
+        bundle = sealing.Bundle(token=caller.auth_token)
+        checks = rpc.check_cloud(str(caller.project_id), bundle, place, staging_area.get().marker)
         return {"passed": all(each["passed"] is not False for each in checks), "checks": checks}
 
 

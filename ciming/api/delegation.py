@@ -1,73 +1,106 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A trust from the caller, for a Job."""
+"""What a Job may act with: a trust from the caller, or what an engine holds in its memory for it."""
 
 import contextlib
-import functools
 import random
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from oslo_config import cfg
 from oslo_db import exception as oslo_db_exception
 from oslo_log import log
 from sqlalchemy import exc, orm
 
-from ciming import context, exceptions, trusts
-from ciming.db import pending
+from ciming import context, exceptions, rpc, sealing, trusts
+from ciming.api import staging_area
+from ciming.db import models, pending
 
 LOG = log.getLogger(__name__)
 ATTEMPTS = 5
 LATER = 3600        # seconds that a trust may live longer, so that it ends at a moment of its own
+Credentials = Mapping[str, Mapping[str, Any]]
+"""By the ids of their Clouds."""
+
+
+@dataclass(frozen=True)
+class Trust:
+    """One that no Job has yet; `pending_id` is that of the row which announced it."""
+
+    id: str
+    pending_id: str
 
 
 @dataclass(frozen=True)
 class Given:
-    """A trust that no Job has yet; `pending_id` is that of the row which announced it."""
+    """What a Job is to be written with.
 
-    trust_id: str
-    pending_id: str
+    :param holder: the engine that holds what may not be written, and runs the Job
+    :param clouds: ids of those whose credential it holds
+    """
 
-    @property
-    def settle(self) -> Callable[[orm.Session], None]:
-        """To be called in the transaction that writes the Job."""
-        return functools.partial(pending.settle, pending_id=self.pending_id)
+    job_id: str
+    trust: Trust | None
+    holder: rpc.Holder | None
+    clouds: list[str] = field(default_factory=list)
+
+    def settle(self, session: orm.Session) -> None:
+        """In the transaction that writes the Job: its trust is on its way no more."""
+        if self.trust:
+            pending.settle(session, self.trust.pending_id)
+
+    def into(self, job: models.Job) -> None:
+        """Have the Job work with this from now on."""
+        job.trust_id = self.trust.id if self.trust else None
+        job.owner = self.holder.owner if self.holder else None
+        job.lock_marker = self.holder.lock_marker if self.holder else None
+        job.spec = {name: said for name, said in (job.spec or {}).items() if name != "given"} | (
+            {"given": self.clouds} if self.clouds else {}
+        )
+
+    def knock(self) -> None:
+        """Tell who is to run the Job."""
+        rpc.knock(self.job_id, self.holder)
 
 
 @contextlib.contextmanager
-def trust(caller: context.RequestContext) -> Iterator[Given]:
-    """A trust from the caller, deleted again if the rows that would name it can not be written.
+def delegated(
+    caller: context.RequestContext, credentials: Credentials, job_id: str | None = None
+) -> Iterator[Given]:
+    """A trust from the caller, and an engine that holds what they gave.
 
-    Whenever this process dies, or Keystone's answer is lost, a row says what to look for.
+    Keystone refuses trusts for some tokens, as those of application credentials: such a token is itself
+    held, and the Job goes on for as long as it is good. The trust is deleted again if the rows that would
+    name it can not be written. Whenever this process dies, or Keystone's answer is lost, a row says what to
+    look for; an engine forgets what it holds for a Job that never comes.
 
-    :raises TrustRefused: Keystone does not let this token delegate
-    :raises Unavailable: Keystone can not be asked
+    :param job_id: of a Job that is there already
+    :raises Unavailable: Keystone can not be asked, or no engine answers
     """
-    given = _make(caller)
+    job_id = job_id or models.new_id()
+    trust, token = _trust_or_token(caller)
     try:
-        yield given
+        holder = None
+        if token or credentials:
+            bundle = sealing.Bundle(token, credentials)
+            holder = rpc.hand_over(job_id, bundle, staging_area.get().marker)
+        yield Given(job_id, trust, holder, sorted(credentials))
     except BaseException:
-        if trusts.take_back(caller, given.trust_id):
-            _forget(given.pending_id)
+        if trust and trusts.take_back(caller, trust.id):
+            _forget(trust.pending_id)
         raise
 
 
-@contextlib.contextmanager
-def for_now(caller: context.RequestContext) -> Iterator[str]:
-    """The id of a trust from the caller that no Job will have: it is deleted at the end.
-
-    :raises TrustRefused: Keystone does not let this token delegate
-    :raises Unavailable: Keystone can not be asked
-    """
-    given = _make(caller)
+def _trust_or_token(caller: context.RequestContext) -> tuple[Trust | None, str | None]:
     try:
-        yield given.trust_id
-    finally:
-        if trusts.take_back(caller, given.trust_id):
-            _forget(given.pending_id)
+        return _make(caller), None
+    except exceptions.TrustRefused as error:
+        LOG.info("The Job will work with the caller's own token: %s", error)
+        return None, str(caller.auth_token)
 
 
-def _make(caller: context.RequestContext) -> Given:
+def _make(caller: context.RequestContext) -> Trust:
     expires_at = datetime.now(UTC) + timedelta(seconds=cfg.CONF.trust.expiry)
     for _attempt in range(ATTEMPTS):
         pending_id = pending.announce(
@@ -76,7 +109,7 @@ def _make(caller: context.RequestContext) -> Given:
             )
         )
         try:
-            return Given(trusts.create(caller, expires_at), pending_id)
+            return Trust(trusts.create(caller, expires_at), pending_id)
         except trusts.Taken:
             _forget(pending_id)
             expires_at += timedelta(seconds=random.randint(1, LATER))  # noqa: S311  # no secret

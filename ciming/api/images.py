@@ -9,7 +9,7 @@ import marshmallow as ma
 from flask.views import MethodView
 from oslo_log import log
 
-from ciming import context, exceptions, rpc
+from ciming import context, exceptions
 from ciming.api import auth, clouds, delegation, document, orders, paging, queries, schemas, staging_area
 from ciming.db import api as db
 from ciming.db import images, lists, models, uploads
@@ -88,7 +88,8 @@ class ImageClouds(MethodView):
         From the best of its Links that can be read. `all` are those that it is not in yet.
         """
         row = orders.own_image(image)
-        chosen = clouds.resolve(auth.caller(), wanted["clouds"])
+        said = wanted.get("credentials", {})
+        chosen = clouds.resolve(auth.caller(), wanted["clouds"], given=said)
         if wanted["clouds"] == "all":
             linked = {link.cloud_key for link in row.links}
             chosen = [cloud for cloud in chosen if cloud["id"] not in linked]
@@ -100,18 +101,22 @@ class ImageClouds(MethodView):
             raise exceptions.Conflict(
                 f"Image {row.id} is in all Clouds that you may use.", code="image.already_linked"
             )
-        return orders.begin("sync", row, chosen)
+        there = [orders.as_cloud(link) for link in row.links]
+        return orders.begin("sync", row, chosen, clouds.credentials([*chosen, *there], said))
 
 
 def _create(caller: context.RequestContext, wanted: dict[str, Any]) -> tuple[str, str]:
     """Check everything that can be checked, make the trust, then commit all rows at once; the ids of both."""
-    chosen = clouds.resolve(caller, wanted.pop("clouds"))
+    said = wanted.pop("credentials", {})
+    chosen = clouds.resolve(caller, wanted.pop("clouds"), given=said)
     size, source = wanted.pop("size", None), wanted.pop("source", None)
     if source:
-        chosen = _besides(caller, source, chosen, size)
+        [there] = clouds.resolve(caller, [source["cloud"]], "source.cloud", said)
+        chosen = _besides(there, source, chosen, size)
         wanted["source"] = source
     staging_area.check_size(size or 0)
-    with delegation.trust(caller) as given:
+    credentials = clouds.credentials([*chosen, *([there] if source else [])], said)
+    with delegation.delegated(caller, credentials) as given:
         image = models.Image(
             id=models.new_id(),
             project_id=caller.project_id,
@@ -136,12 +141,12 @@ def _create(caller: context.RequestContext, wanted: dict[str, Any]) -> tuple[str
     context.about(job.id)
     LOG.info("Create Image %s in %s", image.id, [cloud["name"] for cloud in chosen])
     if source:
-        rpc.knock(job.id)
+        given.knock()
     return image.id, job.id
 
 
 def _besides(
-    caller: context.RequestContext, source: dict[str, Any], chosen: list[dict[str, Any]], size: int | None
+    cloud: dict[str, Any], source: dict[str, Any], chosen: list[dict[str, Any]], size: int | None
 ) -> list[dict[str, Any]]:
     """The Clouds into which it is to be brought: not that of the source, which is added to the source.
 
@@ -149,7 +154,6 @@ def _besides(
     """
     if size is not None:
         raise exceptions.InvalidRequest("The source has its own size: leave it out.", field="size")
-    [cloud] = clouds.resolve(caller, [source["cloud"]], "source.cloud")
     source.update(cloud_key=cloud["id"], cloud=cloud["name"])
     source.update({name: cloud[name] for name in ("provider", "region")})
     others = [each for each in chosen if each["id"] != cloud["id"]]

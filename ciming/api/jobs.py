@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What users asked for, and how far it is."""
 
+from collections.abc import Callable
 from typing import Any
 
 import flask_smorest
@@ -9,7 +10,7 @@ from flask.views import MethodView
 from oslo_log import log
 
 from ciming import context, rpc
-from ciming.api import auth, delegation, errors, paging, queries, schemas
+from ciming.api import auth, clouds, delegation, errors, orders, paging, queries, schemas
 from ciming.db import api as db
 from ciming.db import jobs, lists, models
 
@@ -61,29 +62,50 @@ class Cancel(MethodView):
 @blueprint.route("/<string:job>/retry")
 class Retry(MethodView):
     @auth.needs("job:retry")
-    @blueprint.arguments(schemas.Nothing, required=False, error_status_code=400)
+    @blueprint.arguments(schemas.WithCredentials, required=False, error_status_code=400)
     @blueprint.response(202, schemas.Job)
     @blueprint.doc(operationId="retry_job")
-    def post(self, _nothing: dict[str, Any], job: str) -> models.Job:
+    def post(self, wanted: dict[str, Any], job: str) -> models.Job:
         """Retry a Job
 
         The Targets that failed are tried again with the data that was kept, for the caller from now on. For a
         Job that ended in `error` or `partial`, as long as its data is kept and no other works on its Image.
         """
         row = _own(job)
-        jobs.check_retry(row.id)        # before anything is asked of Keystone
-        caller = auth.caller()
-        with delegation.trust(caller) as given:
-            jobs.retry(
-                row.id,
-                user_id=str(caller.user_id),
-                request_id=errors.request_id(),
-                trust_id=given.trust_id,
-                pending_id=given.pending_id,
-            )
-        LOG.info("To be retried")
-        rpc.knock(row.id)
-        return db.get_job(row.id, None)
+        jobs.check_retry(row)           # before anything is asked of Keystone
+        return _anew(row, wanted, jobs.retry)
+
+
+@blueprint.route("/<string:job>/resume")
+class Resume(MethodView):
+    @auth.needs("job:resume")
+    @blueprint.arguments(schemas.WithCredentials, required=False, error_status_code=400)
+    @blueprint.response(202, schemas.Job)
+    @blueprint.doc(operationId="resume_job")
+    def post(self, wanted: dict[str, Any], job: str) -> models.Job:
+        """Resume a Job that waits for credentials
+
+        It goes on from where it was, for the caller from now on. Credentials that were given with a request
+        have to be given again, for those of its Clouds that are not done yet.
+        """
+        row = _own(job)
+        jobs.check_resume(row)
+        return _anew(row, wanted, jobs.resume)
+
+
+def _anew(row: models.Job, wanted: dict[str, Any], begin: Callable[..., None]) -> models.Job:
+    """Have a Job go on for the caller."""
+    caller, said = auth.caller(), wanted.get("credentials", {})
+    known = {cloud["id"]: cloud for cloud in clouds.usable(caller)}
+    places = [known[key] for key in jobs.places(row) if key in known]
+    clouds.check_complete(places, said, "credentials")
+    linked = [orders.as_cloud(link) for link in row.image.links]
+    credentials = clouds.credentials([*places, *linked], said)
+    with delegation.delegated(caller, credentials, row.id) as given:
+        begin(row.id, str(caller.user_id), errors.request_id(), given.settle, given.into)
+    LOG.info("To go on")
+    given.knock()
+    return db.get_job(row.id, None)
 
 
 def _own(job: str) -> models.Job:

@@ -30,8 +30,10 @@ class Links(MethodView):
         Image, else `asserted`.
         """
         row = orders.own_image(image)
-        [cloud] = clouds.resolve(auth.caller(), [wanted["cloud"]], "cloud")
-        return orders.begin("link", row, [cloud], refs={cloud["id"]: wanted["image_ref"]})
+        said = wanted.get("credentials", {})
+        [cloud] = clouds.resolve(auth.caller(), [wanted["cloud"]], "cloud", said)
+        credentials = clouds.credentials([cloud], said)
+        return orders.begin("link", row, [cloud], credentials, refs={cloud["id"]: wanted["image_ref"]})
 
 
 @blueprint.route("/<string:image>/links/<string:cloud>")

@@ -6,7 +6,7 @@ from typing import Any
 
 from oslo_log import log
 
-from ciming import context, rpc
+from ciming import context
 from ciming.api import auth, delegation, errors, schemas, staging_area
 from ciming.db import api as db
 from ciming.db import images, models
@@ -28,13 +28,12 @@ def job(
     :param clouds: as clouds.usable() has them
     :param values: of further columns
     """
-    return models.Job(
-        id=models.new_id(),
+    made = models.Job(
+        id=given.job_id,
         project_id=caller.project_id,
         user_id=caller.user_id,
         kind=kind,
         spec=dict(spec),
-        trust_id=given.trust_id,
         request_id=errors.request_id(),
         marker=staging_area.get().marker,
         targets=[
@@ -49,24 +48,31 @@ def job(
         ],
         **values,
     )
+    given.into(made)
+    return made
 
 
 def begin(
-    kind: str, image: models.Image, clouds: Iterable[Mapping[str, Any]], **spec: Any
+    kind: str,
+    image: models.Image,
+    clouds: Iterable[Mapping[str, Any]],
+    credentials: delegation.Credentials | None = None,
+    **spec: Any,
 ) -> tuple[dict[str, Any], int, dict[str, str]]:
     """Have another Job begin with an Image; the answer to who asked for it.
 
+    :param credentials: that came with the request
     :raises Conflict: another works on it, or its Links are not as that needs them
     """
     caller, moves = auth.caller(), kind == "sync"
-    with delegation.trust(caller) as given:
+    with delegation.delegated(caller, credentials or {}) as given:
         said = {"name": image.name, "tags": image.tags, **spec}
         stage = "staging" if moves else "staged"
         row = job(caller, kind, given, clouds, said, image_id=image.id, stage=stage)
         images.begin(row, given.settle, upload=moves)
     context.about(row.id)
     LOG.info("%s Image %s: %s", kind.title(), image.id, [target.cloud for target in row.targets])
-    rpc.knock(row.id)
+    given.knock()
     return started(image.id, row.id)
 
 

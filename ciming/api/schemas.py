@@ -53,7 +53,30 @@ CLOUDS = {
 }
 
 
-class ImageCreate(ma.Schema):
+class WithCredentials(ma.Schema):
+    credentials = fields.Dict(
+        keys=kinds.Text(validate=validate.Length(1, 255)),
+        values=fields.Dict(),
+        validate=kinds.few,
+        metadata={
+            "maxProperties": kinds.MOST_PROPERTIES,
+            "writeOnly": True,
+            "description": "Credentials by names or ids of Clouds, as their providers want them. One "
+            "engine holds them, in its memory only: no answer has them, and nothing is written down.",
+            "example": {
+                "other": {
+                    "auth_type": "v3applicationcredential",
+                    "auth": {
+                        "application_credential_id": "2f3c2a5e3f0e4ab2a0c9d1a7a2f9c1de",
+                        "application_credential_secret": "…",
+                    },
+                }
+            },
+        },
+    )
+
+
+class ImageCreate(WithCredentials):
     name = kinds.Text(required=True, validate=validate.Length(1, 255), metadata={"example": "demo"})
     disk_format = fields.String(
         validate=validate.OneOf(DISK_FORMATS),
@@ -124,11 +147,11 @@ class ImageSource(ma.Schema):
     )
 
 
-class ImageClouds(ma.Schema):
+class ImageClouds(WithCredentials):
     clouds = kinds.CloudNames(required=True, metadata=CLOUDS)
 
 
-class LinkCreate(ma.Schema):
+class LinkCreate(WithCredentials):
     cloud = kinds.Text(required=True, validate=validate.Length(1, 255), metadata={"example": "zone-a"})
     image_ref = kinds.Text(
         required=True,

@@ -38,3 +38,15 @@ def moved(schema: Config, before: dict[str, Any], after: dict[str, Any]) -> bool
     """Does a changed config say another place?"""
     fields = set(schema.fields) - schema.tuning
     return any(before.get(field) != after.get(field) for field in fields)
+
+
+def why(schema: ma.Schema, error: ma.ValidationError) -> str:
+    """What is wrong with a secret, without a word out of it: also names of keys may be secrets."""
+    messages = error.messages if isinstance(error.messages, dict) else {}
+    known = {name: text for name, text in messages.items() if name in schema.fields or name == "_schema"}
+    if len(known) < len(messages) or not known:
+        return f"it may have no other keys than {', '.join(schema.fields)}"
+    return " ".join(
+        f"{'' if name == '_schema' else f'{name}: '}{' '.join(text) if isinstance(text, list) else 'wrong'}"
+        for name, text in known.items()
+    )

@@ -47,6 +47,7 @@ def refresh(session: orm.Session, job: models.Job) -> None:
         wanted=job.wanted,
         stage=job.stage,
         started=job.started_at is not None,
+        waits=job.waiting_since is not None,
         finished=job.finished_at is not None,
         targets=[target.status for target in job.targets],
     )

@@ -1,16 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What users do to Jobs: cancel and retry them, give their uploads up.
+"""What users do to Jobs: cancel, retry and resume them, give their uploads up.
 
 An engine, a sender and other users write the same rows at the same time, and nobody asks for their leave:
 what is written here is conditional on the state that it needs.
 """
 
+from collections.abc import Callable
+
 import sqlalchemy as sa
 from sqlalchemy import orm
 
 from ciming import exceptions, points
-from ciming.db import api, clouds, images, models, pending, uploads
+from ciming.db import api, clouds, images, models, pending, status, uploads
 from ciming.db import session as db
+
+Settle = Callable[[orm.Session], object]
+Give = Callable[[models.Job], object]
 
 
 @points.mutation
@@ -66,28 +71,45 @@ def _stop(session: orm.Session, job_id: str, *conditions: sa.ColumnElement[bool]
     return closed
 
 
-def check_retry(job_id: str) -> None:
+def check_retry(job: models.Job) -> None:
     """:raises Conflict: the Job can not be retried"""
-    job = api.get_job(job_id, None)
     if job.finished_at is None or job.spec is None:
         raise _no_retry(job)
 
 
+def check_resume(job: models.Job) -> None:
+    """:raises Conflict: the Job does not wait for credentials"""
+    if job.waiting_since is None or job.finished_at is not None or job.wanted != "run":
+        raise exceptions.Conflict(
+            f"Job {job.id} is in status {job.status}. Only one that waits for credentials can be resumed.",
+            code="job.not_waiting",
+        )
+
+
+def places(job: models.Job) -> list[str]:
+    """Ids of the Clouds in which a Job has still to work, or from which its bytes are to come."""
+    found = [target.cloud_key for target in job.targets if target.status != "success"]
+    if job.stage != "staged":
+        spec = job.spec or {}
+        found += [spec[name]["cloud_key"] for name in ("source", "found") if name in spec]
+    return list(dict.fromkeys(found))
+
+
 @points.mutation
-def retry(job_id: str, *, user_id: str, request_id: str, trust_id: str, pending_id: str) -> None:
+def retry(job_id: str, user_id: str, request_id: str, settle: Settle, give: Give) -> None:
     """Have the Targets that failed tried again, with the bytes that were kept.
 
     The Job is as new, but for the Targets that succeeded: `started_at` and `finished_at` are of its last run.
 
-    :param trust_id: from whoever retries it, under which it works from now on
-    :param pending_id: of the row that announced this trust
+    :param settle: what is to be done in the same transaction
+    :param give: writes into the Job what it works with from now on
     :raises Conflict: it can not be retried, another retry was faster, another Job works on its Image, or a
         Cloud is gone
     :raises NotFound: it was deleted meanwhile
     """
     job = models.Job
     with db.writer() as session:
-        pending.settle(session, pending_id)
+        settle(session)
         open_again = sa.update(job).where(
             job.id == job_id, job.finished_at.is_not(None), job.spec.is_not(None)
         )
@@ -98,15 +120,49 @@ def retry(job_id: str, *, user_id: str, request_id: str, trust_id: str, pending_
         images.alone_with(session, row.image_id, job_id)
         images.check_links(session, row)
         clouds.hold(session, row)
-        pending.condemn(session, row)
-        row.wanted, row.error, row.started_at = "run", None, None
-        row.user_id, row.request_id, row.trust_id = user_id, request_id, trust_id
+        row.wanted, row.started_at = "run", None
+        _hand_to(session, row, user_id, request_id, give)
         if row.stage != "staged":       # for a passing reason: else the spec were gone
             row.stage = "uploading" if row.upload and not row.upload.complete else "staging"
         for target in row.targets:
             if target.status != "success":
                 _reset(target)
         api.refresh(session, row)
+
+
+@points.mutation
+def resume(job_id: str, user_id: str, request_id: str, settle: Settle, give: Give) -> None:
+    """Have a Job go on that waits for credentials, from where it was.
+
+    :param settle: as for `retry`, and so is `give`
+    :raises Conflict: it does not wait any more, or a Cloud is gone
+    :raises NotFound: it was deleted meanwhile
+    """
+    job = models.Job
+    with db.writer() as session:
+        settle(session)
+        waiting = (job.id == job_id, job.waiting_since.is_not(None), job.owner.is_(None))
+        go_on = sa.update(job).where(*waiting, job.finished_at.is_(None), job.wanted == "run")
+        if not db.changed_one(session.execute(go_on.values(waiting_since=None))):
+            found = api.get_job(job_id, None)
+            check_resume(found)
+            raise exceptions.Conflict(
+                f"Job {job_id} comes to its end at this moment.", code="job.not_waiting"
+            )
+        row = session.get_one(job, job_id)
+        clouds.hold(session, row)
+        _hand_to(session, row, user_id, request_id, give)
+        for target in row.targets:
+            if target.status not in status.TARGET_ENDS:
+                target.error = None
+        api.refresh(session, row)
+
+
+def _hand_to(session: orm.Session, row: models.Job, user_id: str, request_id: str, give: Give) -> None:
+    """The Job is somebody else's from now on."""
+    pending.condemn(session, row)
+    row.user_id, row.request_id, row.error, row.waiting_since = user_id, request_id, None, None
+    give(row)
 
 
 def _reset(target: models.Target) -> None:

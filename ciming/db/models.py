@@ -120,6 +120,7 @@ class Job(Base):
     generation: Mapped[int] = mapped_column(default=0)
     lock_marker: Mapped[str | None] = mapped_column(Id)     # where the owner's lock is to be found
     marker: Mapped[str] = mapped_column(Id)         # of the staging area that holds its bytes
+    waiting_since: Mapped[int | None]               # for a credential of the user's
     created_at: Mapped[int] = mapped_column(default=now)
     started_at: Mapped[int | None]
     finished_at: Mapped[int | None]

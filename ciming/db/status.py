@@ -13,12 +13,17 @@ BRINGING = (*MOVING, "link")
 
 
 def job_status(
-    *, wanted: str, stage: str, started: bool, finished: bool, targets: Collection[str]
+    *, wanted: str, stage: str, started: bool, waits: bool, finished: bool, targets: Collection[str]
 ) -> str:
-    """The status of a Job, from what is wanted, its stage and its Targets' statuses."""
+    """The status of a Job, from what is wanted, its stage and its Targets' statuses.
+
+    :param waits: for a credential of the user's
+    """
     if not finished:
         if stage == "uploading":
             return "uploading"
+        if waits and wanted == "run":
+            return "waiting-credentials"
         return "running" if started else "queued"
     if targets and all(status == "success" for status in targets):
         return "success"

@@ -59,13 +59,19 @@ class Candidate:
 
 
 def candidates(
-    marker: str, lock_marker: str, large: int | None = None, dead: Collection[str] = ()
+    marker: str,
+    lock_marker: str,
+    large: int | None = None,
+    dead: Collection[str] = (),
+    patience: int | None = None,
 ) -> Sequence[Candidate]:
     """Unfinished Jobs whose bytes are here, oldest first: free ones, and those of owners we can judge.
 
-    Bytes that are on their way at this moment are followed, by one engine and once.
+    Bytes that are on their way at this moment are followed, by one engine and once. Those that wait for
+    their user are not for engines, but to be cancelled, or ended when they waited for too long.
 
     :param large: bytes from which on an image takes long
+    :param patience: seconds that a Job may wait for its user
     :param dead: owners who are judged already, wherever their locks were
     """
     job, upload, image = models.Job, models.Upload, models.Image
@@ -75,6 +81,8 @@ def candidates(
         upload.size.is_not(None),
         upload.leased_until > models.now(),
     )
+    overdue = models.now() - patience * 1000 if patience is not None else 0
+    waits = sa.and_(job.waiting_since > overdue, job.wanted == "run")
     query = (
         sa.select(job.id, job.owner, job.generation, job.stage, image.size)
         .join(image, image.id == job.image_id)
@@ -82,6 +90,7 @@ def candidates(
         .where(
             job.finished_at.is_(None),
             sa.or_(job.stage != "uploading", comes),
+            sa.or_(job.waiting_since.is_(None), sa.not_(waits)),
             job.marker == marker,
             sa.or_(job.owner.is_(None), job.lock_marker == lock_marker, job.owner.in_(dead)),
         )
@@ -177,6 +186,21 @@ def release(held: Claim) -> None:
     """Hand the Job back: any engine may claim it at once."""
     with fenced(held) as (_session, job):
         job.owner = None
+
+
+@points.mutation
+def wait(held: Claim) -> None:
+    """Nothing goes on before its user brings a credential."""
+    with fenced(held) as (_session, job):
+        job.waiting_since = models.now()
+
+
+def is_open(job_id: str) -> bool:
+    """Is there such a Job, which has not ended and does not wait?"""
+    job = models.Job
+    query = sa.select(job.id).where(job.id == job_id, job.finished_at.is_(None), job.waiting_since.is_(None))
+    with db.reader() as session:
+        return session.scalar(query) is not None
 
 
 @points.mutation
@@ -337,7 +361,7 @@ def give_up(held: Claim) -> None:
             job.stage, job.error = "failed", job.error or INTERNAL
         for target in job.targets:
             if target.status not in status.TARGET_ENDS:
-                target.status, target.error = "error", target.error or INTERNAL
+                target.status, target.error = "error", target.error or job.error or INTERNAL
 
 
 @points.mutation

@@ -7,7 +7,7 @@ from typing import Any
 
 from oslo_log import log
 
-from ciming import exceptions, rpc
+from ciming import custody, exceptions, rpc, sealing
 from ciming.db import models
 from ciming.engine import locating, tools
 from ciming.providers import base
@@ -16,18 +16,21 @@ LOG = log.getLogger(__name__)
 PATIENCE = 20.0     # seconds
 
 
-def check(project_id: str, trust_id: str, place: dict[str, Any], patience: float = PATIENCE) -> rpc.Verdicts:
+def check(
+    project_id: str, bundle: sealing.Bundle, place: dict[str, Any], patience: float = PATIENCE
+) -> rpc.Verdicts:
     """What works and what does not, in the order in which it was tried.
 
-    :param trust_id: of whoever asks, under which it is looked
+    :param bundle: of whoever asks, as whom it is looked
     :param place: the fields of a Place
     """
+    job = models.Job(id=models.new_id(), project_id=project_id)     # of no row
     found: list[base.Verdict] = []
     cloud: list[base.Provider] = []
 
     def ask() -> None:
         try:
-            job = models.Job(project_id=project_id, trust_id=trust_id)
+            custody.hold(job.id, bundle)
             cloud.append(tools.provider_of(job, locating.Place(**place)))
             found.append(base.Verdict("credential", True, "It is there."))
             for verdict in cloud[0].probe():
@@ -37,6 +40,8 @@ def check(project_id: str, trust_id: str, place: dict[str, Any], patience: float
         except Exception:       # its text may hold anything: for the log only
             LOG.exception("Unexpected error in a check of %s", place["cloud"])
             found.append(base.Verdict("check", None, "Something in CIMinG went wrong."))
+        finally:
+            custody.drop(job.id)
 
     asking = threading.Thread(target=ask, name="check", daemon=True)
     asking.start()

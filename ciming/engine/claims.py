@@ -120,7 +120,8 @@ def take(
 ) -> Iterator[work.Claim]:
     """Claim, one by one, Jobs that nobody alive runs: not we, where they are not in `running`."""
     judged = {liveness.name: True}
-    for candidate in work.candidates(marker, liveness.marker, large, liveness.former):
+    patience = int(cfg.CONF.staging.retention)
+    for candidate in work.candidates(marker, liveness.marker, large, liveness.former, patience):
         owner = candidate.owner
         if candidate.job_id in running or not may_take(candidate):
             continue

@@ -46,7 +46,8 @@ def find(job: models.Job, provider_of: Callable[[Place], base.Provider]) -> dict
             LOG.info("Not from %s: %s", candidate.place.cloud, error)
             reasons.append(error)
     for reason in reasons:
-        if len(reasons) == 1 or isinstance(reason, exceptions.TransientProviderError):
+        others = exceptions.TransientProviderError | exceptions.CredentialNeeded
+        if len(reasons) == 1 or isinstance(reason, others):
             raise reason from None
     told = " ".join(reason.detail for reason in reasons)
     raise exceptions.ProviderError(

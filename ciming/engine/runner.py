@@ -20,7 +20,7 @@ from taskflow import engines, states
 from taskflow import exceptions as tf_exceptions
 from taskflow.persistence import models as tf_models
 
-from ciming import context, exceptions, growing, metrics, staging, trusts
+from ciming import context, custody, exceptions, growing, metrics, staging, trusts
 from ciming.db import models, status, uploads, work
 from ciming.engine import atom_points, conversions, events, persistence, slots, sources, tools, watch
 from ciming.flows import fetch, link, publish, stage, withdraw
@@ -78,6 +78,9 @@ class Runner:
         try:
             self._stage_and_publish(claim)
             self._end(claim)
+        except exceptions.Waits as reason:
+            LOG.info("Waits: %s", reason)
+            self._hand_back(claim, work.wait)
         except sources.Stalls as reason:
             LOG.info("Given back: %s", reason)
             self._hand_back(claim, work.stop_following)
@@ -115,12 +118,17 @@ class Runner:
         staged = staged or growing.GrowingFile()
         return tools.TargetTools(job, watching, staged, claim, target, slot, converted)
 
-    @staticmethod
-    def _hand_back(claim: work.Claim, before: Callable[[work.Claim], None] | None = None) -> None:
+    def _hand_back(
+        self, claim: work.Claim, before: Callable[[work.Claim], None] | None = None
+    ) -> None:
+        """Let any engine claim the Job; or keep it, where only we hold what it needs."""
         try:
             if before:
                 before(claim)
-            work.release(claim)
+            if before is work.wait:
+                custody.drop(claim.job_id)
+            if custody.of(claim.job_id) is None or self._stopping.is_set():
+                work.release(claim)
         except exceptions.Interrupted as reason:
             LOG.info("Not handed back: %s", reason)
 
@@ -128,6 +136,10 @@ class Runner:
         """Bring the bytes in, and to each Target as soon as that can be."""
         job = work.load(claim)
         _log_for(job)
+        if job.waiting_since is not None and job.wanted != "cancel":
+            LOG.info("Waited for a credential for too long")
+            self._give_up(claim)
+            return
         if claim.starts:
             events.started(job)
         watching = watch.Watch(claim, self._stopping)
@@ -243,6 +255,7 @@ class Runner:
         if job.trust_id and trusts.delete(job.trust_id):
             work.trust_deleted(job.id, job.trust_id)
         events.ended(job, work.finish(claim, purge=purge))
+        custody.drop(job.id)
 
 
 def _await(

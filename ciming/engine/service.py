@@ -3,11 +3,12 @@
 
 import threading
 from collections.abc import Callable, Collection, Sequence
+from typing import Any
 
 from oslo_config import cfg
 from oslo_log import log
 
-from ciming import context, exceptions, notifications, rpc, staging, trusts
+from ciming import context, custody, exceptions, notifications, rpc, sealing, staging, trusts
 from ciming.db import api, models, work
 from ciming.engine import checks, claims, lost_trusts, outages, runner
 
@@ -47,7 +48,7 @@ class Engine:
         self._term = self._new_term()
         self._closing: list[threading.Thread] = []
         self._database = outages.Outage("The database")
-        self._listener = rpc.Listener(lambda _job_id: self._knocked.set(), checks.check)
+        self._listener = rpc.Listener(self, self._area.marker)
         self._threads = [
             threading.Thread(target=loop, name=name, daemon=True)
             for name, loop in (("engine", self._claim_loop), ("house", self._house_loop))
@@ -75,6 +76,23 @@ class Engine:
         self._term.close()
         notifications.stop()
         LOG.info("Engine %s stopped", self._term.liveness.name)
+
+    def knocked(self) -> None:
+        self._knocked.set()
+
+    def check(self, project_id: str, bundle: sealing.Bundle, place: dict[str, Any]) -> rpc.Verdicts:
+        return checks.check(project_id, bundle, place)
+
+    def take(self, job_id: str, bundle: sealing.Bundle) -> tuple[str, str]:
+        """Hold a bundle for a Job that will be ours.
+
+        :raises NotReady: this engine takes no Jobs now
+        """
+        liveness = self._term.liveness
+        if self._stopping.is_set() or liveness.lost.is_set() or not liveness.sure:
+            raise exceptions.NotReady("This engine takes no Jobs now.")
+        custody.hold(job_id, bundle)
+        return liveness.name, liveness.marker
 
     def _new_term(self, former: Collection[str] = ()) -> Term:
         return Term(self._area, self._knocked.set, former)
@@ -152,6 +170,9 @@ def keep_house(area: staging.StagingArea, stopping: threading.Event) -> bool:
             _log_for(job_id)
             LOG.info("The upload has expired")
 
+    def drop_bundles() -> None:
+        custody.sweep(work.is_open)
+
     kept_until = models.now() - cfg.CONF.staging.retention * 1000
     done = True
     for chores, do in (
@@ -159,6 +180,7 @@ def keep_house(area: staging.StagingArea, stopping: threading.Event) -> bool:
         (work.ended_with_trust, delete_trust),
         (lambda: [()], lost_trusts.delete),
         (lambda: [()], expire_uploads),
+        (lambda: [()], drop_bundles),
     ):
         done = _do_each(chores, do, stopping) and done
     return done

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from oslo_config import cfg
 from oslo_log import log
 
-from ciming import credentials, disk_image, exceptions, growing, metrics, staging
+from ciming import credentials, disk_image, exceptions, growing, metrics, staging, trusts
 from ciming.db import models, uploads, work
 from ciming.engine import conversions, events, locating, slots, sources
 from ciming.engine import watch as watch_
@@ -26,9 +26,11 @@ from ciming.providers import base
 LOG = log.getLogger(__name__)
 Result = TypeVar("Result")
 PROGRESS_SECONDS = 1.0
+AFTER_CHECK = ("upload", "convert", "register")     # steps of a flow that begins with a check
 HANG_SECONDS = 2.0      # without a question, after which a call to a cloud hangs
 NOT_CONVERTED = tuple(set(disk_image.DISK_FORMATS) - set(disk_image.FORMATS_IN))
 LONGEST = 2000      # characters of a cloud's own words
+RESUME = "The Job waits: resume it with a credential that is good."
 
 
 def fault(error: exceptions.CimingError) -> dict[str, Any]:
@@ -64,6 +66,7 @@ class Tools(abc.ABC):
         self._watch = watch
         self.staged = staged
         self._fault: dict[str, Any] | None = None
+        self._let_in = False        # has the cloud let us in, in this Job?
 
     def alive(self) -> None:
         """Asked between two parts of whatever takes long.
@@ -79,6 +82,7 @@ class Tools(abc.ABC):
         """Do a step, again and again while its errors are passing ones; each is seen in the Job.
 
         :raises CimingError: for good
+        :raises Waits: until its user brings a credential
         """
         try:
             self.alive()
@@ -90,10 +94,22 @@ class Tools(abc.ABC):
                 self._fault = None
                 self._write(error=None)
             raise
+        except exceptions.CredentialRefused as error:
+            if self._is_mistake(error):
+                raise
+            self._fault = fault(error) | {"message": f"{error.detail[:LONGEST]} {RESUME}"}
+            self._write(status="waiting", error=self._fault)
+            raise exceptions.Waits(error.detail) from None
+        self._let_in = True
         if self._fault:
             self._fault = None
             self._write(error=None)
         return result
+
+    def _is_mistake(self, error: exceptions.CredentialRefused) -> bool:
+        """Was it never good, or is it not the user's? Then waiting would not help."""
+        known_good = isinstance(error, exceptions.CredentialNeeded) or self._let_in
+        return not (known_good and trusts.can_log_in())
 
     def undo(self, call: Callable[[], None]) -> None:
         """Do the opposite of a step; the error that led here stays the one that is shown."""
@@ -196,6 +212,7 @@ class StageTools(Tools):
         self._slot = slot
         self._there = 0
         self._room = room
+        self._let_in = bool(self._found)
 
     @property
     def receiving(self) -> str:
@@ -353,6 +370,7 @@ class TargetTools(Tools):
         self._undoing = False
         self._epoch = 0
         self._fault = target.error
+        self._let_in = target.step in AFTER_CHECK
 
     @functools.cached_property
     def spec(self) -> base.ImageSpec:

@@ -205,13 +205,6 @@ def test_reader_may_not_create(reader: Person, member: Person) -> None:
     member.wait(made["job"]["id"])
 
 
-def test_application_credential_gets_no_trust(member: Person) -> None:
-    before = counts(member)
-    headers = {"X-Auth-Token": member.application_credential_token()}
-    the_error(member.call("POST", "/v1/images", json=GOOD, headers=headers), 403, "trust.refused")
-    assert counts(member) == before
-
-
 # Bytes that are not what was said
 
 

@@ -370,15 +370,13 @@ def test_whose_job_it_is(
     member.wait(job_id)
 
 
-def test_a_token_that_can_not_delegate_can_not_retry(
+def test_a_token_that_can_not_delegate_retries_all_the_same(
     flaky: faulty.Proxy, member: Person, qcow2: pathlib.Path
 ) -> None:
+    """With the token itself, which an engine holds."""
     job = fail(member, flaky, qcow2, ["zone-flaky"])
     token = {"X-Auth-Token": member.application_credential_token()}
-    answer = member.call("POST", f"/v1/jobs/{job['id']}/retry", headers=token)
-    the_error(answer, 403, "trust.refused")
-    assert member.job(job["id"]) == job
-    done(act(member, job, "retry"))
+    done(member.call("POST", f"/v1/jobs/{job['id']}/retry", headers=token))
     assert member.wait(job["id"])["status"] == "success"
 
 

@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Rows for tests, written as the API writes them, and a picture of all rows to compare with."""
 
+import functools
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import sqlalchemy as sa
 
-from ciming.db import api, models, session, work
+from ciming.db import api, models, pending, session, work
 from tests.sandbox import servers
 
 ENGINE, LOCKS, AREA = "engine-1", "locks-1", "area-1"
@@ -76,6 +77,17 @@ def take(job_id: str, owner: str = ENGINE, lock_marker: str = LOCKS) -> work.Cla
     claim = work.claim(work.Candidate(job_id, row.owner, row.generation), owner, lock_marker)
     assert claim is not None
     return claim
+
+
+def go_on(
+    begin: Callable[..., None], job_id: str, pending_id: str, user_id: str = "bob", trust_id: str = "trust-2"
+) -> None:
+    """Retry or resume a Job, as the API does: under a trust that was announced."""
+
+    def give(row: models.Job) -> None:
+        row.trust_id = trust_id
+
+    begin(job_id, user_id, "req-2", functools.partial(pending.settle, pending_id=pending_id), give)
 
 
 def everything() -> dict[str, list[Any]]:

@@ -232,7 +232,7 @@ def test_what_barbican_may_say(world: World, status: int, code: str, passing: bo
 @pytest.mark.parametrize(
     ("error", "code", "passing"),
     [
-        (ks_exceptions.Unauthorized("swordfish"), "credential.not_readable", False),
+        (ks_exceptions.Unauthorized("swordfish"), "credential.needed", False),
         (ks_exceptions.ServiceUnavailable("swordfish"), "credential.unavailable", True),
         (ks_exceptions.ConnectFailure("swordfish"), "credential.unavailable", True),
     ],

@@ -18,7 +18,7 @@ READS = {"cloud:list", "cloud:show", "image:list", "image:show", "job:list", "jo
 WRITES = {
     *("cloud:create", "cloud:update", "cloud:delete", "cloud:check"),
     *("image:create", "image:upload", "image:delete", "image:sync", "image:link", "image:unlink"),
-    *("job:cancel", "job:retry"),
+    *("job:cancel", "job:retry", "job:resume"),
 }
 ADMINS = {"cloud:public", "all_projects", "image:list:all_projects", "job:list:all_projects"}
 

@@ -1,59 +1,136 @@
 # SPDX-License-Identifier: Apache-2.0
 """Who calls an engine gets its answer; the functional tests do so through a broker."""
 
+import contextlib
+import time
+import uuid
 from collections.abc import Iterator
 from typing import Any
 
+import oslo_messaging as messaging
 import pytest
 from oslo_config import cfg
 
-from ciming import exceptions, rpc
+from ciming import exceptions, rpc, sealing
 
 PLACE = {"cloud": "other", "region": None}
+BUNDLE = sealing.Bundle("swordfish", {"id-1": {"password": "marlin"}})
+HERE, ELSEWHERE = "area-1", "area-2"
+
+
+class Engine:
+    """Notes what it is asked."""
+
+    def __init__(self, name: str = "engine-1", error: Exception | None = None) -> None:
+        self.name = name
+        self.error = error
+        self.heard: list[tuple[Any, ...]] = []
+
+    def knocked(self) -> None:
+        self.heard.append(("knocked",))
+
+    def check(self, *what: Any) -> rpc.Verdicts:
+        self.heard.append(what)
+        if self.error:
+            raise self.error
+        return [{"check": "login", "passed": None, "message": "é"}]
+
+    def take(self, *what: Any) -> tuple[str, str]:
+        self.heard.append(what)
+        if self.error:
+            raise self.error
+        return self.name, "locks-1"
 
 
 @pytest.fixture(autouse=True)
 def _in_process(conf: cfg.ConfigOpts, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(rpc, "_url", "fake://")
     monkeypatch.setattr(rpc, "CALL_SECONDS", 10.0)
-    rpc.transport.cache_clear()
+    rpc.transport()     # or the option is not known
+    conf.set_override("control_exchange", str(uuid.uuid4()))    # the knocks of other tests are in theirs
+    for way in (rpc.transport, rpc.direct):
+        way.cache_clear()
     yield
-    rpc.transport.cache_clear()
+    conf.clear_override("control_exchange")
+    for way in (rpc.transport, rpc.direct):
+        way.cache_clear()
+
+
+@contextlib.contextmanager
+def listening(engine: Engine, marker: str = HERE) -> Iterator[None]:
+    listener = rpc.Listener(engine, marker)
+    listener.start()
+    try:
+        yield
+    finally:
+        listener.stop()
 
 
 def test_a_call_is_answered() -> None:
-    asked: list[tuple[Any, ...]] = []
+    engine = Engine()
+    with listening(engine):
+        verdicts = rpc.check_cloud("studio", BUNDLE, PLACE, HERE)
+    assert verdicts == [{"check": "login", "passed": None, "message": "é"}]
+    assert engine.heard == [("studio", BUNDLE, PLACE)]
 
-    def check(*what: Any) -> rpc.Verdicts:
-        asked.append(what)
-        return [{"check": "login", "passed": None, "message": "é"}]
 
-    listener = rpc.Listener(lambda _job_id: None, check)
-    listener.start()
-    try:
-        assert rpc.check_cloud("studio", "trust-1", PLACE) == [
-            {"check": "login", "passed": None, "message": "é"}
-        ]
-        assert asked == [("studio", "trust-1", PLACE)]
-    finally:
-        listener.stop()
+def test_what_is_handed_over_is_held_by_the_one_that_answers() -> None:
+    """Of two engines near the same staging area one has it, and is the one that is told to begin."""
+    engines = [Engine("engine-1"), Engine("engine-2")]
+    with listening(engines[0]), listening(engines[1]):
+        holder = rpc.hand_over("job-1", BUNDLE, HERE)
+        has_it = next(each for each in engines if each.name == holder.owner)
+        rpc.knock("job-1", holder)
+        deadline = time.monotonic() + 10
+        while has_it.heard[1:] != [("knocked",)] and time.monotonic() < deadline:
+            time.sleep(0.01)
+    assert holder.lock_marker == "locks-1" and has_it.heard == [("job-1", BUNDLE), ("knocked",)]
+    assert [each.heard for each in engines if each is not has_it] == [[]]
+
+
+def test_what_travels_is_sealed(monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[str] = []
+    call = rpc._call
+
+    def noting(client: Any, method: str, **arguments: Any) -> Any:
+        sent.append(f"{method} {arguments}")
+        return call(client, method, **arguments)
+
+    monkeypatch.setattr(rpc, "_call", noting)
+    with listening(Engine()):
+        rpc.hand_over("job-1", BUNDLE, HERE)
+        rpc.check_cloud("studio", BUNDLE, PLACE, HERE)
+    assert [each.partition(" ")[0] for each in sent] == ["offer", "take", "offer", "check_cloud"]
+    assert "swordfish" not in str(sent) and "marlin" not in str(sent)
 
 
 def test_nobody_answers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rpc, "CALL_SECONDS", 0.2)
-    with pytest.raises(exceptions.Unavailable, match="No engine answers"):
-        rpc.check_cloud("studio", "trust-1", PLACE)
+    """An engine with another staging area can not run a Job whose bytes come here."""
+    monkeypatch.setattr(rpc, "OFFER_SECONDS", 0.2)
+    engine = Engine()
+    with listening(engine, ELSEWHERE):
+        with pytest.raises(exceptions.Unavailable, match="No engine answers"):
+            rpc.check_cloud("studio", BUNDLE, PLACE, HERE)
+        with pytest.raises(exceptions.Unavailable, match="No engine answers"):
+            rpc.hand_over("job-1", BUNDLE, HERE)
+    assert engine.heard == []
 
 
 def test_what_went_wrong_there_is_not_told() -> None:
-    def check(*_what: Any) -> rpc.Verdicts:
-        raise RuntimeError("swordfish")
-
-    listener = rpc.Listener(lambda _job_id: None, check)
-    listener.start()
-    try:
+    with listening(Engine(error=RuntimeError("swordfish"))):
         with pytest.raises(exceptions.Unavailable) as caught:
-            rpc.check_cloud("studio", "trust-1", PLACE)
-    finally:
-        listener.stop()
+            rpc.check_cloud("studio", BUNDLE, PLACE, HERE)
+        assert "swordfish" not in str(caught.value)
+        with pytest.raises(exceptions.Unavailable) as caught:
+            rpc.hand_over("job-1", BUNDLE, HERE)
     assert "swordfish" not in str(caught.value)
+
+
+def test_calls_use_queues_that_are_in_no_file(conf: cfg.ConfigOpts, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the broker's other queues are like."""
+    monkeypatch.setattr(rpc, "_url", "rabbit://guest:guest@127.0.0.1:1/")
+    url = rpc.direct()._driver._url
+    conf.set_override("rabbit_quorum_queue", True, group="oslo_messaging_rabbit")
+    options = messaging._drivers.common.ConfigOptsProxy(conf, url, "oslo_messaging_rabbit")
+    found = options.oslo_messaging_rabbit
+    assert not found.rabbit_quorum_queue and not found.amqp_durable_queues and found.amqp_auto_delete

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A credential for a cloud, out of a file: JSON, or a clouds.yaml as one downloads it."""
 
+import argparse
 import pathlib
 from typing import Any
 
@@ -30,6 +31,36 @@ def read(path: str, name: str) -> dict[str, Any]:
         return entry
     # The rest of a clouds.yaml's entry says where and how, which the cloud's config does.
     return {"auth_type": entry.get("auth_type", "password"), "auth": entry["auth"]}
+
+
+def add_option(parser: argparse.ArgumentParser) -> None:
+    """`--credential`; the value is a dict by cloud, or None."""
+    parser.add_argument(
+        "--credential",
+        metavar="<cloud>=<file>",
+        dest="credentials",
+        action=_Read,
+        help="File with a credential for a cloud, JSON or a clouds.yaml, that is used for this job and "
+        "stored nowhere (repeat the option for several)",
+    )
+
+
+class _Read(argparse.Action):
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        cloud, _equals, path = str(values).partition("=")
+        if not cloud or not path:
+            parser.error(f"{option_string} {values} is not of the form CLOUD=FILE")
+        known = getattr(namespace, self.dest) or {}
+        setattr(namespace, self.dest, {**known, cloud: path})
+
+
+def given(parsed_args: argparse.Namespace) -> dict[str, dict[str, Any]] | None:
+    """What the files say that `--credential` named.
+
+    :raises: `CommandError`, as for `read`.
+    """
+    files = parsed_args.credentials or {}
+    return {cloud: read(path, cloud) for cloud, path in files.items()} or None
 
 
 def _entry(said: Any, path: str, name: str) -> dict[str, Any]:

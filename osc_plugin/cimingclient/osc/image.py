@@ -6,7 +6,7 @@ from typing import Any
 from cliff import columns as cliff_columns
 from osc_lib.cli import format_columns, parseractions
 
-from cimingclient.osc import columns, common, source, upload, watch
+from cimingclient.osc import columns, common, credential, source, upload, watch
 from cimingclient.sdk import image as _image
 from cimingclient.sdk import job as _job
 
@@ -136,7 +136,8 @@ class SyncImage(watch.WatchingShowOne):
 
     def take_action(self, parsed_args: argparse.Namespace) -> tuple[Sequence[str], Iterable[Any]]:
         image = common.found(self.client.find_image, parsed_args.image)
-        begun = self.client.sync_image(image, parsed_args.clouds)
+        given = credential.given(parsed_args)
+        begun = self.client.sync_image(image, parsed_args.clouds, given)
         return _brought(self, begun.image, begun.job, parsed_args)
 
 
@@ -152,12 +153,14 @@ class LinkImage(watch.WatchingShowOne):
         parser.add_argument(
             "source", metavar="<cloud:image>", type=_in_cloud, help="Cloud, and name or ID of what it has"
         )
+        credential.add_option(parser)
         parser.add_argument("--wait", action="store_true", help="Wait until it is linked")
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> tuple[Sequence[str], Iterable[Any]]:
         image = common.found(self.client.find_image, parsed_args.image)
-        begun = self.client.link_image(image, *parsed_args.source)
+        cloud, image_ref = parsed_args.source
+        begun = self.client.link_image(image, cloud, image_ref, credential.given(parsed_args))
         return _brought(self, begun.image, begun.job, parsed_args)
 
 
@@ -318,6 +321,7 @@ def _add_clouds(parser: argparse.ArgumentParser) -> None:
         const="all",
         help="Bring the image into all clouds that you may use",
     )
+    credential.add_option(parser)
 
 
 def _add_description(parser: argparse.ArgumentParser) -> None:
@@ -381,7 +385,8 @@ def _attributes(parsed_args: argparse.Namespace, size: int | None) -> dict[str, 
         "visibility",
         "tags",
     )
-    attributes = {name: getattr(parsed_args, name) for name in names} | {"size": size}
+    attributes = {name: getattr(parsed_args, name) for name in names}
+    attributes |= {"size": size, "credentials": credential.given(parsed_args)}
     return {name: value for name, value in attributes.items() if value is not None}
 
 

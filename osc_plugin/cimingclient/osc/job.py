@@ -3,7 +3,7 @@ import argparse
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from cimingclient.osc import columns, common, watch
+from cimingclient.osc import columns, common, credential, watch
 from cimingclient.sdk import _proxy
 from cimingclient.sdk import job as _job
 
@@ -142,11 +142,31 @@ class RetryJob(watch.WatchingShowOne):
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
         parser.add_argument("job", metavar="<job>", help="Job that ended in error or partial (ID)")
+        credential.add_option(parser)
         parser.add_argument("--wait", action="store_true", help="Wait until the job has ended")
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> tuple[Sequence[str], Iterable[Any]]:
-        job = self.client.retry_job(parsed_args.job)
+        job = self.client.retry_job(parsed_args.job, credential.given(parsed_args))
+        return described(self.watch(job) if parsed_args.wait else job)
+
+
+class ResumeJob(watch.WatchingShowOne):
+    """Have a job go on that waits for credentials, as you from now on.
+
+    A credential that was given with a command is stored nowhere, so it has to be given again. Exit status
+    with --wait: as for job wait.
+    """
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        parser = super().get_parser(prog_name)
+        parser.add_argument("job", metavar="<job>", help="Job that waits for credentials (ID)")
+        credential.add_option(parser)
+        parser.add_argument("--wait", action="store_true", help="Wait until the job has ended")
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> tuple[Sequence[str], Iterable[Any]]:
+        job = self.client.resume_job(parsed_args.job, credential.given(parsed_args))
         return described(self.watch(job) if parsed_args.wait else job)
 
 

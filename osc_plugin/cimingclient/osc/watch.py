@@ -73,7 +73,12 @@ def failures(job: _job.Job) -> list[str]:
     if job.error and job.status != "cancelled" and columns.error(job.error) not in met:
         lines.insert(0, f"Job {job.id} failed: {columns.error(job.error)}")
     if job.status == "waiting-credentials":
-        lines.append(f"Job {job.id} waits for credentials, and goes on once it has them.")
+        lines += [
+            f"{text.plain(target['cloud'])} waits: {columns.error(target['error'])}"
+            for target in job.targets or []
+            if target.get("status") == "waiting" and target.get("error")
+        ]
+        lines.append(f"Job {job.id} waits for credentials: openstack multicloud job resume {job.id}")
     if job.status == "cancelled":
         lines.append(f"Job {job.id} was cancelled.")
     return lines

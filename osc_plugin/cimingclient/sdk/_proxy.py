@@ -16,6 +16,8 @@ from cimingclient.sdk import cloud as _cloud
 from cimingclient.sdk import image as _image
 from cimingclient.sdk import job as _job
 
+Credentials = dict[str, dict[str, Any]]
+
 ResourceT = TypeVar("ResourceT", bound=resource.Resource)
 
 
@@ -158,27 +160,42 @@ class Proxy(proxy.Proxy):
 
         :param attrs: `name`; `clouds`: names, or `"all"`; and what may be left out:
             `disk_format`, `container_format`, `size` (bytes), `checksum` (`sha256:…`),
-            `properties`, `min_disk` (GiB), `min_ram` (MiB), `visibility`, `tags`.
+            `properties`, `min_disk` (GiB), `min_ram` (MiB), `visibility`, `tags`; `credentials`: by
+            the names of Clouds, held in the memory of one engine and not written down.
             With `source`, `{"cloud": …, "image": id or name}`, nothing is uploaded: the Job brings
             what that Cloud has.
         """
         return self._begun(self.post("/images", json=attrs))
 
-    def sync_image(self, image: str | _image.Image, clouds: list[str] | str) -> Created:
+    def sync_image(
+        self,
+        image: str | _image.Image,
+        clouds: list[str] | str,
+        credentials: Credentials | None = None,
+    ) -> Created:
         """Bring an Image into more Clouds, from one that has it.
 
         :param clouds: names, or `"all"`.
+        :param credentials: as for `create_image`.
         :raises: `ConflictException` when it is there already, or another Job works on it.
         """
-        return self._begun(self.post(f"{_path_of(image)}/clouds", json={"clouds": clouds}))
+        wanted = {"clouds": clouds, **_with(credentials)}
+        return self._begun(self.post(f"{_path_of(image)}/clouds", json=wanted))
 
-    def link_image(self, image: str | _image.Image, cloud: str, image_ref: str) -> Created:
+    def link_image(
+        self,
+        image: str | _image.Image,
+        cloud: str,
+        image_ref: str,
+        credentials: Credentials | None = None,
+    ) -> Created:
         """Link what a Cloud has to an Image; the Job looks at it there.
 
         :param image_ref: id or name there.
+        :param credentials: as for `create_image`.
         :raises: `ConflictException` when it is linked there already, or another Job works on it.
         """
-        link = {"cloud": cloud, "image_ref": image_ref}
+        link = {"cloud": cloud, "image_ref": image_ref, **_with(credentials)}
         return self._begun(self.post(f"{_path_of(image)}/links", json=link))
 
     def unlink_image(self, image: str | _image.Image, cloud: str) -> None:
@@ -330,16 +347,27 @@ class Proxy(proxy.Proxy):
         """
         return self._act(job, "cancel")
 
-    def retry_job(self, job: str | _job.Job) -> _job.Job:
+    def retry_job(self, job: str | _job.Job, credentials: Credentials | None = None) -> _job.Job:
         """Try the Targets of a Job again that failed, with the data that the service has kept.
 
+        :param credentials: as for `create_image`; those that were given before are not kept.
         :raises: `ConflictException` when it has not ended, or there is nothing to retry, or to retry with.
         """
-        return self._act(job, "retry")
+        return self._act(job, "retry", credentials)
 
-    def _act(self, job: str | _job.Job, action: str) -> _job.Job:
+    def resume_job(self, job: str | _job.Job, credentials: Credentials | None = None) -> _job.Job:
+        """Have a Job go on that waits for credentials (`waiting-credentials`), as oneself from now on.
+
+        :param credentials: as for `retry_job`.
+        :raises: `ConflictException` when it does not wait.
+        """
+        return self._act(job, "resume", credentials)
+
+    def _act(
+        self, job: str | _job.Job, action: str, credentials: Credentials | None = None
+    ) -> _job.Job:
         job_id = _quoted(resource.Resource._get_id(job))
-        response = self.post(f"/jobs/{job_id}/{action}")
+        response = self.post(f"/jobs/{job_id}/{action}", json=_with(credentials))
         exceptions.raise_from_response(response)
         return _job.Job.existing(connection=self._get_connection(), **response.json())
 
@@ -382,6 +410,10 @@ def _pick(
     if not matches and not ignore_missing:
         raise exceptions.NotFoundException(f"No {kind.__name__} found for {name_or_id}")
     return matches[0] if matches else None
+
+
+def _with(credentials: Credentials | None) -> dict[str, Any]:
+    return {"credentials": credentials} if credentials else {}
 
 
 def _file_of(image: str | _image.Image) -> str:

@@ -10,14 +10,17 @@ from flask.testing import FlaskClient
 from oslo_config import cfg
 from werkzeug.test import TestResponse
 
-from ciming import context, exceptions, rpc, trusts
-from ciming.api import app, clouds
+from ciming import context, exceptions, rpc, sealing
+from ciming.api import app, clouds, staging_area
 from ciming.db import models, session, work
 from tests.unit import rows
 from tests.unit.api.test_app import CALLER
 from tests.unit.api.test_jobs import refused
+from tests.unit.configs.test_openstack import BY_ID
 from tests.unit.db.test_clouds import into
 
+TOKEN = "a-token-of-mine"
+SECRET = "swordfish"
 KEYS = "https://keys.example.org"
 INTERNAL_KEYS = "http://10.0.0.9:9311/barbican"
 UNKNOWN = "7f2d3c3e-6c1b-4d55-9f0e-2f6a5c9b1d11"
@@ -44,6 +47,7 @@ class Caller:
         self.client: FlaskClient = api.test_client()
         self.environ = {
             **CALLER,
+            "HTTP_X_AUTH_TOKEN": TOKEN,
             "HTTP_X_ROLES": ROLES[role],
             "HTTP_X_PROJECT_ID": project,
             "HTTP_X_SERVICE_CATALOG": json.dumps(CATALOG),
@@ -301,18 +305,9 @@ def test_delete(member: Caller) -> None:
 
 
 def test_check(member: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An engine gets to know where, and under which trust; that is gone afterwards, also after an error."""
-    trusts_there: list[str] = []
+    """An engine gets to know where, and as whom."""
     asked: list[tuple[Any, ...]] = []
     verdicts = [{"check": "login", "passed": True, "message": "In."}]
-
-    def create(*_: Any) -> str:
-        trusts_there.append("trust-1")
-        return "trust-1"
-
-    def take_back(_caller: Any, trust_id: str) -> bool:
-        trusts_there.remove(trust_id)
-        return True
 
     def check_cloud(*what: Any) -> Any:
         asked.append(what)
@@ -320,14 +315,12 @@ def test_check(member: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
             raise exceptions.Unavailable("No engine answers now.")
         return verdicts
 
-    monkeypatch.setattr(trusts, "create", create)
-    monkeypatch.setattr(trusts, "take_back", take_back)
     monkeypatch.setattr(rpc, "check_cloud", check_cloud)
     made = member.register()
     before = rows.everything()
     assert member("POST", "/other/check").get_json() == {"passed": True, "checks": verdicts}
     place = {"cloud_key": made["id"], "cloud": "other", "provider": "openstack", "region": "RegionOne"}
-    assert asked == [("studio", "trust-1", place)]
+    assert asked == [("studio", sealing.Bundle(token=TOKEN), place, staging_area.get().marker)]
     verdicts.append({"check": "quota", "passed": None, "message": "?"})
     assert member("POST", "/zone-a/check", json={}).get_json()["passed"] is True
     assert asked[1][2]["cloud_key"] == asked[1][2]["region"] == "zone-a"
@@ -335,7 +328,7 @@ def test_check(member: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
     assert member("POST", "/other/check").get_json()["passed"] is False
     refused(member("POST", "/other/check"), 503, "service.unavailable")
     refused(member("POST", "/no-such/check"), 404, "cloud.not_found")
-    assert trusts_there == [] and rows.everything() == before
+    assert rows.everything() == before
 
 
 # Which Clouds a create means
@@ -380,3 +373,51 @@ def test_without_tls_where_the_operator_allows_it(member: Caller, conf: cfg.Conf
         conf.clear_override("allow_http", group="egress")
 
 
+
+
+# Credentials that come with a request
+
+GIVEN = {"auth_type": "v3applicationcredential", "auth": BY_ID}
+LOADED = {"auth_type": "v3applicationcredential", **BY_ID}
+
+
+def test_a_credential_that_comes_with_the_request_will_do(member: Caller) -> None:
+    bare = member.register(credential_ref=None)
+    for name in ("other", bare["id"]):
+        [chosen] = clouds.resolve(member.context, ["other"], given=[name])
+        assert clouds.credentials([chosen], {name: GIVEN}) == {bare["id"]: LOADED}
+    every = clouds.resolve(member.context, "all", given=["other"])
+    assert {each["name"] for each in every} == {*ZONES, "other"}
+    assert clouds.credentials([chosen], {}) == {}
+
+
+@pytest.mark.parametrize(
+    ("said", "why"),
+    [
+        ({"zone-a": GIVEN}, "zone-a is a zone"),
+        ({"elsewhere": GIVEN}, "Name each of the Clouds that are asked for, once: other, zone-a."),
+        ({"other": {}}, "other: "),
+        ({"other": {"auth_type": "v3password", "auth": {"password": SECRET}}}, "v3password needs username"),
+        ({"other": {**GIVEN, "auth_plugin_swordfish": "x"}}, "no other keys than"),
+        ({"other": {**GIVEN, "cacert": "/etc/passwd"}}, "no other keys than"),
+        ({"other": {"auth_type": SECRET, "auth": {}}}, "auth_type: "),
+        ({"other": {"auth": SECRET}}, "auth: it is to be an object"),
+        ({"other": {**GIVEN, "auth": {"password": SECRET * 20_000}}}, "more than"),
+    ],
+)
+def test_one_that_is_none_is_refused_without_a_word_out_of_it(
+    member: Caller, said: dict[str, Any], why: str
+) -> None:
+    member.register()
+    chosen = clouds.resolve(member.context, ["other", "zone-a"])
+    with pytest.raises(exceptions.InvalidRequest) as caught:
+        clouds.credentials(chosen, said)
+    assert (caught.value.code, caught.value.field) == ("credential.invalid", "credentials")
+    assert why in caught.value.detail and SECRET not in caught.value.detail
+
+
+def test_one_cloud_has_one(member: Caller) -> None:
+    made = member.register()
+    chosen = clouds.resolve(member.context, ["other"])
+    with pytest.raises(exceptions.InvalidRequest, match="once"):
+        clouds.credentials(chosen, {"other": GIVEN, made["id"]: GIVEN})

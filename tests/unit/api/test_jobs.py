@@ -98,13 +98,8 @@ def test_what_can_not_be_retried_is_said_before_keystone_is_asked(client: FlaskC
 
 def test_the_job_is_that_of_the_row(client: FlaskClient) -> None:
     job = ended(purge=False)
-    jobs.retry(
-        job.id,
-        user_id="bob",
-        request_id="req-2",
-        trust_id="trust-2",
-        pending_id=pending.announce(pending.Likeness("bob", "studio", 1_700_000_000_000)),
-    )
+    pending_id = pending.announce(pending.Likeness("bob", "studio", 1_700_000_000_000))
+    rows.go_on(jobs.retry, job.id, pending_id)
     shown = client.get(f"/v1/jobs/{job.id}", environ_overrides=CALLER).get_json()
     assert (shown["status"], shown["request_id"], shown["started_at"]) == ("queued", "req-2", None)
     assert "trust" not in str(shown) and api.get_job(job.id, None).trust_id == "trust-2"

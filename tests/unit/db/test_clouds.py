@@ -234,6 +234,6 @@ def test_a_job_whose_cloud_is_gone_is_not_retried(database: rows.Database) -> No
     before = rows.everything()
     pending_id = pending.announce(pending.Likeness("bob", "studio", 1_700_000_000_000))
     with pytest.raises(exceptions.Conflict, match=cloud.id):
-        jobs.retry(job.id, user_id="bob", request_id="req-2", trust_id="trust-2", pending_id=pending_id)
+        rows.go_on(jobs.retry, job.id, pending_id)
     pending.forget(pending_id)
     assert rows.everything() == before

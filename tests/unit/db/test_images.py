@@ -163,7 +163,7 @@ def test_a_retry_brings_nothing_where_it_is_by_now() -> None:
 
     def retry() -> None:
         pending_id = pending.announce(pending.Likeness("alice", "studio", 1000))
-        jobs.retry(job.id, user_id="alice", request_id="r", trust_id="t", pending_id=pending_id)
+        rows.go_on(jobs.retry, job.id, pending_id, "alice")
 
     with pytest.raises(exceptions.Conflict) as caught:
         retry()

@@ -36,7 +36,7 @@ def announced() -> int:
 
 def retry(job: models.Job, trust_id: str = "trust-2", user_id: str = "bob") -> None:
     pending_id = pending.announce(LIKENESS)
-    jobs.retry(job.id, user_id=user_id, request_id="req-2", trust_id=trust_id, pending_id=pending_id)
+    rows.go_on(jobs.retry, job.id, pending_id, user_id, trust_id)
 
 
 def ended(status: str, *, purge: bool | None = None, **values: Any) -> models.Job:
@@ -253,7 +253,7 @@ def test_cancel_and_expiry(_round: int) -> None:
 @pytest.mark.parametrize("status", ["partial", "error"])
 def test_what_failed_is_as_new_and_what_succeeded_stays(status: str) -> None:
     job = ended(status)
-    jobs.check_retry(job.id)
+    jobs.check_retry(row(job))
     retry(job)
     found = row(job)
     assert (found.status, found.stage, found.wanted, found.owner) == ("queued", "staged", "run", None)
@@ -321,7 +321,7 @@ def test_the_engine_that_had_it_writes_nothing_more() -> None:
 
 def no_retry(job: models.Job, code: str, *words: str) -> None:
     before = rows.everything()
-    calls: tuple[Callable[[], None], ...] = (lambda: jobs.check_retry(job.id), lambda: retry(job))
+    calls: tuple[Callable[[], None], ...] = (lambda: jobs.check_retry(row(job)), lambda: retry(job))
     for call in calls:
         with pytest.raises(exceptions.Conflict) as caught:
             call()

@@ -105,7 +105,7 @@ def test_what_a_user_wants_of_a_job_that_goes_meanwhile() -> None:
     assert purge.purge(before(30))["jobs"] == 1
     pending_id = pending.announce(pending.Likeness("alice", "studio", 1_700_000_000_000))
     with pytest.raises(exceptions.NotFound):
-        jobs.retry(job.id, user_id="alice", request_id="req-2", trust_id="trust-2", pending_id=pending_id)
+        rows.go_on(jobs.retry, job.id, pending_id, "alice")
     with pytest.raises(exceptions.NotFound):
         jobs.cancel(job.id)
     assert len(rows.everything()["pending_trusts"]) == 1        # by which the trust is deleted

@@ -42,7 +42,24 @@ def test_job(
     wanted: str, stage: str, started: bool, finished: bool, targets: list[str], expected: str
 ) -> None:
     found = status.job_status(
-        wanted=wanted, stage=stage, started=started, finished=finished, targets=targets
+        wanted=wanted, stage=stage, started=started, waits=False, finished=finished, targets=targets
+    )
+    assert found == expected
+
+
+@pytest.mark.parametrize(
+    ("wanted", "stage", "finished", "expected"),
+    [
+        ("run", "staging", False, "waiting-credentials"),
+        ("run", "staged", False, "waiting-credentials"),
+        ("run", "uploading", False, "uploading"),       # it has to be, before anything can go on
+        ("cancel", "staged", False, "running"),
+        ("run", "staged", True, "error"),       # it has waited for too long
+    ],
+)
+def test_a_job_that_waits(wanted: str, stage: str, finished: bool, expected: str) -> None:
+    found = status.job_status(
+        wanted=wanted, stage=stage, started=True, waits=True, finished=finished, targets=["error"]
     )
     assert found == expected
 
@@ -72,14 +89,15 @@ def test_image(jobs: list[str], missing: list[str], linked: list[str], expected:
     wanted=st.sampled_from(["run", "cancel"]),
     stage=st.sampled_from(STAGES),
     started=st.booleans(),
+    waits=st.booleans(),
     finished=st.booleans(),
     targets=st.lists(st.sampled_from(TARGET), max_size=4),
 )
 def test_a_job_has_a_documented_status(
-    wanted: str, stage: str, started: bool, finished: bool, targets: list[str]
+    wanted: str, stage: str, started: bool, waits: bool, finished: bool, targets: list[str]
 ) -> None:
     found = status.job_status(
-        wanted=wanted, stage=stage, started=started, finished=finished, targets=targets
+        wanted=wanted, stage=stage, started=started, waits=waits, finished=finished, targets=targets
     )
     assert found in JOB
     assert (found in status.JOB_ENDS) == finished
@@ -106,7 +124,9 @@ def test_an_image_has_a_documented_status(
 def test_order_of_targets_says_nothing() -> None:
     for targets in itertools.product(status.TARGET_ENDS, repeat=3):
         found = {
-            status.job_status(wanted="run", stage="staged", started=True, finished=True, targets=order)
+            status.job_status(
+                wanted="run", stage="staged", started=True, waits=False, finished=True, targets=order
+            )
             for order in itertools.permutations(targets)
         }
         assert len(found) == 1

@@ -22,6 +22,7 @@ Write = Callable[[work.Claim, models.Job], Any]
 SOURCE = {"cloud_key": "zone-x", "size": 7, "tags": [], "digests": {}}
 WRITES: dict[str, Write] = {
     "release": lambda held, _job: work.release(held),
+    "wait": lambda held, _job: work.wait(held),
     "stop_following": lambda held, _job: work.stop_following(held),
     "staged": lambda held, _job: work.staged(
         held, disk_format="raw", virtual_size=512, digests=DIGESTS

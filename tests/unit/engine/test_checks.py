@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from ciming import exceptions, rpc
+from ciming import custody, exceptions, rpc, sealing
 from ciming.engine import checks, tools
 from ciming.providers import base
 
+BUNDLE = sealing.Bundle(token="swordfish")
 PLACE = {"cloud_key": "id-1", "cloud": "other", "provider": "openstack", "region": "RegionOne"}
 
 
@@ -36,13 +37,13 @@ class Cloud:
 
 def verdicts(monkeypatch: pytest.MonkeyPatch, cloud: Any, patience: float = 30) -> rpc.Verdicts:
     def provider_of(job: Any, place: Any) -> Any:
-        assert (job.project_id, job.trust_id, place._asdict()) == ("studio", "trust-1", PLACE)
+        assert (job.project_id, custody.of(job.id), place._asdict()) == ("studio", BUNDLE, PLACE)
         if isinstance(cloud, Exception):
             raise cloud
         return cloud
 
     monkeypatch.setattr(tools, "provider_of", provider_of)
-    return checks.check("studio", "trust-1", PLACE, patience)
+    return checks.check("studio", BUNDLE, PLACE, patience)
 
 
 def told(found: rpc.Verdicts) -> list[tuple[Any, Any]]:
