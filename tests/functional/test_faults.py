@@ -370,13 +370,14 @@ def test_upload_that_never_comes_expires(
 def test_keystone_forgets_the_trust_meanwhile(
     service: ciming.Ciming, member: Person, qcow2: pathlib.Path
 ) -> None:
-    """A Job whose trust was taken back says so; it hangs nowhere."""
+    """A Job whose trust was taken back says so, waits, and goes on under another one."""
     made = member.create()
     member.take_trusts_back()
     member.put(made["image"]["id"], qcow2.read_bytes())
-    job = member.wait(made["job"]["id"])
-    assert job["status"] == "error"
+    job = member.wait(made["job"]["id"], "waiting-credentials")
     assert job["targets"][0]["error"]["code"] == "cloud.auth_failed"
+    assert member.call("POST", f"/v1/jobs/{job['id']}/resume").status_code == 202
+    assert member.wait(job["id"])["status"] == "success"
 
 
 def test_trust_of_one_who_lost_the_role_goes_when_it_is_back(
