@@ -64,8 +64,8 @@ class Stopped(datetime):
 
 delegation.datetime = Stopped
 try:
-    with delegation.trust(caller) as one, delegation.trust(caller) as two:
-        made = [trust for trust in trusts.given() if trust.id in (one.trust_id, two.trust_id)]
+    with delegation.delegated(caller, {}) as one, delegation.delegated(caller, {}) as two:
+        made = [trust for trust in trusts.given() if trust.id in (one.trust.id, two.trust.id)]
         print(len(made), len({trust.expires_at for trust in made}))
         print(len(pending.lost(models.now() + 1)))
         raise KeyboardInterrupt
