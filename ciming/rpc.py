@@ -13,6 +13,7 @@ import socket
 import threading
 import uuid
 from collections.abc import Callable
+from concurrent import futures
 from typing import Any, NamedTuple, Protocol
 
 import oslo_messaging as messaging
@@ -30,6 +31,7 @@ AGAIN_SECONDS = 10.0    # until a broker is asked again that refused us
 STOP_SECONDS = 5.0
 OFFER_SECONDS = 10.0        # for which any engine is waited for,
 CALL_SECONDS = 30.0         # and for the answer of the one that offered itself
+CALLS = threading.BoundedSemaphore(16)      # at a time, those that wait for a broker too
 # What holds of the broker's queues for calls, whatever the others are like.
 PASSING = {
     "amqp_auto_delete": "true",
@@ -170,8 +172,22 @@ def _near(marker: str, peer: str | None) -> messaging.Target:
 
 
 def _call(client: Any, method: str, **arguments: Any) -> Any:
+    """In a thread of its own: oslo.messaging waits for a broker that is away without an end."""
+    if not CALLS.acquire(blocking=False):
+        raise exceptions.Unavailable("Too many wait for an engine now. Try again later.")
+    answer: futures.Future[Any] = futures.Future()
+
+    def work() -> None:
+        try:
+            answer.set_result(client.call({}, method, **arguments))
+        except BaseException as error:
+            answer.set_exception(error)
+        finally:
+            CALLS.release()
+
+    threading.Thread(target=work, name="call", daemon=True).start()
     try:
-        return client.call({}, method, **arguments)
+        return answer.result(CALL_SECONDS + OFFER_SECONDS)
     except Exception as error:      # whatever it was
         LOG.warning("No engine answers: %s", type(error).__name__)
         raise exceptions.Unavailable(

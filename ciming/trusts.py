@@ -86,12 +86,14 @@ class _Token(identity.BaseIdentityPlugin):
 
 
 def can_log_in() -> bool:
-    """Is our own login good, so that it is somebody else's that is not?"""
+    """Is our own login good, as far as Keystone can be asked, so that it is somebody else's that is not?"""
     try:
         service_session().get_token()
-    except ks_exceptions.ClientException as error:
+    except ks_exceptions.HTTPClientError as error:
         LOG.error("CIMinG can not log in to Keystone: %s", error)
         return False
+    except ks_exceptions.ClientException as error:
+        LOG.warning("Keystone can not be asked whether CIMinG may log in: %s", error)
     return True
 
 

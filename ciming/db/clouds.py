@@ -6,14 +6,14 @@ Who makes a Target or a Link holds the row until the end of the transaction, so 
 meanwhile.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import orm
 
 from ciming import exceptions
-from ciming.db import models
+from ciming.db import models, status
 from ciming.db import session as db
 
 Change = Callable[[orm.Session, models.Cloud], object]
@@ -84,12 +84,12 @@ def check_idle(session: orm.Session, row: models.Cloud) -> None:
     """:raises Conflict: a Job that has not ended works there, or brings its image from there"""
     job, target = models.Job, models.Target
     there = sa.exists().where(target.job_id == job.id, target.cloud_key == row.id)
-    comes = sa.and_(job.kind == "create", job.spec.is_not(None))        # by its spec, which SQL can not tell
-    query = sa.select(job.id, job.spec, there).where(job.finished_at.is_(None), sa.or_(there, comes))
+    moves = sa.and_(job.kind.in_(status.MOVING), job.spec.is_not(None))
+    query = sa.select(job.id, job.spec, there).where(job.finished_at.is_(None), sa.or_(there, moves))
     jobs = [
         job_id
         for job_id, spec, is_there in session.execute(query.order_by(job.created_at))
-        if is_there or (spec or {}).get("source", {}).get("cloud_key") == row.id
+        if is_there or _names(spec or {}, row.id)
     ]
     if jobs:
         raise exceptions.Conflict(
@@ -97,6 +97,12 @@ def check_idle(session: orm.Session, row: models.Cloud) -> None:
             "cancel them.",
             code="cloud.in_use",
         )
+
+
+def _names(spec: Mapping[str, Any], cloud_id: str) -> bool:
+    """Does the Job bring its image from there, or is a credential held for it? SQL can not tell."""
+    sources = [spec.get(name, {}).get("cloud_key") for name in ("source", "found")]
+    return cloud_id in (*sources, *spec.get("given", ()))
 
 
 def hold(session: orm.Session, job: models.Job) -> None:

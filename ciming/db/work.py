@@ -190,9 +190,9 @@ def release(held: Claim) -> None:
 
 @points.mutation
 def wait(held: Claim) -> None:
-    """Nothing goes on before its user brings a credential."""
+    """Nothing goes on before its user brings a credential: hand the Job back."""
     with fenced(held) as (_session, job):
-        job.waiting_since = models.now()
+        job.waiting_since, job.owner = models.now(), None
 
 
 def is_open(job_id: str) -> bool:

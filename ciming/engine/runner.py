@@ -80,7 +80,7 @@ class Runner:
             self._end(claim)
         except exceptions.Waits as reason:
             LOG.info("Waits: %s", reason)
-            self._hand_back(claim, work.wait)
+            self._let_wait(claim)
         except sources.Stalls as reason:
             LOG.info("Given back: %s", reason)
             self._hand_back(claim, work.stop_following)
@@ -125,12 +125,18 @@ class Runner:
         try:
             if before:
                 before(claim)
-            if before is work.wait:
-                custody.drop(claim.job_id)
             if custody.of(claim.job_id) is None or self._stopping.is_set():
                 work.release(claim)
         except exceptions.Interrupted as reason:
             LOG.info("Not handed back: %s", reason)
+
+    def _let_wait(self, claim: work.Claim) -> None:
+        """What we hold goes first: as soon as the Job waits, its user may bring us something else."""
+        custody.drop(claim.job_id)
+        try:
+            work.wait(claim)
+        except exceptions.Interrupted as reason:
+            LOG.info("Does not wait: %s", reason)
 
     def _stage_and_publish(self, claim: work.Claim) -> None:
         """Bring the bytes in, and to each Target as soon as that can be."""
@@ -254,8 +260,8 @@ class Runner:
         persistence.forget(claim)
         if job.trust_id and trusts.delete(job.trust_id):
             work.trust_deleted(job.id, job.trust_id)
+        custody.drop(job.id)        # before somebody retries it and brings us something else
         events.ended(job, work.finish(claim, purge=purge))
-        custody.drop(job.id)
 
 
 def _await(

@@ -2,6 +2,7 @@
 """Who calls an engine gets its answer; the functional tests do so through a broker."""
 
 import contextlib
+import threading
 import time
 import uuid
 from collections.abc import Iterator
@@ -114,6 +115,17 @@ def test_nobody_answers(monkeypatch: pytest.MonkeyPatch) -> None:
         with pytest.raises(exceptions.Unavailable, match="No engine answers"):
             rpc.hand_over("job-1", BUNDLE, HERE)
     assert engine.heard == []
+
+
+def test_the_broker_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who calls is told so, although oslo.messaging goes on to look for it."""
+    monkeypatch.setattr(rpc, "_url", "rabbit://guest:guest@127.0.0.1:1/")
+    monkeypatch.setattr(rpc, "OFFER_SECONDS", 0.3)
+    monkeypatch.setattr(rpc, "CALL_SECONDS", 0.3)
+    monkeypatch.setattr(rpc, "CALLS", threading.BoundedSemaphore(2))
+    for message in ("No engine answers", "No engine answers", "Too many wait"):
+        with pytest.raises(exceptions.Unavailable, match=message):
+            rpc.hand_over("job-1", BUNDLE, HERE)
 
 
 def test_what_went_wrong_there_is_not_told() -> None:
