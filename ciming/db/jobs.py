@@ -19,6 +19,7 @@ Give = Callable[[models.Job], object]
 
 
 @points.mutation
+@db.again
 def cancel(job_id: str) -> None:
     """Want a Job to end: an engine then undoes what is not finished. To say it again changes nothing.
 
@@ -32,6 +33,7 @@ def cancel(job_id: str) -> None:
 
 
 @points.mutation
+@db.again
 def terminate(image_id: str) -> str:
     """Give an upload up for good, and so cancel its Job; the Job's id.
 
@@ -96,6 +98,7 @@ def places(job: models.Job) -> list[str]:
 
 
 @points.mutation
+@db.again
 def retry(job_id: str, user_id: str, request_id: str, settle: Settle, give: Give) -> None:
     """Have the Targets that failed tried again, with the bytes that were kept.
 
@@ -131,6 +134,7 @@ def retry(job_id: str, user_id: str, request_id: str, settle: Settle, give: Give
 
 
 @points.mutation
+@db.again
 def resume(job_id: str, user_id: str, request_id: str, settle: Settle, give: Give) -> None:
     """Have a Job go on that waits for credentials, from where it was.
 

@@ -5,9 +5,9 @@ import contextlib
 import functools
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import fasteners
 import sqlalchemy as sa
@@ -16,6 +16,7 @@ from alembic import config as alembic_config
 from alembic import script as alembic_script
 from alembic.runtime import migration as alembic_migration
 from oslo_config import cfg
+from oslo_db import api as oslo_db_api
 from oslo_db.sqlalchemy import enginefacade
 from sqlalchemy import orm
 from taskflow.persistence.backends import impl_sqlalchemy as taskflow_db
@@ -23,6 +24,8 @@ from taskflow.persistence.backends.sqlalchemy import tables as taskflow_tables
 
 from ciming import exceptions
 
+P = ParamSpec("P")
+Result = TypeVar("Result")
 VERSION_TABLE = "ciming_alembic_version"     # TaskFlow's own alembic has the default name
 UPGRADE_LOCK = 0x63696D696E67       # PostgreSQL names advisory locks by numbers
 UPGRADE_SECONDS = 600               # for which one upgrade waits for another
@@ -133,6 +136,13 @@ def writer() -> Iterator[orm.Session]:
     """A transaction that may write; committed at the end, rolled back on any exception."""
     with orm.Session(writing_engine(), expire_on_commit=False) as session, session.begin():
         yield session
+
+
+def again(transaction: Callable[P, Result]) -> Callable[P, Result]:
+    """A transaction that is done anew when the server ended it, as of several in each other's way."""
+    return oslo_db_api.wrap_db_retry(  # type: ignore[no-any-return]  # oslo.db is untyped
+        max_retries=5, retry_interval=0.1, retry_on_deadlock=True, jitter=True
+    )(transaction)
 
 
 def changed_one(result: sa.Result[Any]) -> bool:
