@@ -30,6 +30,12 @@ DEFAULT_OPTS: list[cfg.Opt] = [
         help="Folder for what this host keeps between restarts: locks, and by default the "
         "SQLite database and the staging area.",
     ),
+    cfg.BoolOpt(
+        "use_keystone_limits",
+        default=False,
+        help="Do projects have limits, as registered in Keystone for this service: image_count_total, "
+        "job_count_active, image_stage_total (MiB)? One that is not registered is 0. See [oslo_limit].",
+    ),
 ]
 
 API_OPTS: list[cfg.Opt] = [
@@ -54,6 +60,12 @@ API_OPTS: list[cfg.Opt] = [
         min=1,
         help="Seconds without a byte after which a client's connection is given up: one that sends an "
         "image whole, or the head of any request.",
+    ),
+    cfg.IntOpt(
+        "public_cloud_rate",
+        default=1000,
+        min=0,
+        help="Jobs that each project may begin within an hour in one public Cloud; 0: as many as it likes.",
     ),
     cfg.IntOpt("max_targets", default=100, min=1, help="Clouds that one request may name at most."),
     cfg.StrOpt("pid_file", help="File into which ciming-standalone writes its process id."),

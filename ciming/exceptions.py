@@ -87,6 +87,29 @@ class TooLarge(CimingError):
     title = "Too large"
 
 
+class OverLimit(CimingError):
+    """The project may not have more; the status is that of Glance."""
+
+    status = 413
+    code = "limit.exceeded"
+    title = "Over limit"
+
+
+class TooOften(CimingError):
+    """The project has to wait.
+
+    :param retry_after: seconds
+    """
+
+    status = 429
+    code = "cloud.too_often"
+    title = "Too many requests"
+
+    def __init__(self, detail: str, *, retry_after: int) -> None:
+        super().__init__(detail)
+        self.retry_after = retry_after
+
+
 class Locked(CimingError):
     """Somebody else is writing it now."""
 

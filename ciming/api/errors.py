@@ -49,7 +49,10 @@ def _ours(error: exceptions.CimingError) -> flask.Response:
     body = {"code": error.code, "title": error.title, "detail": error.detail}
     if error.field:
         body["field"] = error.field
-    return _answer(error.status, [body])
+    response = _answer(error.status, [body])
+    if isinstance(error, exceptions.TooOften):
+        response.headers["Retry-After"] = str(error.retry_after)
+    return response
 
 
 def _http(error: http.HTTPException) -> flask.typing.ResponseReturnValue:

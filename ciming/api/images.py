@@ -10,7 +10,18 @@ from flask.views import MethodView
 from oslo_log import log
 
 from ciming import context, exceptions
-from ciming.api import auth, clouds, delegation, document, orders, paging, queries, schemas, staging_area
+from ciming.api import (
+    auth,
+    clouds,
+    delegation,
+    document,
+    limits,
+    orders,
+    paging,
+    queries,
+    schemas,
+    staging_area,
+)
 from ciming.db import api as db
 from ciming.db import images, lists, models, uploads
 
@@ -115,7 +126,10 @@ def _create(caller: context.RequestContext, wanted: dict[str, Any]) -> tuple[str
         chosen = _besides(there, source, chosen, size)
         wanted["source"] = source
     staging_area.check_size(size or 0)
-    credentials = clouds.credentials([*chosen, *([there] if source else [])], said)
+    used = [*chosen, *([there] if source else [])]
+    credentials = clouds.credentials(used, said)
+    limits.check(str(caller.project_id), images=1, jobs=1, staged=None if source else size or 0)
+    limits.check_rate(str(caller.project_id), [cloud["id"] for cloud in used])
     with delegation.delegated(caller, credentials) as given:
         image = models.Image(
             id=models.new_id(),

@@ -10,7 +10,7 @@ from flask.views import MethodView
 from oslo_log import log
 
 from ciming import context, rpc
-from ciming.api import auth, clouds, delegation, errors, orders, paging, queries, schemas
+from ciming.api import auth, clouds, delegation, errors, limits, orders, paging, queries, schemas
 from ciming.db import api as db
 from ciming.db import jobs, lists, models
 
@@ -73,6 +73,8 @@ class Retry(MethodView):
         """
         row = _own(job)
         jobs.check_retry(row)           # before anything is asked of Keystone
+        limits.check(row.project_id, jobs=1)
+        limits.check_rate(row.project_id, jobs.places(row))
         return _anew(row, wanted, jobs.retry)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from oslo_log import log
 
 from ciming import context
-from ciming.api import auth, delegation, errors, schemas, staging_area
+from ciming.api import auth, delegation, errors, limits, schemas, staging_area
 from ciming.db import api as db
 from ciming.db import images, models
 
@@ -63,8 +63,14 @@ def begin(
 
     :param credentials: that came with the request
     :raises Conflict: another works on it, or its Links are not as that needs them
+    :raises OverLimit: the project may have no more
+    :raises TooOften: it has begun too many Jobs there
     """
-    caller, moves = auth.caller(), kind == "sync"
+    caller, moves, clouds = auth.caller(), kind == "sync", list(clouds)
+    project_id = str(caller.project_id)
+    if kind != "delete":        # who has too much must be able to
+        limits.check(project_id, jobs=1, staged=image.size if moves else 0)
+    limits.check_rate(project_id, [cloud["id"] for cloud in clouds])
     with delegation.delegated(caller, credentials or {}) as given:
         said = {"name": image.name, "tags": image.tags, **spec}
         stage = "staging" if moves else "staged"

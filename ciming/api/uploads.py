@@ -17,7 +17,7 @@ from werkzeug import exceptions as http
 from werkzeug import http as werkzeug_http
 
 from ciming import context, exceptions, rpc
-from ciming.api import auth, document, receiving, schemas, staging_area
+from ciming.api import auth, document, limits, receiving, schemas, staging_area
 from ciming.db import api as db
 from ciming.db import jobs, models, uploads
 
@@ -56,6 +56,7 @@ class File(MethodView):
             if size == 0:
                 raise exceptions.InvalidRequest("The body is empty.", code="image.empty", field="body")
             staging_area.check_size(size or 0)
+            limits.check(row.project_id, staged=size)
             lease = uploads.begin(row.id, OWNER, size, staging_area.expiry(), staging_area.room)
             context.about(lease.job_id)
             receiving.whole(lease)
@@ -112,6 +113,8 @@ class File(MethodView):
             checksum = receiving.Checksum.parse(header) if header is not None else None
             if length is not None and length > cfg.CONF.staging.max_image_size:
                 raise _too_large("Upload-Length")
+            if offset == 0:     # room is reserved with the first byte
+                limits.check(row.project_id, staged=length or row.size)
             lease = uploads.begin(
                 row.id, OWNER, length, staging_area.expiry(), staging_area.room, offset=offset
             )

@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How much a project has, and how often it was somewhere lately."""
+
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+
+from ciming.db import models
+from ciming.db import session as db
+
+
+def images(project_id: str) -> int:
+    """Images that it has."""
+    return _count(sa.select(sa.func.count()).where(models.Image.project_id == project_id))
+
+
+def jobs(project_id: str) -> int:
+    """Jobs that have not ended."""
+    job = models.Job
+    return _count(sa.select(sa.func.count()).where(job.project_id == project_id, job.finished_at.is_(None)))
+
+
+def staged(project_id: str) -> int:
+    """Bytes that its Jobs have, or were promised, in all staging areas."""
+    upload, job = models.Upload, models.Job
+    held = sa.select(sa.func.sum(upload.reserved)).join(job, job.id == upload.job_id)
+    return _count(held.where(job.project_id == project_id))
+
+
+def _count(query: sa.Select[Any]) -> int:
+    with db.reader() as session:
+        return int(session.scalar(query) or 0)
+
+
+def busiest(
+    project_id: str, cloud_keys: Collection[str], nth: int, since: int
+) -> Sequence[tuple[str, int]]:
+    """Which of some Clouds are public ones where a project had at least `nth` Jobs begin since a time.
+
+    :param since: in ms since the epoch
+    :return: the Cloud's name, and when the nth latest began
+    """
+    cloud, target, job = models.Cloud, models.Target, models.Job
+    public = sa.select(cloud.id, cloud.name).where(cloud.id.in_(cloud_keys), cloud.visibility == "public")
+    found = []
+    with db.reader() as session:
+        for cloud_id, name in session.execute(public.order_by(cloud.name)).all():
+            latest = sa.select(job.created_at).join(target, target.job_id == job.id)
+            latest = latest.where(job.project_id == project_id, target.cloud_key == cloud_id)
+            latest = latest.where(job.created_at >= since).order_by(job.created_at.desc())
+            began = session.scalar(latest.offset(nth - 1).limit(1))
+            if began is not None:
+                found.append((name, began))
+    return found
