@@ -1,0 +1,630 @@
+# SPDX-License-Identifier: Apache-2.0
+"""No credential comes to rest, whichever way it came in and however its Job ends; the search would find it.
+
+To add a way: one line in WAYS, or in wrong_places().
+"""
+
+import contextlib
+import dataclasses
+import json
+import pathlib
+import resource
+import signal
+import socket
+import subprocess
+import sys
+import uuid
+from collections.abc import Callable, Iterator
+from concurrent import futures
+from typing import Any, NamedTuple
+
+import amqp
+import pytest
+import requests
+import sqlalchemy as sa
+
+from tests.functional import canaries as birds
+from tests.functional import tus
+from tests.functional.conftest import soon
+from tests.functional.test_clouds import allow, config, register, secret
+from tests.person import ENDS, JSON
+from tests.sandbox import ciming, processes, sandbox, seed, servers
+from tests.shapes import Shape
+
+SIZE = 4 << 20
+WAITS = "waiting-credentials"
+NOTIFICATIONS = ("oslo_messaging_notifications", "driver")
+
+
+@pytest.fixture(scope="module")
+def canaries() -> birds.Canaries:
+    return birds.Canaries()
+
+
+@pytest.fixture(scope="module")
+def cloud(
+    canaries: birds.Canaries, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[sandbox.Sandbox]:
+    """With a second OpenStack; the passwords of users are canaries."""
+    made = sandbox.Sandbox(tmp_path_factory.mktemp("clouds"), second=True)
+    made.state.passwords |= {
+        user: canaries.new(f"the password of {user}") for user in (seed.MEMBER, seed.OTHER, "admin")
+    }
+    with made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def _cores() -> Iterator[None]:
+    """Processes may leave core files, unless they do something about it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_CORE)
+    resource.setrlimit(resource.RLIMIT_CORE, (hard, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_CORE, (soft, hard))
+
+
+@pytest.fixture(scope="module")
+def service(
+    request: pytest.FixtureRequest,
+    cloud: sandbox.Sandbox,
+    shape: Shape,
+    _cores: None,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[ciming.Ciming]:
+    alone = shape is ciming.Ciming
+    options = {
+        ("engine", "retry_delay"): "0.2",
+        ("engine", "max_attempts"): "2",
+        ("engine", "max_stages"): "16",         # all ways are taken at once
+        ("engine", "max_transfers_per_cloud"): "16",
+        ("engine", "max_transfers_per_project"): "16",
+        ("staging", "keep_free"): "0",
+        ("openstack", "zone_formats"): "zone-b:raw",
+        NOTIFICATIONS: "log" if alone else "messagingv2",
+    }
+    own = {} if alone else {"broker": request.getfixturevalue("own_broker")}
+    with shape(cloud, tmp_path_factory.mktemp("ciming"), options, **own) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def data() -> bytes:
+    return bytes(range(256)) * (SIZE // 256)
+
+
+@dataclasses.dataclass
+class World:
+    """All that a way in needs; and what was seen from outside."""
+
+    canaries: birds.Canaries
+    cloud: sandbox.Sandbox
+    service: ciming.Ciming
+    member: birds.Answers
+    admin: birds.Answers
+    taps: list[birds.Tap]
+    processes: birds.Processes
+    keys: int = 0
+
+    def password(self) -> JSON:
+        """Of the other cloud's user: the password itself is a canary."""
+        return {
+            "auth_type": "password",
+            "username": seed.OTHER,
+            "password": self.cloud.state.passwords[seed.OTHER],
+            "project_name": seed.SECOND_USERS[seed.OTHER][0],
+            "user_domain_id": "default",
+            "project_domain_id": "default",
+        }
+
+    def key(self) -> JSON:
+        """A new application credential there, whose secret is a canary."""
+        there = seed.login(self.cloud.state, seed.OTHER, seed.SECOND_USERS[seed.OTHER][0], "keystone2")
+        wanted = {"name": str(uuid.uuid4()), "secret": self.canaries.new("an application credential")}
+        path = f"/users/{there.user_id}/application_credentials"
+        made = there.call("POST", path, {"application_credential": wanted})["application_credential"]
+        auth = {"application_credential_id": made["id"], "application_credential_secret": wanted["secret"]}
+        return {"auth_type": "v3applicationcredential", "auth": auth}
+
+    def s3(self) -> JSON:
+        """Keys as of S3: no Cloud here takes them, and what they are called is no secret's name."""
+        return {"access_key": self.canaries.new("an access key"), "secret_key": self.canaries.new("a key")}
+
+    def wrong(self) -> JSON:
+        return {**self.password(), "password": self.canaries.new("a wrong password")}
+
+    def file(self, said: JSON) -> str:
+        """Of a user, and so in no folder of ours."""
+        self.keys += 1
+        file = self.cloud.folder / f"credential-{self.keys}.json"
+        file.write_text(json.dumps(said))
+        return str(file)
+
+    def everything(self) -> list[birds.Hit]:
+        """What is found of canaries anywhere now."""
+        self.processes.look()
+        return self.canaries.search(self._places())
+
+    def _places(self) -> Iterator[tuple[str, bytes]]:
+        yield from birds.at_rest(self.service)
+        yield from self.processes.seen()
+        for person in (self.member, self.admin):
+            yield from person.heard
+        for tap in self.taps:
+            yield from tap.messages()
+
+
+@pytest.fixture(scope="module")
+def member(cloud: sandbox.Sandbox, service: ciming.Ciming) -> birds.Answers:
+    return birds.Answers(cloud, "member", service.url)
+
+
+@pytest.fixture(scope="module")
+def world(
+    canaries: birds.Canaries, cloud: sandbox.Sandbox, service: ciming.Ciming, member: birds.Answers
+) -> Iterator[World]:
+    admin = birds.Answers(cloud, "admin", service.url)
+    with contextlib.ExitStack() as stack:
+        taps = [stack.enter_context(birds.Tap(broker)) for broker in birds.brokers(service)]
+        seen = stack.enter_context(birds.Processes(service))
+        made = World(canaries, cloud, service, member, admin, taps, seen)
+        _register(made)
+        yield made
+
+
+def _register(world: World) -> None:
+    """The Clouds that WAYS name, with their secrets."""
+    member, admin = world.member, world.admin
+    stored = {
+        "by-password": world.password(),
+        "by-key": world.key(),
+        "wrong": world.wrong(),
+        "s3": world.s3(),
+    }
+    for name, said in stored.items():
+        register(member, name, credential_ref=secret(member, json.dumps(said)))
+    payload = world.canaries.new("a payload that is no object")
+    register(member, "payload", credential_ref=secret(member, payload))
+    register(
+        member,
+        "nowhere",
+        config=config(world.cloud, region="Nowhere"),
+        credential_ref=secret(member, json.dumps(world.key())),
+    )
+    options = [f"--config={key}={value}" for key, value in config(world.cloud).items()]
+    file = ("--credential", world.file(world.key()), "--store")
+    member.openstack("multicloud", "cloud", "create", "stored", *options, *file)
+    ref = secret(admin, json.dumps(world.key()))
+    register(admin, "shared", visibility="public", credential_ref=ref)
+    allow(world.cloud, admin, ref)
+    register(member, "bare")
+
+
+class Way(NamedTuple):
+    """A way in which a credential comes.
+
+    :param cloud: into which the Job brings the image, beside a zone
+    :param token: of the caller, if it is not that of their password
+    :param given: credential for the Cloud in the request
+    :param waits: is it gone with the engine that had it?
+    """
+
+    name: str
+    cloud: str = "by-key"
+    token: Callable[[World], str] | None = None
+    given: Callable[[World], JSON] | None = None
+    waits: bool = False
+
+
+WAYS = (
+    Way("a password's token, a password in Barbican", "by-password"),
+    Way("a key in Barbican", "by-key"),
+    Way("a key that the command stored", "stored"),
+    Way("an operator's key", "shared"),
+    Way("a token that can not delegate", token=lambda world: key_token(world), waits=True),
+    Way("a password given", "bare", given=World.password, waits=True),
+    Way("a key given", "bare", given=World.key, waits=True),
+)
+OF_NO_USE = (
+    Way("a wrong password", "wrong"),
+    Way("keys of another kind", "s3"),
+    Way("a payload that is no object", "payload"),
+    Way("a key where there is no such region", "nowhere"),
+    Way("a wrong password given", "bare", given=World.wrong),
+)
+
+
+def key_token(world: World) -> str:
+    """A token of a new application credential of the user's own."""
+    member = world.member
+    own = seed.login(world.cloud.state, seed.MEMBER, seed.FIRST_USERS[seed.MEMBER][0])
+    said = world.canaries.new("the user's application credential")
+    body = {"application_credential": {"name": str(uuid.uuid4()), "secret": said}}
+    made = own.call("POST", f"/users/{member.user_id}/application_credentials", body)
+    login = {"id": made["application_credential"]["id"], "secret": said}
+    identity = {"methods": ["application_credential"], "application_credential": login}
+    url = f"{world.cloud.url('keystone')}/v3/auth/tokens"
+    return requests.post(url, json={"auth": {"identity": identity}}, timeout=30).headers["X-Subject-Token"]
+
+
+class Begun(NamedTuple):
+    """A Job of a way, and the caller's token where it is not the usual one."""
+
+    way: Way
+    image_id: str
+    job_id: str
+    headers: dict[str, str]
+
+
+def begin(world: World, way: Way, **wanted: Any) -> Begun:
+    headers = {"X-Auth-Token": way.token(world)} if way.token else {}
+    given = {"credentials": {way.cloud: way.given(world)}} if way.given else {}
+    body = {"name": way.name, "clouds": ["zone-a", way.cloud], "size": SIZE, **given, **wanted}
+    answer = world.member.call("POST", "/v1/images", json=body, headers=headers)
+    assert answer.status_code == 202, answer.text
+    made = answer.json()
+    return Begun(way, made["image"]["id"], made["job"]["id"], headers)
+
+
+def halfway(world: World, way: Way, data: bytes) -> Begun:
+    """With half of its bytes on the way into each Cloud."""
+    begun = begin(world, way)
+
+    def half() -> Iterator[bytes]:
+        yield data[: SIZE // 2]
+        soon(lambda: all(each["bytes_done"] for each in targets(world, begun)), 60)
+
+    assert tus.patch(world.member, begun.image_id, 0, half(), **begun.headers).status_code == 204
+    return begun
+
+
+def targets(world: World, begun: Begun) -> list[JSON]:
+    return list(world.member.job(begun.job_id)["targets"])
+
+
+def all_of(work: Callable[[Way], Begun], ways: tuple[Way, ...] = WAYS) -> list[Begun]:
+    """Side by side."""
+    with futures.ThreadPoolExecutor(len(ways)) as pool:
+        return list(pool.map(work, ways))
+
+
+def finish(world: World, begun: Begun, data: bytes) -> JSON:
+    """Send what is missing; if its credential is gone, bring another one."""
+    member = world.member
+    at = tus.offset(member, begun.image_id)
+    assert tus.patch(member, begun.image_id, at, data[at:], **begun.headers).status_code == 204
+    job = member.wait(begun.job_id, WAITS, *ENDS, seconds=100)
+    assert (job["status"] == WAITS) == begun.way.waits, job
+    if job["status"] == WAITS:
+        way = begun.way
+        given = {"credentials": {way.cloud: way.given(world)}} if way.given else {}
+        answer = member.call("POST", f"/v1/jobs/{begun.job_id}/resume", json=given, headers=begun.headers)
+        assert answer.status_code == 202, answer.text
+        job = member.wait(begun.job_id, seconds=100)
+    return job
+
+
+def statuses(world: World, begun: list[Begun]) -> dict[str, str]:
+    return {each.way.name: world.member.wait(each.job_id, seconds=100)["status"] for each in begun}
+
+
+def expected(status: str, ways: tuple[Way, ...] = WAYS) -> dict[str, str]:
+    return {way.name: status for way in ways}
+
+
+def test_success(world: World, data: bytes, qcow2: pathlib.Path) -> None:
+    """Beside each other, and once by the command; with a conversion, for qemu-img to be looked at."""
+
+    def bring(way: Way) -> Begun:
+        begun = begin(world, way)
+        assert world.member.put(begun.image_id, data, headers=begun.headers).status_code == 204
+        return begun
+
+    assert statuses(world, all_of(bring)) == expected("success")
+    told = world.member.openstack(
+        *("multicloud", "image", "create", "given", "--file", str(qcow2), "--wait"),
+        *("--cloud", "zone-b", "--cloud", "bare"),
+        *("--credential", f"bare={world.file(world.key())}"),
+    )
+    assert "active" in told.stdout
+    for name in ("zone-a", "by-key", "shared", "wrong", "s3", "payload"):
+        assert world.member.call("POST", f"/v1/clouds/{name}/check").status_code == 200
+    assert world.everything() == []
+
+
+def test_failure(world: World, data: bytes) -> None:
+    def fail(way: Way) -> Begun:
+        begun = begin(world, way, disk_format="vmdk")
+        answer = world.member.put(begun.image_id, data, headers=begun.headers)
+        assert answer.status_code in (204, 400), answer.text
+        return begun
+
+    assert statuses(world, all_of(fail)) == expected("error")
+
+    def bring(way: Way) -> Begun:
+        begun = begin(world, way)
+        assert world.member.put(begun.image_id, data).status_code == 204
+        return begun
+
+    begun = all_of(bring, OF_NO_USE)
+    assert statuses(world, begun) == expected("partial", OF_NO_USE)
+    retried = begun[0]
+    assert world.member.call("POST", f"/v1/jobs/{retried.job_id}/retry").status_code == 202
+    assert statuses(world, [retried]) == {retried.way.name: "partial"}
+    assert world.everything() == []
+
+
+def test_cancel(world: World, data: bytes) -> None:
+    begun = all_of(lambda way: halfway(world, way, data))
+    assert world.everything() == []
+    for each in begun:
+        assert world.member.call("POST", f"/v1/jobs/{each.job_id}/cancel").status_code == 202
+    assert statuses(world, begun) == expected("cancelled")
+    assert world.everything() == []
+
+
+def test_crash_and_resume(world: World, data: bytes) -> None:
+    """Killed in the middle of it, looked at as it lies there, and started again."""
+    begun = all_of(lambda way: halfway(world, way, data))
+    world.service.kill()
+    assert world.everything() == []
+    world.service.start()
+    with futures.ThreadPoolExecutor(len(begun)) as pool:
+        ended = list(pool.map(lambda each: finish(world, each, data), begun))
+    assert {job["status"] for job in ended} == {"success"}, ended
+    assert world.everything() == []
+
+
+def test_no_core_file(world: World, data: bytes, tmp_path: pathlib.Path) -> None:
+    """Also none of a process that does wrong, where others leave one."""
+    victim = subprocess.Popen(["sleep", "60"], cwd=tmp_path)
+    victim.send_signal(signal.SIGSEGV)
+    victim.wait()
+    if not list(tmp_path.glob("core*")):
+        pytest.skip("the host has another place for core files, or allows none")
+    begun = begin(world, WAYS[-1])
+    world.processes.crash()
+    soon(lambda: not world.service.pids)
+    assert list(world.service.folder.rglob("core*")) == []
+    assert world.everything() == []
+    world.service.start()
+    assert world.processes.settled() >= len(world.service.parts)
+    assert world.processes.with_core == set()
+    assert finish(world, begun, data)["status"] == "success"
+
+
+def test_wrong_places(world: World) -> None:
+    """What is refused is told to nobody: no secret in a place that is not for secrets."""
+    for number, (method, path, said) in enumerate(wrong_places(world)):
+        answer = world.member.call(method, path, **said)
+        assert 400 <= answer.status_code < 500, (number, answer.status_code, answer.text)
+    for sent in broken_requests(world):
+        with socket.create_connection((processes.HOST, world.service.port), timeout=30) as connection:
+            connection.sendall(sent)
+            connection.shutdown(socket.SHUT_WR)
+            told = _all(connection)
+        assert not told or told.split()[1][:1] in (b"4", b"5"), told
+        world.member.heard.append(("an answer to a broken request", told))
+    assert world.everything() == []
+
+
+def _all(connection: socket.socket) -> bytes:
+    told = b""
+    with contextlib.suppress(ConnectionResetError):
+        while part := connection.recv(1 << 16):
+            told += part
+    return told
+
+
+def wrong_places(world: World) -> Iterator[tuple[str, str, JSON]]:
+    """Requests that are refused, with a secret where none belongs."""
+    new = world.canaries.new
+    image = {"name": "x", "clouds": ["zone-a"]}
+    there = {"name": "y", "provider": "openstack", "config": config(world.cloud)}
+    for field_name in ("password", "auth", "credential"):
+        yield "POST", "/v1/images", {"json": {**image, field_name: new("an unknown field")}}
+        yield "POST", "/v1/clouds", {"json": {**there, field_name: {"a": [new("an unknown field")]}}}
+    for wrong in ({"password": new("config")}, {"formats": [new("config")]}, {"interface": new("config")}):
+        yield "POST", "/v1/clouds", {"json": {**there, "config": config(world.cloud, **wrong)}}
+    for url in (f"https://u:{new('a URL', signs=False)}@keys.example.org/v3", f"http://[{new('a URL')}"):
+        yield "POST", "/v1/clouds", {"json": {**there, "config": config(world.cloud) | {"auth_url": url}}}
+    yield "POST", "/v1/clouds", {"json": {**there, "credential_ref": new("a ref")}}
+    yield "POST", "/v1/clouds", {"json": {**there, "credential_ref": world.key()}}
+    yield "POST", "/v1/clouds", {"json": {**there, "config": {**config(world.cloud), "cacert": new("PEM")}}}
+    yield "POST", "/v1/clouds", {"json": {**there, "name": new("a name")}}
+    yield "POST", "/v1/clouds", {"json": {**there, "visibility": new("visibility")}}
+    yield "PATCH", "/v1/clouds/bare", {"json": {"credential": world.key()}}
+    yield "PATCH", "/v1/clouds/bare", {"json": {"credential_ref": f"https://x/{new('a ref', signs=False)}"}}
+    bad: tuple[JSON, ...] = (
+        world.s3(),
+        {new("the name of a key"): "x"},
+        {**world.key(), "token": new("a token")},
+        {**world.password(), "auth_type": new("a kind")},
+        {"auth_type": "password", "auth": new("no object")},
+        {**world.password(), "password": [new("no text")]},
+        {**world.password(), "password": new("too long") * 100},
+    )
+    for said in bad:
+        yield "POST", "/v1/images", {"json": {**image, "clouds": ["bare"], "credentials": {"bare": said}}}
+    for given in (
+        {"zone-a": world.key()},
+        {"elsewhere": world.key()},
+        {"bare": new("no object")},
+        {new("the name of a Cloud"): world.key()},
+        new("no object"),
+    ):
+        yield "POST", "/v1/images", {"json": {**image, "credentials": given}}
+    yield "POST", f"/v1/jobs/{uuid.uuid4()}/resume", {"json": {"credentials": {"bare": world.key()}}}
+    yield "POST", "/v1/images", {"json": {**image, "name": f"\0{new('a name')}"}}
+    yield "POST", "/v1/images", {"json": {**image, "properties": {"password": [new("a property")]}}}
+    yield "POST", "/v1/images", {"json": {**image, "checksum": new("a checksum")}}
+    json_type = {"Content-Type": "application/json"}
+    half = f'{{"password": "{new("no JSON", signs=False)}"'
+    yield "POST", "/v1/images", {"data": half, "headers": json_type}
+    yield "POST", "/v1/images", {"data": {"password": new("a form")}}
+    yield "POST", "/v1/images", {"files": {"password": ("x", new("a form"))}}
+    for path in ("/v1/images", "/v1/clouds", "/v1/jobs", "/v1/nowhere"):
+        for name in ("password", "token", "X-Auth-Token"):
+            yield "GET", path, {"params": {name: new("a query")}}
+    for name in ("X-Auth-Token", "X-Service-Token", "Authorization", "Cookie"):
+        bad_token = {"X-Auth-Token": "none", name: new("a header", signs=False)}
+        yield "GET", "/v1/images", {"headers": bad_token}
+    # As long as Keystone's own.
+    yield "GET", "/v1/images", {"headers": {"X-Auth-Token": f"gAAAAAB{new('a token', signs=False) * 6}"}}
+    yield "POST", "/v1/images", {"headers": {"X-Auth-Token": "none"}, "json": {"credentials": world.key()}}
+    for name in ("Upload-Metadata", "Upload-Checksum", "Upload-Offset", "Upload-Length", "Tus-Resumable"):
+        sent = {**tus.TUS, **tus.PART, name: new("a header", signs=False)}
+        yield "PATCH", f"/v1/images/{uuid.uuid4()}/file", {"headers": sent, "data": b"x"}
+
+
+def broken_requests(world: World) -> Iterator[bytes]:
+    """What is no HTTP."""
+
+    def new() -> str:
+        return world.canaries.new("a broken request", signs=False)
+
+    host = "Host: x\r\n"
+    yield f"GET /v1/images?token={new()} HTTP/9\r\n{host}\r\n".encode()
+    yield f"GET {new()}\r\n\r\n".encode()
+    yield f"{new()} /v1/images HTTP/1.1\r\n{host}\r\n".encode()
+    yield f"GET /v1/images HTTP/1.1\r\n{host}X-Auth-Token {new()}\r\n\r\n".encode()
+    yield f"GET /v1/images HTTP/1.1\r\n{host}X-Auth-Token {new()}: x\r\n\r\n".encode()
+    yield f"GET /v1/images HTTP/1.1\r\n{host}X-Auth-Token: x\r\n {new()}\r\n\r\n".encode()
+    yield f"GET /v1/images HTTP/1.1\r\n{host}X-Auth-Token: {new()}\0\r\n\r\n".encode()
+    yield f"GET /v1/images HTTP/1.1\r\n{host}Transfer-Encoding: {new()}\r\n\r\n".encode()
+    yield f"GET /v1/images HTTP/1.1\r\n{host}Content-Length: {new()}\r\n\r\n".encode()
+    yield f"GET /v1/images HTTP/1.1\r\n{host}Expect: {new()}\r\n\r\n".encode()
+    token = f"X-Auth-Token: {world.member.token()}\r\nContent-Type: application/json\r\n"
+    chunked = f"POST /v1/images HTTP/1.1\r\n{host}{token}Transfer-Encoding: chunked\r\n\r\n"
+    yield f'{chunked}{{"password": "{new()}"}}\r\n\r\n'.encode()
+    yield f"{chunked}2\r\n{new()}\r\n0\r\n\r\n".encode()
+    yield f"{chunked}2;{new()}=\0\r\n{{}}\r\n0\r\n\r\n".encode()
+
+
+# The search
+
+
+@pytest.mark.parametrize("encoding", birds.ENCODINGS)
+def test_it_is_found_in_each_encoding(encoding: str, tmp_path: pathlib.Path) -> None:
+    planted = birds.Canaries()
+    for signs in (True, False):
+        said = planted.new("this one", signs=signs).encode()
+        for noise in (b"", b"-", b"--", b"x\x9c\x1f\x8b\x08" * 50_000):
+            inside = birds.ENCODINGS[encoding](b"what stands before: " + said + b" and after")
+            assert planted.search(iter([("here", noise + inside + noise)])), (noise[:9], inside)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder/file").write_bytes(birds.ENCODINGS[encoding](said))
+    assert {hit.where.partition(",")[0] for hit in planted.search(birds.files(tmp_path))} == {
+        str(tmp_path / "folder/file")
+    }
+    assert birds.Canaries().search(birds.files(tmp_path)) == []
+
+
+@pytest.mark.parametrize("encoding", birds.ENCODINGS)
+def test_a_token_is_found_whoever_made_it(encoding: str) -> None:
+    token = b"gAAAAABm" + b"Q2Fu_-1z" * 20
+    inside = birds.ENCODINGS[encoding](b"X-Auth-Token: " + token)
+    assert birds.Canaries().search(iter([("here", inside)]))
+
+
+def test_it_is_found_in_each_place(world: World) -> None:
+    """Planted in each kind of place; what is in the database is also in its dump."""
+    planted, service = birds.Canaries(), world.service
+    seen = dataclasses.replace(world, canaries=planted)
+    assert seen.everything() == []
+    with contextlib.ExitStack() as undo:
+        for name, plant in places(world, planted).items():
+            undo.enter_context(plant)
+            soon(lambda name=name: name in {hit.what for hit in seen.everything()}, 30)
+        for name in ("a row", "a flow"):
+            found = {hit.where for hit in seen.everything() if hit.what == name}
+            assert {each.startswith("the dump of") for each in found} == {True, False}, found
+        service.stop()
+        assert {"a row", "a staged file", "a log"} <= {hit.what for hit in seen.everything()}
+    service.start()
+
+
+Plant = contextlib.AbstractContextManager[Any]
+
+
+def places(world: World, planted: birds.Canaries) -> dict[str, Plant]:
+    service = world.service
+
+    def new(what: str, *, signs: bool = True) -> str:
+        return planted.new(what, signs=signs)
+
+    found: dict[str, Plant] = {
+        "a row": _in_database(service, "INSERT INTO planted VALUES (:said)", new("a row")),
+        "a flow": _in_database(service, A_FLOW, new("a flow")),
+        "a staged file": _file(service.staging_dir / "planted", new("a staged file")),
+        "a file's name": _file(service.staging_dir / new("a file's name", signs=False), ""),
+        "a log": _file(service.log_dir / "planted.log", new("a log")),
+        "an argument": _process(new("an argument")),
+        "an environment": _started_with(service, new("an environment")),
+        "an answer": _answer(world, new("an answer", signs=False)),
+    }
+    for broker in birds.brokers(service):
+        found["a message"] = _message(broker, new("a message"), kept=False)
+        found["a queue"] = _message(broker, new("a queue"), kept=True)
+    return found
+
+
+A_FLOW = "INSERT INTO logbooks (uuid, name) VALUES ('00000000-0000-4000-8000-000000000000', :said)"
+
+
+@contextlib.contextmanager
+def _in_database(service: ciming.Ciming, statement: str, said: str) -> Iterator[None]:
+    engine = sa.create_engine(service.database_url, poolclass=sa.NullPool)
+
+    def execute(*statements: str) -> None:
+        with engine.begin() as connection:
+            for each in statements:
+                connection.execute(sa.text(each), {"said": said} if ":said" in each else {})
+
+    execute("CREATE TABLE IF NOT EXISTS planted (said TEXT)", statement)
+    yield
+    execute("DROP TABLE IF EXISTS planted", "DELETE FROM logbooks WHERE name = :said")
+
+
+@contextlib.contextmanager
+def _file(path: pathlib.Path, said: str) -> Iterator[None]:
+    path.write_text(said)
+    yield
+    path.unlink()
+
+
+@contextlib.contextmanager
+def _process(said: str) -> Iterator[None]:
+    with subprocess.Popen([sys.executable, "-c", "input()", said], stdin=subprocess.PIPE) as running:
+        yield
+        running.communicate()
+
+
+@contextlib.contextmanager
+def _started_with(service: ciming.Ciming, said: str) -> Iterator[None]:
+    service.stop()
+    service.environment["PLANTED"] = said
+    service.start()
+    yield
+    del service.environment["PLANTED"]
+
+
+@contextlib.contextmanager
+def _answer(world: World, said: str) -> Iterator[None]:
+    """The name of an Image is no secret, and told to who asks."""
+    made = world.member.create(name=said)
+    yield
+    assert world.member.call("POST", f"/v1/jobs/{made['job']['id']}/cancel").status_code == 202
+    world.member.wait(made["job"]["id"])
+
+
+@contextlib.contextmanager
+def _message(broker: servers.RabbitMQ, said: str, *, kept: bool) -> Iterator[None]:
+    """One that passes, or that lies in a queue that is kept, for nobody."""
+    address = f"{processes.HOST}:{broker.port}"
+    with amqp.Connection(address, servers.USER, broker.password) as connection:
+        channel = connection.channel()
+        queue = channel.queue_declare(durable=kept, exclusive=not kept, auto_delete=False).queue
+        message = amqp.Message(said, delivery_mode=2 if kept else 1)
+        channel.basic_publish(message, routing_key=queue)
+        yield
+        channel.queue_delete(queue)
