@@ -92,9 +92,8 @@ class Canaries:
 
     def within(self, data: bytes, where: str, depth: int = DEPTH) -> Iterator[Hit]:
         """What is in there of them, and of tokens of Keystone's."""
-        for form in self._forms:
-            if (at := data.find(form)) >= 0:
-                yield Hit(self._name(data[at + len(form) :][:2]), where)
+        names = {self._name(data[at:][:2]) for form in self._forms for at in _ends(data, form)}
+        yield from (Hit(name, where) for name in sorted(names))
         if token := TOKENS.search(data):
             yield Hit(f"a token: {token[0][:12]!r}…", where)
         if depth:
@@ -108,6 +107,14 @@ class Canaries:
     def search(self, places: Iterator[tuple[str, bytes]]) -> list[Hit]:
         """All that is found in places: names, and what is there."""
         return [hit for where, data in places for hit in self.within(data, where)]
+
+
+def _ends(data: bytes, form: bytes) -> Iterator[int]:
+    """Where each of its occurrences ends."""
+    at = 0
+    while (found := data.find(form, at)) >= 0:
+        at = found + len(form)
+        yield at
 
 
 def _unpacked(data: bytes, found: re.Match[bytes]) -> bytes:
