@@ -36,6 +36,9 @@ TOKENS = re.compile(
     rb"|".join((TOKEN, rb"(Z0FBQUFB|dBQUFBQ|nQUFBQU)[A-Za-z0-9+/_-]{66,}", rb"67414141414[0-9a-fA-F]{100,}"))
 )
 
+# With --debug, openstackclient itself shows the login that its user has in a file, whatever the command is.
+CLOUDS_YAML = re.compile(r"^(auth_config_hook\(\)|cloud cfg): .*$", re.MULTILINE)
+
 
 class Hit(NamedTuple):
     """What was found where."""
@@ -225,7 +228,8 @@ class Answers(Person):
 
     def openstack(self, *arguments: str, ok: tuple[int, ...] = (0,)) -> subprocess.CompletedProcess[str]:
         run = super().openstack(*arguments, ok=ok)
-        self.heard.append((f"what {arguments[:3]} says", f"{run.stdout}\n{run.stderr}".encode()))
+        said = CLOUDS_YAML.sub("", f"{run.stdout}\n{run.stderr}")
+        self.heard.append((f"what {arguments[:3]} says", said.encode()))
         return run
 
 

@@ -192,7 +192,7 @@ def _register(world: World) -> None:
     )
     options = [f"--config={key}={value}" for key, value in config(world.cloud).items()]
     file = ("--credential", world.file(world.key()), "--store")
-    member.openstack("multicloud", "cloud", "create", "stored", *options, *file)
+    member.openstack("--debug", "multicloud", "cloud", "create", "stored", *options, *file)
     ref = secret(admin, json.dumps(world.key()))
     register(admin, "shared", visibility="public", credential_ref=ref)
     allow(world.cloud, admin, ref)
@@ -332,7 +332,7 @@ def test_success(world: World, qcow2: pathlib.Path) -> None:
 
     assert statuses(world, all_of(bring)) == expected("success")
     told = world.member.openstack(
-        *("multicloud", "image", "create", "given", "--file", str(qcow2), "--wait"),
+        *("--debug", "multicloud", "image", "create", "given", "--file", str(qcow2), "--wait"),
         *("--cloud", "zone-b", "--cloud", "bare"),
         *("--credential", f"bare={world.file(world.key())}"),
     )
@@ -507,6 +507,7 @@ def broken_requests(world: World) -> Iterator[bytes]:
     yield f"GET /v1/images HTTP/1.1\r\n{host}X-Auth-Token {new()}: x\r\n\r\n".encode()
     yield f"GET /v1/images HTTP/1.1\r\n{host}X-Auth-Token: x\r\n {new()}\r\n\r\n".encode()
     yield f"GET /v1/images HTTP/1.1\r\n{host}X-Auth-Token: {new()}\0\r\n\r\n".encode()
+    yield f"GET /v1/images HTTP/1.1\r\n{host}X-Auth-Token: {new()}ü\r\n\r\n".encode()
     yield f"GET /v1/images HTTP/1.1\r\n{host}Transfer-Encoding: {new()}\r\n\r\n".encode()
     yield f"GET /v1/images HTTP/1.1\r\n{host}Content-Length: {new()}\r\n\r\n".encode()
     yield f"GET /v1/images HTTP/1.1\r\n{host}Expect: {new()}\r\n\r\n".encode()
