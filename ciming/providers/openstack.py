@@ -8,6 +8,7 @@ Glance's rules that shape this: a deleted UUID can not be used again; a failed u
 import contextlib
 import email.utils
 import functools
+import json
 import re
 import time
 import urllib.parse
@@ -33,6 +34,7 @@ SAVING_PATIENCE = 30    # seconds,
 SAVING_RATE = 20_000_000    # and one more for so many bytes
 FORMATS = ("qcow2", "raw", "vmdk", "vhd", "vhdx", "vdi", "iso")
 OCTETS = "application/octet-stream"
+SECRETS = ("password", "application_credential_secret")     # of a credential
 
 
 PLUGINS: Mapping[str, Callable[..., v3.Auth]] = {
@@ -59,6 +61,8 @@ class OpenStack(base.Provider):
         self._session = (
             credential if isinstance(credential, ks_session.Session) else _login(place, credential)
         )
+        said = {} if isinstance(credential, ks_session.Session) else credential
+        self._secrets = [said[name] for name in SECRETS if name in said]
         self._tenant: str | None = place.get("tenant")
         self._region = str(place["region"])
         self._name = str(place.get("cloud") or self._region)
@@ -392,13 +396,13 @@ class OpenStack(base.Provider):
             return call()
         except ks_exceptions.HttpError as error:        # Keystone's, while logging in
             raise self._login_error(error.http_status)(
-                f"Keystone did not let CIMinG {what} {self._name}: {error.message}",
+                f"Keystone did not let CIMinG {what} {self._name}: {self._safe(error.message)}",
                 code="cloud.auth_failed",
-                cloud_request_id=error.request_id,
+                cloud_request_id=error.request_id and self._safe(error.request_id),
             ) from None
         except ks_exceptions.CatalogException as error:
             raise exceptions.ProviderError(
-                f"The catalog has no usable image endpoint in {self._name}: {error}",
+                f"The catalog has no usable image endpoint in {self._name}: {self._safe(error)}",
                 code="cloud.no_endpoint",
             ) from None
         except egress.Refused as error:
@@ -409,11 +413,20 @@ class OpenStack(base.Provider):
             untrusted = isinstance(error, ks_exceptions.SSLError) and "certificate" in str(error).lower()
             if untrusted:
                 raise exceptions.ProviderError(
-                    f"Could not {what} {self._name}: {error}", code="cloud.tls_failed"
+                    f"Could not {what} {self._name}: {self._safe(error)}", code="cloud.tls_failed"
                 ) from None
             raise exceptions.TransientProviderError(
-                f"Could not {what} {self._name}: {error}", code="cloud.unreachable"
+                f"Could not {what} {self._name}: {self._safe(error)}", code="cloud.unreachable"
             ) from None
+
+    def _safe(self, words: object) -> str:
+        """What a cloud said, without secrets: some, and some proxies, say again what they were told."""
+        login = getattr(self._session.auth, "auth_ref", None)
+        text = str(words)
+        for secret in (*self._secrets, *([login.auth_token] if login else [])):
+            for form in (secret, *(json.dumps(secret, ensure_ascii=each)[1:-1] for each in (True, False))):
+                text = text.replace(form, "***")
+        return text
 
     def _login_error(self, status: int) -> type[exceptions.ProviderError]:
         if status in TRANSIENT:
@@ -430,14 +443,15 @@ class OpenStack(base.Provider):
         except sdk_exceptions.HttpException as error:
             said = error.details or error.message
         status = f"{answer.status_code} {answer.reason}"
+        request_id = answer.headers.get("x-openstack-request-id")
         said = str(said).removeprefix(f"{status}: ")
         refused = answer.status_code == 401
         transient = answer.status_code in TRANSIENT
         kind = exceptions.TransientProviderError if transient else exceptions.ProviderError
         return (self._login_error(401) if refused else kind)(
-            f"{self._name}: {status}: {said}",
+            self._safe(f"{self._name}: {status}: {said}"),
             code=_CODES.get(answer.status_code, kind.code),
-            cloud_request_id=answer.headers.get("x-openstack-request-id"),
+            cloud_request_id=request_id and self._safe(request_id),
         )
 
 

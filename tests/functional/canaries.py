@@ -4,6 +4,7 @@
 import base64
 import contextlib
 import gzip
+import http.server
 import json
 import os
 import pathlib
@@ -22,6 +23,7 @@ import amqp
 import requests
 import sqlalchemy as sa
 
+from tests.functional import faulty
 from tests.person import Person
 from tests.sandbox import ciming, distributed, processes, servers
 
@@ -211,6 +213,63 @@ class Tap:
     def _heard(self, message: Any) -> None:
         body = message.body if isinstance(message.body, bytes) else message.body.encode()
         self._seen.append(repr(message.headers).encode() + b"\n" + body)
+
+
+class Mirror:
+    """In front of an OpenStack, and one that says again in its errors what it was told.
+
+    Its Keystone at `/v3` lets in whom the other one does, that at `/mirror/v3` nobody.
+    """
+
+    def __init__(self, keystone: str, glance: str) -> None:
+        self._keystone, self._glance = keystone, glance
+        self._server = faulty.Server(0, self._handler())
+        self.url = f"http://{processes.HOST}:{self._server.server_port}"
+
+    def __enter__(self) -> Self:
+        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.end()
+
+    def _handler(mirror) -> type[http.server.BaseHTTPRequestHandler]:
+        class Handler(http.server.BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def handle_any(self) -> None:
+                body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                answer = mirror.asked(self.command, self.path, dict(self.headers), body)
+                self.send_response(answer.status_code)
+                for name in ("Content-Type", "X-Subject-Token"):
+                    if name in answer.headers:
+                        self.send_header(name, answer.headers[name])
+                text = answer.content.replace(mirror._keystone.encode(), mirror.url.encode())
+                text = text.replace(mirror._glance.encode(), mirror.url.encode())
+                self.send_header("Content-Length", str(len(text)))
+                self.end_headers()
+                self.wfile.write(text)
+
+            do_GET = do_PUT = do_POST = do_PATCH = do_DELETE = do_HEAD = handle_any
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        return Handler
+
+    def asked(self, method: str, path: str, headers: dict[str, str], body: bytes) -> requests.Response:
+        """What a real service says where it is asked, else an error."""
+        if path.startswith(("/v3", "/versions")) or path == "/":
+            base = self._keystone if path.startswith("/v3") else self._glance
+            kept = {name: said for name, said in headers.items() if name.lower() not in faulty.NOT_OURS}
+            return requests.request(method, base + path, headers=kept, data=body, timeout=30)
+        answer = requests.Response()
+        answer.status_code = 400
+        answer.headers["Content-Type"] = "application/json"
+        message = f"I do not understand {body.decode()} with {headers}"
+        said = {"error": {"code": 400, "title": "Bad Request", "message": message}}
+        answer._content = json.dumps(said).encode()
+        return answer
 
 
 class Answers(Person):

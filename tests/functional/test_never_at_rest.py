@@ -103,6 +103,7 @@ class World:
     admin: birds.Answers
     taps: list[birds.Tap]
     processes: birds.Processes
+    mirror: birds.Mirror
     keys: int = 0
 
     def password(self) -> JSON:
@@ -166,7 +167,8 @@ def world(
     with contextlib.ExitStack() as stack:
         taps = [stack.enter_context(birds.Tap(broker)) for broker in birds.brokers(service)]
         seen = stack.enter_context(birds.Processes(service))
-        made = World(canaries, cloud, service, member, admin, taps, seen)
+        mirror = stack.enter_context(birds.Mirror(cloud.url("keystone2"), cloud.url("glance2")))
+        made = World(canaries, cloud, service, member, admin, taps, seen, mirror)
         _register(made)
         yield made
 
@@ -190,6 +192,13 @@ def _register(world: World) -> None:
         config=config(world.cloud, region="Nowhere"),
         credential_ref=secret(member, json.dumps(world.key())),
     )
+    for name, said, auth_url in (
+        ("password-mirror", world.password(), f"{world.mirror.url}/mirror"),
+        ("key-mirror", world.key(), f"{world.mirror.url}/mirror"),
+        ("token-mirror", world.key(), world.mirror.url),
+    ):
+        ref = secret(member, json.dumps(said))
+        register(member, name, config=config(world.cloud, auth_url=auth_url), credential_ref=ref)
     options = [f"--config={key}={value}" for key, value in config(world.cloud).items()]
     file = ("--credential", world.file(world.key()), "--store")
     member.openstack("--debug", "multicloud", "cloud", "create", "stored", *options, *file)
@@ -230,6 +239,9 @@ OF_NO_USE = (
     Way("a payload that is no object", "payload"),
     Way("a key where there is no such region", "nowhere"),
     Way("a wrong password given", "bare", given=World.wrong),
+    Way("a Keystone that repeats the password", "password-mirror"),
+    Way("a Keystone that repeats the key", "key-mirror"),
+    Way("a Glance that repeats the token", "token-mirror"),
 )
 
 
@@ -337,7 +349,7 @@ def test_success(world: World, qcow2: pathlib.Path) -> None:
         *("--credential", f"bare={world.file(world.key())}"),
     )
     assert "active" in told.stdout
-    for name in ("zone-a", "by-key", "shared", "wrong", "s3", "payload"):
+    for name in ("zone-a", "by-key", "shared", *(way.cloud for way in OF_NO_USE)):
         assert world.member.call("POST", f"/v1/clouds/{name}/check").status_code == 200
     assert world.everything() == []
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """How another OpenStack is logged in to; all else is tested on real ones in tests/contract."""
 
+import json
 import pathlib
 from typing import Any
 
@@ -69,3 +70,13 @@ def test_a_keystone_that_nobody_vouches_for(conf: cfg.ConfigOpts, tmp_path: path
     assert not isinstance(caught.value, exceptions.TransientProviderError)
     assert caught.value.code == "cloud.tls_failed" and "swordfish" not in caught.value.detail
     assert site.asked == []
+
+
+@pytest.mark.parametrize("password", ["swordfish", 'sword"fish\\ü'])
+def test_what_a_cloud_repeats_is_left_out(password: str) -> None:
+    """As it is, and as it was sent."""
+    said = {"auth_type": "v3password", **PASSWORD, "password": password}
+    provider = openstack.OpenStack(PLACE, said)
+    for words in (password, json.dumps({"a": password}), json.dumps([password], ensure_ascii=False)):
+        assert "sword" not in provider._safe(f"Bad request: {words}!")
+    assert provider._safe("Bad request") == "Bad request"
