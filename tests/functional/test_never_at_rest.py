@@ -391,8 +391,9 @@ def test_crash_and_resume(world: World) -> None:
     """Killed in the middle of it, looked at as it lies there, and started again."""
     begun = all_of(lambda way: halfway(world, way), taken(world))
     world.service.kill()
-    assert world.everything() == []
+    found = world.everything()
     world.service.start()
+    assert found == []
     with futures.ThreadPoolExecutor(len(begun)) as pool:
         ended = list(pool.map(lambda each: finish(world, each), begun))
     assert {job["status"] for job in ended} == {"success"}, ended
@@ -411,9 +412,9 @@ def test_no_core_file(world: World, tmp_path: pathlib.Path) -> None:
     begun = begin(world, WAYS[-1], size=len(LARGE))
     world.processes.crash()
     soon(lambda: not world.service.pids)
-    assert list(world.service.folder.rglob("core*")) == []
-    assert world.everything() == []
+    cores, found = list(world.service.folder.rglob("core*")), world.everything()
     world.service.start()
+    assert cores == [] and found == []
     assert world.processes.settled() >= len(world.service.parts)
     assert world.processes.with_core == set()
     assert finish(world, begun)["status"] == "success"
