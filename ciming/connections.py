@@ -6,8 +6,9 @@ Those to a cloud that somebody named are made only where the operator lets them 
 
 import contextlib
 import socket
+import threading
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import requests
@@ -17,11 +18,15 @@ from urllib3 import exceptions as urllib3_exceptions
 
 from ciming import egress
 
+LONGEST = 16 * 1024 * 1024      # bytes of an answer from outside that is no image
+BLOCK = 64 * 1024
+
 
 class Adapter(ks_session.TCPKeepAliveAdapter):
     """keystoneauth's, which knows its open sockets.
 
-    :param outside: URLs come from outside, so each of them passes the address check
+    :param outside: URLs come from outside, so each of them passes the address check. Nor are answers trusted
+        to end: each is to be here, whole, within the time that otherwise is the longest without a byte.
     :param cacert: certificates in PEM to be trusted, and no others
     """
 
@@ -42,20 +47,77 @@ class Adapter(ks_session.TCPKeepAliveAdapter):
             "https": _pool(connectionpool.HTTPSConnectionPool, *mixins, *trusting),
         }
 
-    def send(self, request: requests.PreparedRequest, *args: Any, **kwargs: Any) -> requests.Response:
+    def send(
+        self,
+        request: requests.PreparedRequest,
+        stream: bool = False,
+        timeout: Any = None,
+        verify: bool | str = True,
+        cert: Any = None,
+        proxies: Any = None,
+    ) -> requests.Response:
         """Each request, those too that a redirect or a foreign catalog leads to.
 
         :raises Refused: its URL may not be asked
         """
-        if self._outside:
-            egress.check_url(str(request.url))
-        return super().send(request, *args, **kwargs)
+        kept = (stream, timeout, verify, cert, proxies)
+        if not self._outside:
+            return super().send(request, *kept)
+        egress.check_url(str(request.url))
+        is_small = isinstance(request.body, str | bytes | None)      # the bytes of an image take their time
+        with self._within(timeout if is_small else None):
+            answer = super().send(request, *kept)
+            if not stream:
+                _read(answer)
+        return answer
+
+    @contextlib.contextmanager
+    def _within(self, seconds: float | None) -> Iterator[None]:
+        """End what is done here when the time is over.
+
+        :raises ReadTimeout: it is
+        """
+        if seconds is None:
+            yield
+            return
+        late = threading.Event()
+
+        def end() -> None:
+            late.set()
+            self.hang_up()
+
+        timer = threading.Timer(seconds, end)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        except requests.RequestException:
+            if not late.is_set():
+                raise
+        finally:
+            timer.cancel()
+        if late.is_set():       # also where it looked like the end of the answer
+            raise requests.ReadTimeout(f"no whole answer within {seconds:g} s")
 
     def hang_up(self) -> None:
         """End all calls that run: they raise an error in their threads."""
         for each in list(self._sockets):
             with contextlib.suppress(OSError):      # closed already
                 socket.socket.shutdown(each, socket.SHUT_RDWR)
+
+
+def _read(answer: requests.Response) -> None:
+    """Read all of an answer, as requests would do next, but not more than is good for us.
+
+    :raises RequestException: it is too long, or ends early
+    """
+    whole = bytearray()
+    for block in answer.iter_content(BLOCK):
+        whole += block
+        if len(whole) > LONGEST:
+            answer.close()
+            raise requests.RequestException(f"an answer that is longer than {LONGEST} bytes")
+    answer._content = bytes(whole)
 
 
 def _pool(kind: Any, *mixins: type) -> Any:

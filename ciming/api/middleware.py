@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What stands before the application: cors, http_proxy_to_wsgi, request id, healthcheck, authtoken."""
 
+import functools
 import re
 import urllib.parse
 from typing import Any
@@ -107,9 +108,17 @@ def _method_of_tus(inner: Any, _conf: cfg.ConfigOpts) -> Any:
         is_upload = environ["REQUEST_METHOD"] == "POST" and environ.get("PATH_INFO", "").endswith("/file")
         if is_upload and said in ("PATCH", "DELETE", "HEAD"):
             environ["REQUEST_METHOD"] = said
+        if is_upload and said == "HEAD":
+            return inner(environ, functools.partial(_start_empty, start_response))
         return inner(environ, start_response)
 
     return overridden
+
+
+def _start_empty(start_response: Any, status: str, headers: list[tuple[str, str]], *exc_info: Any) -> Any:
+    """The answer to a HEAD has no body, and who sent a POST would wait for that which is announced."""
+    kept = [(name, value) for name, value in headers if name.lower() != "content-length"]
+    return start_response(status, [*kept, ("Content-Length", "0")], *exc_info)
 
 
 def _finished(inner: Any, conf: cfg.ConfigOpts) -> Any:

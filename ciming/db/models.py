@@ -126,8 +126,8 @@ class Job(Base):
     finished_at: Mapped[int | None]
     updated_at: Mapped[int] = mapped_column(default=now, onupdate=now)
 
-    image: Mapped[Image] = orm.relationship(lazy="selectin")
-    upload: Mapped["Upload | None"] = orm.relationship(lazy="selectin", passive_deletes="all")
+    image: Mapped[Image] = orm.relationship(lazy="joined", innerjoin=True)
+    upload: Mapped["Upload | None"] = orm.relationship(lazy="joined", passive_deletes="all")
     targets: Mapped[list["Target"]] = orm.relationship(order_by="Target.cloud", lazy="selectin")
 
     @property

@@ -10,6 +10,8 @@ nor zeros at the end of the disk have a part in it; the virtual size is compared
 import errno
 import functools
 import hashlib
+import itertools
+import json
 import os
 import socket
 import struct
@@ -17,7 +19,9 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent import futures
 from pathlib import Path
+from typing import NamedTuple
 
+from ciming import exceptions
 from ciming.disk_image import nbd, qemu_img, rejections
 from ciming.disk_image.inspector import FILE_IS_DISK, Inspection
 from ciming.disk_image.structure import DRIVERS, SECTOR
@@ -44,7 +48,10 @@ def guest_digest(path: Path, inspection: Inspection, alive: Alive = lambda: None
     """
     if inspection.disk_format in FILE_IS_DISK:
         return _of_file(path, alive)
-    return _of_image(path, inspection, alive)
+    extents = _extents(path, inspection, alive)
+    if extents is None:
+        return _of_image(path, inspection, alive)
+    return _of_extents(path, extents, alive)
 
 
 class _Sum:
@@ -109,6 +116,53 @@ def _pieces(fd: int) -> Iterator[int]:
         for position in range(start // PIECE * PIECE, end, PIECE):
             yield position
         position += PIECE
+
+
+class _Extent(NamedTuple):
+    """So many bytes of the disk, and where they are in the file."""
+
+    start: int
+    length: int
+    offset: int
+
+
+def _extents(path: Path, inspection: Inspection, alive: Alive) -> list[_Extent] | None:
+    """Where all data of the disk is; None: some is compressed, or it is in too many places to be told."""
+    driver = DRIVERS[inspection.disk_format]
+    try:
+        said = qemu_img.run("map", "--output=json", image=path, driver=driver, alive=alive)
+        if said.status:
+            return None
+        data = [each for each in json.loads(said.output) if not each["zero"]]
+        return [_Extent(each["start"], each["length"], each["offset"]) for each in data]
+    except (exceptions.ImageRejected, ValueError, KeyError):
+        return None
+
+
+def _of_extents(path: Path, extents: list[_Extent], alive: Alive) -> str:
+    """Of a file in which the data lies as it is on the disk: qemu-img need not bring it here."""
+    with path.open("rb", buffering=0) as file, _Sum() as found:
+        for piece, parts in itertools.groupby(_cut(extents), key=lambda part: part.start // PIECE):
+            alive()
+            found.add(piece * PIECE, functools.partial(_gather, file.fileno(), list(parts)))
+        return found.hexdigest()
+
+
+def _cut(extents: list[_Extent]) -> Iterator[_Extent]:
+    """The same in parts that are each within one piece."""
+    for start, length, offset in extents:
+        for begin in (start, *range(start // PIECE * PIECE + PIECE, start + length, PIECE)):
+            end = min(start + length, begin // PIECE * PIECE + PIECE)
+            yield _Extent(begin, end - begin, offset + begin - start)
+
+
+def _gather(fd: int, parts: list[_Extent]) -> bytearray:
+    """A piece; what is not in the file is zeros, and so is what would be behind its end."""
+    piece = bytearray(PIECE)
+    room = memoryview(piece)
+    for start, length, offset in parts:
+        os.preadv(fd, [room[start % PIECE : start % PIECE + length]], offset)
+    return piece
 
 
 def _of_image(path: Path, inspection: Inspection, alive: Alive) -> str:

@@ -25,7 +25,7 @@ from ciming.providers import base
 
 LOG = log.getLogger(__name__)
 Result = TypeVar("Result")
-PROGRESS_SECONDS = 0.5
+PROGRESS_SECONDS = 1.0
 AFTER_CHECK = ("upload", "convert", "register")     # steps of a flow that begins with a check
 HANG_SECONDS = 2.0      # without a question, after which a call to a cloud hangs
 NOT_CONVERTED = tuple(set(disk_image.DISK_FORMATS) - set(disk_image.FORMATS_IN))

@@ -6,6 +6,7 @@ what bears it (and is owned by us) is adopted instead of made again.
 """
 
 import abc
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib import metadata
@@ -167,6 +168,7 @@ class Provider(abc.ABC):
         """End, from another thread, the calls that run: each raises an error that passes."""
 
 
+@functools.cache     # to look through all that is installed takes longer than to write a row
 def load(name: str) -> type[Provider]:
     """The class of a provider, by its entry point.
 

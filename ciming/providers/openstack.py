@@ -21,9 +21,12 @@ from keystoneauth1 import exceptions as ks_exceptions
 from keystoneauth1 import session as ks_session
 from keystoneauth1.identity import v3
 from openstack import exceptions as sdk_exceptions
+from oslo_log import log
 
-from ciming import connections, egress, exceptions, points, staging
+from ciming import answers, connections, egress, exceptions, points, staging
 from ciming.providers import base
+
+LOG = log.getLogger(__name__)
 
 # 410: of two uploads at once, Glance lets one lose so.
 TRANSIENT = frozenset((408, 409, 410, 429, 500, 502, 503, 504))
@@ -34,7 +37,8 @@ SAVING_PATIENCE = 30    # seconds,
 SAVING_RATE = 20_000_000    # and one more for so many bytes
 FORMATS = ("qcow2", "raw", "vmdk", "vhd", "vhdx", "vdi", "iso")
 OCTETS = "application/octet-stream"
-SECRETS = ("password", "application_credential_secret")     # of a credential
+MOST_PAGES = 1000       # of a list; one that does not end is none
+MOST_SAID = 1024 * 1024     # bytes that a Glance may say about one image
 
 
 PLUGINS: Mapping[str, Callable[..., v3.Auth]] = {
@@ -61,8 +65,7 @@ class OpenStack(base.Provider):
         self._session = (
             credential if isinstance(credential, ks_session.Session) else _login(place, credential)
         )
-        said = {} if isinstance(credential, ks_session.Session) else credential
-        self._secrets = [said[name] for name in SECRETS if name in said]
+        self._secrets = [] if isinstance(credential, ks_session.Session) else _secrets(credential)
         self._tenant: str | None = place.get("tenant")
         self._region = str(place["region"])
         self._name = str(place.get("cloud") or self._region)
@@ -75,7 +78,8 @@ class OpenStack(base.Provider):
 
     def _ask_for_formats(self) -> tuple[str, ...]:
         schema = self._ask("GET", "/schemas/image", needs="properties")
-        taken = schema["properties"].get("disk_format", {}).get("enum") or FORMATS
+        with self._reading("the formats that it takes"):
+            taken = list(schema["properties"].get("disk_format", {}).get("enum") or FORMATS)
         return tuple(name for name in self._wanted if name in taken)
 
     def check(self, staged: staging.Staged) -> None:
@@ -147,16 +151,19 @@ class OpenStack(base.Provider):
         found: Mapping[str, Any] | None = self._ask(
             "GET", f"/images/{_path(image_ref)}", also=404, needs="status"
         )
-        return found if found and self._is_seen(found) else None
+        return found if found and self._is_seen(self._image(found)) else None
 
     def list(self, filters: Mapping[str, str]) -> Iterator[Mapping[str, Any]]:
         query = {**filters, **self._mark}
-        while True:
+        for _page in range(MOST_PAGES):
             page = self._ask("GET", "/images", needs="images", params=query)
-            yield from filter(self._is_seen, page["images"])
-            if "next" not in page:
+            with self._reading("a list"):
+                found, following = [*page["images"]], page.get("next")
+                query = dict(urllib.parse.parse_qsl(urllib.parse.urlsplit(following or "").query))
+            yield from filter(self._is_seen, map(self._image, found))
+            if not following:
                 return
-            query = dict(urllib.parse.parse_qsl(urllib.parse.urlparse(page["next"]).query))
+        raise self._bad_answer("a list that does not end")
 
     def probe(self) -> Iterator[base.Verdict]:
         for name, look in (("login", self._look_in), ("endpoint", self._look_at_endpoint)):
@@ -191,7 +198,7 @@ class OpenStack(base.Provider):
         said = self._call("GET", "/schemas/image").headers.get("Date")
         try:
             theirs = email.utils.parsedate_to_datetime(str(said)).timestamp()
-        except ValueError:
+        except (ValueError, OverflowError):
             return None, "It does not say what time it is there."
         skew = abs(theirs - time.time())
         return skew < SKEW_SECONDS, f"The clocks there and here differ by {skew:.0f} s."
@@ -204,15 +211,17 @@ class OpenStack(base.Provider):
         found = self._ask("GET", "/info/usage", also=404, needs="usage")
         if found is None:       # Glance before Wallaby, or without quotas
             return None, "It does not say what quota there is."
-        limited = {name: each for name, each in found["usage"].items() if each["limit"] >= 0}
-        full = any(each["usage"] >= each["limit"] for each in limited.values())
-        told = ", ".join(f"{name} {each['usage']} of {each['limit']}" for name, each in limited.items())
+        with self._reading("its quota"):
+            limited = {name: each for name, each in found["usage"].items() if each["limit"] >= 0}
+            full = any(each["usage"] >= each["limit"] for each in limited.values())
+            used = (f"{name} {each['usage']} of {each['limit']}" for name, each in limited.items())
+            told = answers.words(", ".join(used))
         return not full, f"Used: {told}." if told else "There is no limit."
 
     def _try_create(self, made: dict[str, str]) -> tuple[bool | None, str]:
         kind = {"container_format": "bare", "disk_format": [*self.formats, "raw"][0]}
         body = {"name": "ciming check", **kind, **self._mark}
-        made["id"] = str(self._post(body)["id"])
+        made["id"] = self._post(body)["id"]
         return True, "A record was created."
 
     def _try_read(self, image_ref: str) -> tuple[bool | None, str]:
@@ -268,7 +277,8 @@ class OpenStack(base.Provider):
                     skip = max(0, skip - len(block))
             except requests.RequestException as error:
                 raise exceptions.TransientProviderError(
-                    f"{self._name} did not send all of image {image_ref}: {error}", code="cloud.unreachable"
+                    f"{self._name} did not send all of image {image_ref}: {self._words(error)}",
+                    code="cloud.unreachable"
                 ) from None
 
     def hang_up(self) -> None:
@@ -287,7 +297,10 @@ class OpenStack(base.Provider):
         return next(self._marked(key), None)
 
     def _project_id(self) -> str:
-        return str(self._asking("log in to", self._session.get_project_id))
+        found = self._asking("log in to", self._session.get_project_id)
+        if not answers.is_text(found, 255):
+            raise self._bad_answer("a login without a project")
+        return str(found)
 
     def _create(
         self, staged: staging.Staged, spec: base.ImageSpec, key: str
@@ -315,7 +328,8 @@ class OpenStack(base.Provider):
 
     @points.mutation
     def _post(self, body: dict[str, Any], also: int | None = None) -> Any:
-        return self._ask("POST", "/images", also=also, needs="id", json=body)
+        made = self._ask("POST", "/images", also=also, needs="id", json=body)
+        return None if made is None else self._image(made)
 
     @points.mutation
     def _put(self, image_ref: str, staged: staging.Staged, transfer: base.Transfer) -> None:
@@ -365,14 +379,43 @@ class OpenStack(base.Provider):
             return None
         try:
             found = answer.json()
-        except ValueError:
+        except (ValueError, RecursionError):
             found = None
         if not isinstance(found, dict) or needs not in found:
-            raise exceptions.TransientProviderError(
-                f"{self._name} answered {method} {url} with something that is not Glance's.",
-                code="cloud.bad_answer",
-            )
+            raise self._bad_answer(f"{method} {url}")
         return found
+
+    def _image(self, found: Any) -> Mapping[str, Any]:
+        """What a Glance says of an image, if it can be one.
+
+        :raises TransientProviderError: it can not
+        """
+        said = isinstance(found, dict) and {**dict.fromkeys(_KINDS), **found}
+        if not (said and said["id"] and said["status"] and answers.fits(said, _KINDS)):
+            raise self._bad_answer("an image")
+        if len(json.dumps(said)) > MOST_SAID:
+            raise self._bad_answer(f"an image of which it says more than {MOST_SAID} bytes")
+        return said
+
+    @contextlib.contextmanager
+    def _reading(self, what: str) -> Iterator[None]:
+        """:raises TransientProviderError: an answer is none"""
+        try:
+            yield
+        except _UNREADABLE:
+            raise self._bad_answer(what) from None
+
+    def _bad_answer(self, what: str) -> exceptions.TransientProviderError:
+        return exceptions.TransientProviderError(
+            f"{self._name} answered with something that is not Glance's, or not Keystone's: {what}.",
+            code="cloud.bad_answer",
+        )
+
+    def _words(self, text: object) -> str:
+        """A cloud's own words, without what we told it in confidence."""
+        access = getattr(self._session.auth, "auth_ref", None)
+        token = getattr(access, "auth_token", None)
+        return answers.words(text, [*self._secrets, *([token] if token else [])])
 
     def _call(
         self, method: str, url: str, also: int | None = None, **kwargs: Any
@@ -396,13 +439,13 @@ class OpenStack(base.Provider):
             return call()
         except ks_exceptions.HttpError as error:        # Keystone's, while logging in
             raise self._login_error(error.http_status)(
-                f"Keystone did not let CIMinG {what} {self._name}: {self._safe(error.message)}",
+                f"Keystone did not let CIMinG {what} {self._name}: {self._words(error.message)}",
                 code="cloud.auth_failed",
-                cloud_request_id=error.request_id and self._safe(error.request_id),
+                cloud_request_id=self._words(error.request_id) if error.request_id else None,
             ) from None
         except ks_exceptions.CatalogException as error:
             raise exceptions.ProviderError(
-                f"The catalog has no usable image endpoint in {self._name}: {self._safe(error)}",
+                f"The catalog has no usable image endpoint in {self._name}: {self._words(error)}",
                 code="cloud.no_endpoint",
             ) from None
         except egress.Refused as error:
@@ -413,20 +456,14 @@ class OpenStack(base.Provider):
             untrusted = isinstance(error, ks_exceptions.SSLError) and "certificate" in str(error).lower()
             if untrusted:
                 raise exceptions.ProviderError(
-                    f"Could not {what} {self._name}: {self._safe(error)}", code="cloud.tls_failed"
+                    f"Could not {what} {self._name}: {self._words(error)}", code="cloud.tls_failed"
                 ) from None
             raise exceptions.TransientProviderError(
-                f"Could not {what} {self._name}: {self._safe(error)}", code="cloud.unreachable"
+                f"Could not {what} {self._name}: {self._words(error)}", code="cloud.unreachable"
             ) from None
-
-    def _safe(self, words: object) -> str:
-        """What a cloud said, without secrets: some, and some proxies, say again what they were told."""
-        login = getattr(self._session.auth, "auth_ref", None)
-        text = str(words)
-        for secret in (*self._secrets, *([login.auth_token] if login else [])):
-            for form in (secret, *(json.dumps(secret, ensure_ascii=each)[1:-1] for each in (True, False))):
-                text = text.replace(form, "***")
-        return text
+        except _UNREADABLE as error:    # of keystoneauth, that took the answer for what it should be
+            LOG.info("What %s answered can not be read: %s", self._name, type(error).__name__)
+            raise self._bad_answer(f"{what} it") from None
 
     def _login_error(self, status: int) -> type[exceptions.ProviderError]:
         if status in TRANSIENT:
@@ -442,16 +479,17 @@ class OpenStack(base.Provider):
             sdk_exceptions.raise_from_response(answer)
         except sdk_exceptions.HttpException as error:
             said = error.details or error.message
+        except _UNREADABLE:
+            said = "and more that can not be read"
         status = f"{answer.status_code} {answer.reason}"
-        request_id = answer.headers.get("x-openstack-request-id")
         said = str(said).removeprefix(f"{status}: ")
         refused = answer.status_code == 401
         transient = answer.status_code in TRANSIENT
         kind = exceptions.TransientProviderError if transient else exceptions.ProviderError
         return (self._login_error(401) if refused else kind)(
-            self._safe(f"{self._name}: {status}: {said}"),
+            f"{self._name}: {self._words(f'{status}: {said}')}",
             code=_CODES.get(answer.status_code, kind.code),
-            cloud_request_id=request_id and self._safe(request_id),
+            cloud_request_id=self._words(answer.headers.get("x-openstack-request-id", "")) or None,
         )
 
 
@@ -469,6 +507,11 @@ def _login(place: Mapping[str, Any], credential: Mapping[str, str]) -> ks_sessio
     made = ks_session.Session(plugin(url, **given), timeout=place["timeout"])
     connections.equip(made, outside=True, cacert=place.get("cacert"))
     return made
+
+
+def _secrets(credential: Mapping[str, str]) -> list[str]:
+    named = ("password", "application_credential_secret")
+    return [credential[name] for name in named if name in credential]
 
 
 def _keystone(url: str) -> str:
@@ -519,6 +562,24 @@ def _unreadable(image: Mapping[str, Any], region: str) -> str | None:
 
 
 _UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+_UNREADABLE = (LookupError, TypeError, ValueError, AttributeError, RecursionError)
+
+
+def _is_word(value: object) -> bool:
+    return answers.is_text(value, 255) and str(value).isprintable()
+
+
+_KINDS: Mapping[str, Callable[[object], bool]] = {
+    **dict.fromkeys(("id", "status", "owner", "disk_format", "container_format"), _is_word),
+    **dict.fromkeys(("os_hash_algo", "os_hash_value", "checksum"), _is_word),
+    "name": lambda value: answers.is_text(value, 255),
+    "size": lambda value: answers.is_whole(value, 2**63 - 1),
+    **dict.fromkeys(("min_disk", "min_ram"), lambda value: answers.is_whole(value, 2**31 - 1)),
+    "tags": lambda value: isinstance(value, list) and all(answers.is_text(tag, 255) for tag in value),
+    "protected": lambda value: isinstance(value, bool),
+}
+"""What a Glance says of an image, as far as we use it."""
+
 _WAYS_OUT = {
     "deactivated": "its data can be read again once its operator has reactivated it",
     "queued": "its data was not uploaded yet",

@@ -112,7 +112,7 @@ def until_begun(member: Person, job_id: str, name: str, seconds: float = 30) -> 
 
 def halfway(member: Person, data: bytes, name: str, **wanted: Any) -> tuple[str, str]:
     """Ids of an Image half of whose bytes came, and are on their way into a Cloud, and of its Job."""
-    made = member.create(size=len(data), **wanted)
+    made = member.create(size=len(data), disk_format="raw", **wanted)
     image_id, job_id = made["image"]["id"], made["job"]["id"]
 
     def half() -> Iterator[bytes]:
@@ -123,8 +123,15 @@ def halfway(member: Person, data: bytes, name: str, **wanted: Any) -> tuple[str,
     return image_id, job_id
 
 
+@contextlib.contextmanager
+def rows(service: ciming.Ciming) -> Iterator[sa.Connection]:
+    """The service's database; no connection stays open, which everything() would cut loose."""
+    with sa.create_engine(service.database_url, poolclass=sa.pool.NullPool).begin() as connection:
+        yield connection
+
+
 def trust_of(service: ciming.Ciming, job_id: str) -> Any:
-    with contextlib.closing(sa.create_engine(service.database_url).connect()) as connection:
+    with rows(service) as connection:
         query = sa.text("SELECT trust_id, owner FROM jobs WHERE id = :job")
         return connection.execute(query, {"job": job_id}).one()
 
@@ -155,8 +162,8 @@ def test_given_with_the_command(
     made = member.create(clouds=["zone-b"], source=source, credentials=given)
     assert "credential" not in json.dumps(made)
     assert member.wait(made["job"]["id"])["status"] == "success"
-    delete(member, made["image"]["id"])     # in zone-b; it stays linked there, where it came from
     _delete_with(member, image["id"], given)
+    _delete_with(member, made["image"]["id"], given)
 
 
 def _delete_with(member: Person, image_id: str, given: JSON) -> None:
@@ -185,7 +192,8 @@ def test_what_is_no_good_is_refused_at_once(member: Person, bare: JSON, cloud: s
         answer = member.call("POST", "/v1/images", json={**body, "credentials": said})
         assert "swordfish" not in answer.text
         the_error(answer, 400, "credential.invalid" if name in said else "cloud.no_credential")
-    for other in ([], "x", {name: "x"}, {name: None}, {"": given}):
+    others: tuple[Any, ...] = ([], "x", {name: "x"}, {name: None}, {"": given})
+    for other in others:
         answer = member.call("POST", "/v1/images", json={**body, "credentials": other})
         error = the_error(answer, 400, "request.invalid")
         assert error["field"].startswith("credentials")
@@ -341,7 +349,7 @@ def test_one_that_waits_is_cancelled(member: Person, service: ciming.Ciming, dat
 def test_one_that_waits_too_long_ends(member: Person, service: ciming.Ciming, data: bytes) -> None:
     """And can be retried, as long as its bytes are kept."""
     job = waiting(member, service, data)
-    with sa.create_engine(service.database_url).begin() as connection:
+    with rows(service) as connection:
         old = sa.text("UPDATE jobs SET waiting_since = 1 WHERE id = :job")
         connection.execute(old, {"job": job["id"]})
     job = member.wait(job["id"])

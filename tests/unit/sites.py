@@ -3,6 +3,7 @@
 
 import contextlib
 import http.server
+import json
 import pathlib
 import ssl
 import threading
@@ -10,7 +11,7 @@ from collections.abc import Iterator
 
 
 class Site(http.server.ThreadingHTTPServer):
-    """Notes who asked for what; leads `/away` to where it was told."""
+    """Notes who asked for what; leads `/away` to where it was told; refuses a POST, and repeats it."""
 
     daemon_threads = True
 
@@ -40,6 +41,17 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self.send_header("Location", self.server.away)
         self.send_header("Content-Length", "0")
         self.end_headers()
+
+    def do_POST(self) -> None:
+        said = self.rfile.read(int(self.headers["Content-Length"])).decode()
+        message = f"Can not do {said} with {self.headers.get('X-Auth-Token')}"
+        answer = json.dumps({"error": {"code": 401, "message": message}}).encode()
+        self.send_response(401)
+        self.send_header("x-openstack-request-id", f"req of {self.headers.get('X-Auth-Token') or said}")
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer)
 
     def log_message(self, *_: object) -> None:
         """Say nothing."""

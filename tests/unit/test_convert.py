@@ -156,6 +156,30 @@ def test_another_disk_has_another_digest(change: Callable[[bytes], bytes], tmp_p
     assert digest(packed, "qcow2") == digest(other)
 
 
+@pytest.mark.parametrize(("size", "counted"), [("4k", False), ("64k", True)])
+def test_a_disk_whose_data_is_scattered(size: str, counted: bool, tmp_path: Path) -> None:
+    """In too many places for a list of them; and, in larger clusters, in one."""
+    disk, scattered = tmp_path / "disk", tmp_path / "scattered"
+    disk.write_bytes((b"\x5a" * 4096 + bytes(4096)) * (48 * MIB // 8192))
+    how = ("-S", "4k", "-o", f"cluster_size={size}")
+    run_plainly("convert", "-f", "raw", "-O", "qcow2", *how, disk, scattered)
+    assert (guest._extents(scattered, inspect_file(scattered), lambda: None) is not None) == counted
+    assert digest(scattered, "qcow2") == reference(disk.read_bytes())
+
+
+def test_where_the_file_ends_the_disk_goes_on_in_zeros(tmp_path: Path) -> None:
+    """qemu writes the last cluster no further than it has to."""
+    source = tmp_path / "source"
+    content = b"abc" * 1000
+    (tmp_path / "disk").write_bytes(content.ljust(4096, b"\0"))
+    run_plainly("convert", "-f", "raw", "-O", "qcow2", tmp_path / "disk", source)
+    run_plainly("resize", "-q", "-f", "qcow2", source, "3M")
+    [extent] = guest._extents(source, inspect_file(source), lambda: None) or []
+    with source.open("r+b") as file:
+        file.truncate(extent.offset + len(content))
+    assert digest(source, "qcow2") == reference(content)
+
+
 def test_a_huge_disk_of_holes_takes_no_time_and_no_room(tmp_path: Path) -> None:
     source = tmp_path / "huge"
     run_plainly("create", "-q", "-f", "qcow2", source, "2T")
@@ -274,7 +298,7 @@ def test_when_it_goes_wrong(
 def test_a_stream_that_is_none(
     script: str, shop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    source = image(shop, "qcow2", "v3")
+    source = image(shop, "qcow2", "compressed")
     number = 'for last; do :; done; number=${last##*=}; eval "exec 3>&$number"\n'
     monkeypatch.setattr(qemu_img, "PATH", stand_in(tmp_path, number + script))
     with pytest.raises(exceptions.CimingError) as caught:
@@ -287,7 +311,7 @@ def test_a_stream_that_is_none(
 def test_cancelled_in_the_middle(
     during: str, reason: BaseException, shop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    source, pid = image(shop, "qcow2", "v3"), tmp_path / "pid"
+    source, pid = image(shop, "qcow2", "compressed"), tmp_path / "pid"
     script = f"""
         case "$*" in *" {during} "*) ;; *) exec /usr/bin/qemu-img "$@";; esac
         for last; do :; done

@@ -13,6 +13,7 @@ from cimingclient.sdk import job as _job
 PATIENCE = 120.0
 
 _SHORTEST = 0.05
+_SHORTEST_MOVING = 0.2  # while bytes are on their way it does not end: leave the processor to them
 _SHARE = 25  # of the time waited so far: a Job that took 2 s is seen to have ended within 0.1 s
 
 
@@ -28,6 +29,7 @@ def wait(
     not asked for ten times a second.
     """
     began = answered = time.monotonic()
+    shortest = _SHORTEST
     while True:
         try:
             job = fetch()
@@ -40,16 +42,23 @@ def wait(
                 progress(job)
             if job.status in _job.STOPS:
                 return job
+            shortest = _SHORTEST_MOVING if _moving(job) else _SHORTEST
         waited = time.monotonic() - began
         if timeout is not None and waited >= timeout:
             raise exceptions.ResourceTimeout(f"The Job has not ended after {timeout:g} s.")
-        pause = _pause(waited, interval)
+        pause = _pause(waited, interval, shortest)
         time.sleep(pause if timeout is None else min(pause, timeout - waited))
 
 
-def _pause(waited: float, interval: float) -> float:
+def _moving(job: _job.Job) -> bool:
+    amount = job.progress or {}
+    total = amount.get("bytes_total")
+    return total is not None and (amount.get("bytes_done") or 0) < total
+
+
+def _pause(waited: float, interval: float, shortest: float) -> float:
     """Seconds until the next question, after so many of waiting."""
-    return min(interval, max(_SHORTEST, waited / _SHARE))
+    return min(interval, max(shortest, waited / _SHARE))
 
 
 def passes(exc: Exception) -> bool:

@@ -45,12 +45,34 @@ def test_what_ends_soon_is_seen_soon_and_what_takes_long_is_asked_for_seldom() -
     waited, asked = 0.0, []
     while waited < 3600:
         asked.append(waited)
-        waited += _waiting._pause(waited, interval=2.0)
+        waited += _waiting._pause(waited, 2.0, _waiting._SHORTEST)
     gaps = [later - before for before, later in itertools.pairwise(asked)]
     early = [gap for gap, at in zip(gaps, asked, strict=False) if at < 2]
     assert max(early) < 0.09        # and the question itself
     assert max(gaps) == pytest.approx(2.0)
     assert len(asked) < 2000        # one in two seconds or so
+
+
+@pytest.mark.parametrize(
+    ("done", "total", "shortest"), [(25, 100, 0.2), (100, 100, 0.05), (25, None, 0.05), (0, 0, 0.05)]
+)
+def test_as_long_as_bytes_move_it_is_asked_less_often(
+    stub: _stub.Stub,
+    client: _proxy.Proxy,
+    monkeypatch: pytest.MonkeyPatch,
+    done: int,
+    total: int | None,
+    shortest: float,
+) -> None:
+    pauses: list[float] = []
+    monkeypatch.setattr("time.sleep", pauses.append)
+    amount = {"bytes_done": done, "bytes_total": total}
+    stub.jobs["j"] = [
+        _stub.job("running", identity="j", progress=amount),
+        _stub.job("success", identity="j"),
+    ]
+    client.wait_for_job("j")
+    assert pauses == [pytest.approx(shortest)]
 
 
 def test_a_timeout_gives_up_watching(stub: _stub.Stub, client: _proxy.Proxy) -> None:
