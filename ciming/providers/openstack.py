@@ -468,9 +468,10 @@ class OpenStack(base.Provider):
     def _login_error(self, status: int) -> type[exceptions.ProviderError]:
         if status in TRANSIENT:
             return exceptions.TransientProviderError
-        if self._as_user and status in (401, 403, 404):     # the trust or its user may be gone, too
+        if self._as_user and status in (401, 403, 404):     # the trust or its user may be gone
             return exceptions.CredentialNeeded
-        return exceptions.CredentialRefused if status == 401 else exceptions.ProviderError
+        gone = status in (401, 404)     # 404: an application credential that was deleted
+        return exceptions.CredentialRefused if gone else exceptions.ProviderError
 
     def _error(self, answer: requests.Response) -> exceptions.ProviderError:
         """What Glance said, as an error of ours."""

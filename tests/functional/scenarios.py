@@ -161,6 +161,16 @@ def converted(user: crash.Survivor, name: str, data: bytes) -> str:
     return image_id
 
 
+def resumed(user: crash.Survivor, name: str, data: bytes) -> str:
+    """The user takes the trust back before the bytes come: the Job waits for the next one."""
+    image_id = user.create(name, size=len(data), disk_format="qcow2")
+    user.member.take_trusts_back()
+    assert user.send(image_id, data) in ("", "image.has_data")
+    user.until(lambda: user.job(image_id)["status"] in ("waiting-credentials", *ENDS))
+    user.act(image_id, "resume", "job.not_waiting")
+    return image_id
+
+
 class Scenario(NamedTuple):
     """What is done, and how its Job ends."""
 
@@ -179,5 +189,6 @@ SCENARIOS = {
     "restored": Scenario(restored, "success"),
     "converted": Scenario(converted, "success"),
     "moved": Scenario(moved, "success"),
+    "resumed": Scenario(resumed, "success"),
 }
 assert {scenario.end for scenario in SCENARIOS.values()} == set(ENDS)

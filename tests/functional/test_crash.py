@@ -49,6 +49,7 @@ SHORT = {
     "restored": ("after staging.rename",),
     "converted": ("after db.work.reserve", "after db.work.converted"),
     "moved": ("after db.work.found", "after staging.rename", "noted withdraw Delete execute"),
+    "resumed": ("before db.work.wait", "after db.jobs.resume"),
 }
 """Some of each kind, where not all are tested."""
 

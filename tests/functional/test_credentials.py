@@ -116,7 +116,7 @@ def halfway(member: Person, data: bytes, name: str, **wanted: Any) -> tuple[str,
     image_id, job_id = made["image"]["id"], made["job"]["id"]
 
     def half() -> Iterator[bytes]:
-        yield data[: len(data) // 2]
+        yield from faulty.slowly(data[: len(data) // 2], 5.0)    # it is committed every two
         until_begun(member, job_id, name)
 
     assert tus.patch(member, image_id, 0, half()).status_code == 204
@@ -285,13 +285,22 @@ def test_what_was_given_is_asked_for_again(
 
 
 def test_revoked_meanwhile(
-    cloud: sandbox.Sandbox, member: Person, there: identity.Identity, data: bytes
+    cloud: sandbox.Sandbox,
+    service: ciming.Ciming,
+    member: Person,
+    there: identity.Identity,
+    data: bytes,
 ) -> None:
-    """One in Barbican, that the Cloud took at first: the Job waits, and goes on with the next one."""
+    """One in Barbican, that the Cloud took at first: the Job waits, and goes on with the next one.
+
+    A Glance remembers good tokens for minutes, so the engine starts again, and logs in again.
+    """
     first = Another(there, cloud)
     made = register(member, "revoked", credential_ref=secret(member, json.dumps(first.said)))
     image_id, job_id = halfway(member, data, "revoked", clouds=["zone-a", "revoked"])
     first.revoke()
+    service.kill()
+    service.start()
     assert tus.patch(member, image_id, tus.offset(member, image_id), data[len(data) // 2 :]).ok
     job = member.wait(job_id, WAITS)
     error = target(job, "revoked")["error"]

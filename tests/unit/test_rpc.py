@@ -3,6 +3,7 @@
 
 import contextlib
 import time
+import uuid
 from collections.abc import Iterator
 from typing import Any
 
@@ -47,7 +48,10 @@ def _in_process(conf: cfg.ConfigOpts, monkeypatch: pytest.MonkeyPatch) -> Iterat
     monkeypatch.setattr(rpc, "CALL_SECONDS", 10.0)
     for way in (rpc.transport, rpc.direct):
         way.cache_clear()
+    rpc.transport()
+    conf.set_override("control_exchange", str(uuid.uuid4()))    # the knocks of other tests are in theirs
     yield
+    conf.clear_override("control_exchange")
     for way in (rpc.transport, rpc.direct):
         way.cache_clear()
 
