@@ -16,6 +16,7 @@ import subprocess
 import threading
 import urllib.parse
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Self
 
@@ -29,14 +30,17 @@ from tests.sandbox import ciming, distributed, processes, servers
 
 LONGEST = 64 << 20      # bytes that are unpacked of one compressed member
 DEPTH = 3               # how deep a compressed member may be within others
-PACKED = re.compile(rb"\x1f\x8b\x08|\x78[\x01\x5e\x9c\xda]")
+PACKED = (b"\x1f\x8b\x08", b"\x78\x01", b"\x78\x5e", b"\x78\x9c", b"\x78\xda")       # gzip, zlib
 LOOK_SECONDS = 0.05
+OURS = "the password of a service user"
 TRACE = "amq.rabbitmq.trace"
-# Tokens of Keystone, whoever made them; so as they are, in base64 at each alignment, and in hex.
-TOKEN = rb"gAAAAA[A-Za-z0-9_-]{50,}"
-TOKENS = re.compile(
-    rb"|".join((TOKEN, rb"(Z0FBQUFB|dBQUFBQ|nQUFBQU)[A-Za-z0-9+/_-]{66,}", rb"67414141414[0-9a-fA-F]{100,}"))
-)
+# Tokens of Keystone, whoever made them, by how they begin; in base64 at each alignment, and in hex.
+IN_BASE64 = re.compile(rb"[A-Za-z0-9+/_-]{66,}")
+TOKENS = {
+    b"gAAAAA": re.compile(rb"[A-Za-z0-9_-]{50,}"),
+    **dict.fromkeys((b"Z0FBQUFB", b"dBQUFBQ", b"nQUFBQU"), IN_BASE64),
+    b"67414141414": re.compile(rb"[0-9a-fA-F]{100,}"),
+}
 
 # With --debug, openstackclient itself shows the login that its user has in a file, whatever the command is.
 CLOUDS_YAML = re.compile(r"^(auth_config_hook\(\)|cloud cfg): .*$", re.MULTILINE)
@@ -84,7 +88,7 @@ class Canaries:
 
     def __init__(self) -> None:
         self._stem = secrets.token_hex(9)
-        self._known: dict[str, str] = {}
+        self._known: dict[bytes, str] = {}
         stem = self._stem.encode()
         forms = {stem, *_in_base64(stem), stem.hex().encode(), stem.hex().upper().encode()}
         self._forms = sorted(forms)
@@ -92,22 +96,31 @@ class Canaries:
     def new(self, what: str, *, signs: bool = True) -> str:
         """A secret; with signs that texts are escaped for, unless it can have none."""
         number = f"{len(self._known):02d}"
-        self._known[number] = what
+        self._known[number.encode()] = what
         return f'x"{self._stem}{number}\\/+&=% ü' if signs else f"x{self._stem}{number}x"
+
+    def numbers(self, data: bytes) -> set[bytes]:
+        """Which of them are in there, uncompressed; of one that is encoded that is not known."""
+        known = {self._stem.encode(): 2}
+        return {
+            data[at : at + known.get(form, 0)] for form in self._forms for at in _ends(data, form)
+        }
+
+    def names(self, numbers: set[bytes]) -> list[str]:
+        return sorted(map(self._name, numbers))
 
     def within(self, data: bytes, where: str, depth: int = DEPTH) -> Iterator[Hit]:
         """What is in there of them, and of tokens of Keystone's."""
-        names = {self._name(data[at:][:2]) for form in self._forms for at in _ends(data, form)}
-        yield from (Hit(name, where) for name in sorted(names))
-        if token := TOKENS.search(data):
-            yield Hit(f"a token: {token[0][:12]!r}…", where)
+        for name in sorted(set(map(self._name, self.numbers(data)))):
+            yield Hit(name, where)
+        if has_token(data):
+            yield Hit("a token", where)
         if depth:
-            for found in PACKED.finditer(data):
-                if unpacked := _unpacked(data, found):
-                    yield from self.within(unpacked, f"{where}, packed at {found.start()}", depth - 1)
+            for start, unpacked in _unpacked(data):
+                yield from self.within(unpacked, f"{where}, packed at {start}", depth - 1)
 
     def _name(self, number: bytes) -> str:
-        return self._known.get(number.decode("ascii", "replace"), "a canary")
+        return self._known.get(number, "a canary")
 
     def search(self, places: Iterator[tuple[str, bytes]]) -> list[Hit]:
         """All that is found in places: names, and what is there."""
@@ -122,16 +135,22 @@ def _ends(data: bytes, form: bytes) -> Iterator[int]:
         yield at
 
 
-def _unpacked(data: bytes, found: re.Match[bytes]) -> bytes:
-    """What was compressed there; nothing where that only looked so."""
-    kind = zlib.MAX_WBITS | 16 if found[0].startswith(b"\x1f") else zlib.MAX_WBITS
-    unpack = zlib.decompressobj(kind)
-    whole = b""
-    with contextlib.suppress(zlib.error):
-        part = memoryview(data)[found.start() :]
-        whole = unpack.decompress(part[:4096], 1 << 16)
-        whole += unpack.decompress(unpack.unconsumed_tail + bytes(part[4096:]), LONGEST)
-    return whole
+def has_token(data: bytes) -> bool:
+    return any(rest.match(data, at) for start, rest in TOKENS.items() for at in _ends(data, start))
+
+
+def _unpacked(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """What is compressed in there, and where that begins; nothing where it only looks so."""
+    for magic in PACKED:
+        kind = zlib.MAX_WBITS | 16 if magic.startswith(b"\x1f") else zlib.MAX_WBITS
+        for end in _ends(data, magic):
+            part = memoryview(data)[end - len(magic) :]
+            unpack, whole = zlib.decompressobj(kind), b""
+            with contextlib.suppress(zlib.error):
+                whole = unpack.decompress(part[:4096], 1 << 16)
+                whole += unpack.decompress(unpack.unconsumed_tail + bytes(part[4096:]), LONGEST)
+            if whole:
+                yield end - len(magic), whole
 
 
 # Places
@@ -216,15 +235,18 @@ class Tap:
 
 
 class Mirror:
-    """In front of an OpenStack, and one that says again in its errors what it was told.
+    """Stands in front of an OpenStack, and notes which canaries log in there.
 
-    Its Keystone at `/v3` lets in whom the other one does, that at `/mirror/v3` nobody.
+    In other places than `/v3` its Keystone or its Glance says again what it was told: see REPEATS.
     """
 
-    def __init__(self, keystone: str, glance: str) -> None:
+    def __init__(self, canaries: Canaries, keystone: str, glance: str) -> None:
+        self._canaries = canaries
         self._keystone, self._glance = keystone, glance
         self._server = faulty.Server(0, self._handler())
         self.url = f"http://{processes.HOST}:{self._server.server_port}"
+        self.told: set[bytes] = set()
+        self.repeated: Counter[str] = Counter()
 
     def __enter__(self) -> Self:
         threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
@@ -233,22 +255,18 @@ class Mirror:
     def __exit__(self, *_: object) -> None:
         self._server.end()
 
+    def place(self, who: str, how: str) -> str:
+        """The auth URL where `keystone` or `glance` repeats what it was told."""
+        assert how in REPEATS
+        return f"{self.url}/{who}/{how}"
+
     def _handler(mirror) -> type[http.server.BaseHTTPRequestHandler]:
         class Handler(http.server.BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
 
             def handle_any(self) -> None:
                 body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-                answer = mirror.asked(self.command, self.path, dict(self.headers), body)
-                self.send_response(answer.status_code)
-                for name in ("Content-Type", "X-Subject-Token"):
-                    if name in answer.headers:
-                        self.send_header(name, answer.headers[name])
-                text = answer.content.replace(mirror._keystone.encode(), mirror.url.encode())
-                text = text.replace(mirror._glance.encode(), mirror.url.encode())
-                self.send_header("Content-Length", str(len(text)))
-                self.end_headers()
-                self.wfile.write(text)
+                mirror.asked(self, body)
 
             do_GET = do_PUT = do_POST = do_PATCH = do_DELETE = do_HEAD = handle_any
 
@@ -257,19 +275,60 @@ class Mirror:
 
         return Handler
 
-    def asked(self, method: str, path: str, headers: dict[str, str], body: bytes) -> requests.Response:
-        """What a real service says where it is asked, else an error."""
-        if path.startswith(("/v3", "/versions")) or path == "/":
-            base = self._keystone if path.startswith("/v3") else self._glance
-            kept = {name: said for name, said in headers.items() if name.lower() not in faulty.NOT_OURS}
-            return requests.request(method, base + path, headers=kept, data=body, timeout=30)
-        answer = requests.Response()
-        answer.status_code = 400
-        answer.headers["Content-Type"] = "application/json"
-        message = f"I do not understand {body.decode()} with {headers}"
-        said = {"error": {"code": 400, "title": "Bad Request", "message": message}}
-        answer._content = json.dumps(said).encode()
-        return answer
+    def asked(self, client: http.server.BaseHTTPRequestHandler, body: bytes) -> None:
+        self.told |= self._canaries.numbers(body)
+        found = re.fullmatch(r"/(keystone|glance)/(\w+)(.*)", client.path)
+        who, how, path = found.groups() if found else ("", "", client.path)
+        if who != "keystone" and path.startswith("/v3"):
+            glance = f"{self.url}/glance/{how}/image" if how else self._glance
+            self._pass_on(client, self._keystone, path, body, glance)
+        elif who == "glance" and path in ("/image", "/image/", "/image/versions"):
+            self._pass_on(client, self._glance, path.removeprefix("/image"), body, f"{self.url}{client.path}")
+        else:
+            self.repeated[f"{who}/{how}"] += 1
+            client.close_connection = True
+            heard = body.decode(errors="replace") or str(client.headers["X-Auth-Token"])
+            client.wfile.write(REPEATS[how](heard))
+
+    def _pass_on(
+        self,
+        client: http.server.BaseHTTPRequestHandler,
+        service: str,
+        path: str,
+        body: bytes,
+        glance: str,
+    ) -> None:
+        kept = {name: said for name, said in client.headers.items() if name.lower() not in faulty.NOT_OURS}
+        answer = requests.request(client.command, service + path, headers=kept, data=body, timeout=30)
+        text = answer.content.replace(self._glance.encode(), glance.encode())
+        client.send_response(answer.status_code)
+        for name in ("Content-Type", "X-Subject-Token"):
+            if name in answer.headers:
+                client.send_header(name, answer.headers[name])
+        client.send_header("Content-Length", str(len(text)))
+        client.end_headers()
+        client.wfile.write(text)
+
+
+def _in_body(status: str, heard: str) -> bytes:
+    said = {"code": int(status[:3]), "title": status[4:], "message": f"I do not understand {heard}"}
+    body = json.dumps({"error": said})
+    headers = f"Content-Type: application/json\r\nContent-Length: {len(body)}"
+    return f"HTTP/1.1 {status}\r\n{headers}\r\n\r\n{body}".encode()
+
+
+REPEATS: Mapping[str, Callable[[str], bytes]] = {
+    "body": lambda heard: _in_body("400 Bad Request", heard),
+    "refusal": lambda heard: _in_body("401 Unauthorized", heard),
+    "reason": lambda heard: f"HTTP/1.1 400 {heard}\r\nContent-Length: 0\r\n\r\n".encode(),
+    "header": lambda heard: f"HTTP/1.1 400 Bad\r\nContent-Length: 0\r\n{heard}\r\n\r\n".encode(),
+    "line": lambda heard: f"What is {heard}?\r\n\r\n".encode(),
+    "location": lambda heard: (
+        f"HTTP/1.1 302 Found\r\nContent-Length: 0\r\nLocation: http://{processes.HOST}:1/"
+        f"{urllib.parse.quote(heard)}\r\n\r\n"
+    ).encode(),
+}
+"""How a service may say again what it heard: answers."""
 
 
 class Answers(Person):
