@@ -20,6 +20,7 @@ from ciming.api import (
     jobs,
     links,
     middleware,
+    receiving,
     schemas,
     uploads,
     versions,
@@ -83,6 +84,7 @@ def create_flask_app() -> flask.Flask:
     app.after_request(auth.assert_policy_checked)
     app.before_request(versions.negotiate)
     app.after_request(versions.say)
+    app.after_request(_hear_to_the_end)
     return app
 
 
@@ -116,6 +118,13 @@ def _require_json() -> None:
         raise exceptions.InvalidRequest(
             f"The body is not JSON: {error}", code="request.invalid_json", field="body"
         ) from None
+
+
+def _hear_to_the_end(response: flask.Response) -> flask.Response:
+    """Also who may not send anything: a server that just closed the connection would cut our answer off."""
+    if response.status_code >= 400 and flask.request.method != "HEAD":
+        receiving.drain()
+    return response
 
 
 def create_app() -> Any:

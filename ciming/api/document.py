@@ -35,7 +35,7 @@ MORE_ERRORS = {
     "check_cloud": (503,),
     "create_image": (409, 503, 507),
     "upload_image": (409, 410, 415, 503, 507),
-    "show_upload": (410, 412),
+    "show_upload": (409, 410, 412),
     "continue_upload": (409, 410, 412, 413, 415, 423, 460, 503, 507),
     "terminate_upload": (409, 410, 412, 423),
     "delete_image": (409, 503),
@@ -44,6 +44,7 @@ MORE_ERRORS = {
     "unlink_image": (409,),
     "cancel_job": (409,),
     "retry_job": (409, 503),
+    "resume_job": (409, 503),
 }
 """By operationId: what does not follow from the shape of the request."""
 

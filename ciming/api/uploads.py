@@ -139,14 +139,6 @@ class File(MethodView):
 
 
 @blueprint.after_request
-def _hear_to_the_end(response: flask.Response) -> flask.Response:
-    """Also who may not send anything: a server that just closed the connection would cut our answer off."""
-    if response.status_code >= 400 and flask.request.method != "HEAD":
-        receiving.drain()
-    return response
-
-
-@blueprint.after_request
 def _speak_tus(response: flask.Response) -> flask.Response:
     """Every answer to a tus client names the protocol; a refused version, those there are."""
     if flask.request.method in (*TUS_METHODS, "OPTIONS"):

@@ -480,7 +480,7 @@ def test_keystone_refuses(cloud: sandbox.Sandbox, staged: staging.StagedFile) ->
         with pytest.raises(exceptions.ProviderError) as caught:
             call()
         error = caught.value
-        assert (error.code, type(error)) == ("cloud.auth_failed", exceptions.ProviderError)
+        assert (error.code, type(error)) == ("cloud.auth_failed", exceptions.CredentialNeeded)
         assert error.cloud_request_id
         assert "swordfish" not in error.detail
 

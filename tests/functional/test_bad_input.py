@@ -142,6 +142,15 @@ def test_a_huge_json_body(member: Person) -> None:
     the_error(answer, 413, "request.too_large")
 
 
+def test_a_huge_body_of_what_is_refused_unread(member: Person) -> None:
+    """The answer arrives, although the server has it before the client has sent all."""
+    huge = b"x" * 3_000_000
+    the_error(member.call("POST", "/v1/nowhere", data=huge), 404, "url.not_found")
+    the_error(member.call("DELETE", "/v1/images", data=huge), 405, "method.not_allowed")
+    answer = requests.post(f"{member.url}/v1/images", data=huge, timeout=30)
+    the_error(answer, 401, "auth.required")
+
+
 @pytest.mark.parametrize("noun", ["image", "job"])
 def test_ids(member: Person, stranger: Person, reader: Person, qcow2: pathlib.Path, noun: str) -> None:
     error = the_error(member.get(f"/v1/{noun}s/nonsense"), 400, f"{noun}.invalid_id")

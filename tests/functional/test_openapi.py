@@ -38,7 +38,7 @@ positive_data_acceptance.expected-statuses = ["2xx", "401", "403", "404", "409",
 [[operations]]
 include-operation-id = [
     "list_images", "list_jobs", "create_image", "upload_image", "sync_image", "link_image",
-    "create_cloud", "update_cloud",
+    "create_cloud", "update_cloud", "retry_job", "resume_job",
 ]
 [operations.checks]
 positive_data_acceptance.enabled = false

@@ -46,10 +46,10 @@ class Engine:
 def _in_process(conf: cfg.ConfigOpts, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(rpc, "_url", "fake://")
     monkeypatch.setattr(rpc, "CALL_SECONDS", 10.0)
+    rpc.transport()     # or the option is not known
+    conf.set_override("control_exchange", str(uuid.uuid4()))    # the knocks of other tests are in theirs
     for way in (rpc.transport, rpc.direct):
         way.cache_clear()
-    rpc.transport()
-    conf.set_override("control_exchange", str(uuid.uuid4()))    # the knocks of other tests are in theirs
     yield
     conf.clear_override("control_exchange")
     for way in (rpc.transport, rpc.direct):
