@@ -283,7 +283,8 @@ class Mirror:
             glance = f"{self.url}/glance/{how}/image" if how else self._glance
             self._pass_on(client, self._keystone, path, body, glance)
         elif who == "glance" and path in ("/image", "/image/", "/image/versions"):
-            self._pass_on(client, self._glance, path.removeprefix("/image"), body, f"{self.url}{client.path}")
+            glance = f"{self.url}/glance/{how}/image"
+            self._pass_on(client, self._glance, path.removeprefix("/image"), body, glance)
         else:
             self.repeated[f"{who}/{how}"] += 1
             client.close_connection = True
@@ -298,7 +299,8 @@ class Mirror:
         body: bytes,
         glance: str,
     ) -> None:
-        kept = {name: said for name, said in client.headers.items() if name.lower() not in faulty.NOT_OURS}
+        ours = (*faulty.NOT_OURS, "host")
+        kept = {name: said for name, said in client.headers.items() if name.lower() not in ours}
         answer = requests.request(client.command, service + path, headers=kept, data=body, timeout=30)
         text = answer.content.replace(self._glance.encode(), glance.encode())
         client.send_response(answer.status_code)

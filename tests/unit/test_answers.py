@@ -36,6 +36,11 @@ def test_words(text: Any, shown: str) -> None:
         urllib.parse.quote_plus,
         lambda secret: urllib.parse.quote(secret, safe=""),
         lambda secret: base64.b64encode(secret.encode()).decode(),
+        lambda secret: secret.encode().decode("latin-1"),
+        lambda secret: repr(secret.encode())[1:],
+        lambda secret: repr(json.dumps(secret)[1:-1]),
+        lambda secret: urllib.parse.quote(json.dumps(secret)[1:-1]),
+        lambda secret: json.dumps(json.dumps(secret)[1:-1]),
     ],
 )
 def test_a_secret_said_otherwise(said: Callable[[str], str], secret: str) -> None:
