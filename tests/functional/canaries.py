@@ -112,6 +112,8 @@ class Canaries:
     def within(self, data: bytes, where: str, depth: int = DEPTH) -> Iterator[Hit]:
         """What is in there of them, and of tokens of Keystone's."""
         for name in sorted(set(map(self._name, self.numbers(data)))):
+            at = min(data.find(form) % (len(data) + 1) for form in self._forms)
+            print(f"{name}, {where}: {data[max(0, at - 500) : at + 200]!r}")    # for who has to find out why
             yield Hit(name, where)
         if has_token(data):
             yield Hit("a token", where)

@@ -90,6 +90,7 @@ def service(
         ("openstack", "zone_formats"): "zone-b:raw",
         NOTIFICATIONS: "log" if alone else "messagingv2",
         ("DEFAULT", "default_log_levels"): "keystoneauth.session=DEBUG",    # and so every other one, too
+        ("database", "connection_debug"): "100",
     }
     own = {} if alone else {"broker": request.getfixturevalue("own_broker")}
     folder = tmp_path_factory.mktemp("ciming")
@@ -383,11 +384,20 @@ def test_success(world: World, qcow2: pathlib.Path) -> None:
     )
     assert "active" in told.stdout
     sync_and_link(world)
+    soon(lambda: converted(world, qcow2), 60)
     for name in ("zone-a", "by-key", "shared", *(way.cloud for way in OF_NO_USE)):
         assert world.member.call("POST", f"/v1/clouds/{name}/check").status_code == 200
     assert world.everything() == []
     assert world.unused() == []
     told_of(world)
+
+
+def converted(world: World, qcow2: pathlib.Path) -> bool:
+    """Once more, and was the process seen that does it? It does not live long."""
+    made = world.member.create(clouds=["zone-b"])
+    assert world.member.put(made["image"]["id"], qcow2.read_bytes()).status_code == 204
+    assert world.member.wait(made["job"]["id"])["status"] == "success"
+    return any(b"qemu-img" in arguments for _, arguments in world.processes.seen())
 
 
 def sync_and_link(world: World) -> None:
