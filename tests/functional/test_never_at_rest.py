@@ -431,7 +431,7 @@ def told_of(world: World) -> None:
     assert b"job.end" in (passed if world.taps else written)
     assert not world.taps or b"sealed" in passed
     seen = b"".join(text for _, text in world.processes.seen())
-    assert b"qemu-img" in seen and b"TMPDIR" in seen
+    assert b"qemu-img" in seen
 
 
 @pytest.mark.one_shape
@@ -486,7 +486,7 @@ def test_crash_and_resume(world: World) -> None:
     assert {job["status"] for job in ended} == {"success"}, ended
     soon(lambda: not world.member.trusts())     # those of Jobs that have another one now
     assert world.everything() == []
-    assert world.unused() == []
+    assert taken(world) != WAYS or world.unused() == []
 
 
 def rows_of_taskflow(world: World) -> int:
