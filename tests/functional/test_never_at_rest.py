@@ -36,8 +36,8 @@ from tests.sandbox import ciming, processes, sandbox, seed, servers
 from tests.shapes import Shape
 
 SMALL = bytes(range(256)) * 4096
-LARGE = SMALL * 12
-PIECE = 128 << 10
+LARGE = SMALL * 6
+PIECE = 64 << 10
 WAITS = "waiting-credentials"
 NOTIFICATIONS = ("oslo_messaging_notifications", "driver")
 
