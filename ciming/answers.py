@@ -28,10 +28,11 @@ def _forms(secret: str) -> list[str]:
 
 def _encoded(text: str) -> set[str]:
     """As it is, in Python, in JSON, in a URL and in base64; and as HTTP's headers are read."""
+    raw = text.encode(errors="surrogatepass")
     in_json = [json.dumps(text, ensure_ascii=each)[1:-1] for each in (True, False)]
-    in_url = [urllib.parse.quote(text), urllib.parse.quote(text, safe=""), urllib.parse.quote_plus(text)]
-    in_base64 = base64.b64encode(text.encode()).decode().rstrip("=")
-    in_python = [repr(text)[1:-1], repr(text.encode())[2:-1], text.encode().decode("latin-1")]
+    in_url = [urllib.parse.quote(raw), urllib.parse.quote(raw, safe=""), urllib.parse.quote_plus(raw)]
+    in_base64 = base64.b64encode(raw).decode().rstrip("=")
+    in_python = [repr(text)[1:-1], repr(raw)[2:-1], raw.decode("latin-1")]
     return {text, *in_python, *in_json, *in_url, in_base64}
 
 

@@ -48,6 +48,10 @@ def test_a_secret_said_otherwise(said: Callable[[str], str], secret: str) -> Non
     assert shown.replace("=", "") == "got *** from you"
 
 
+def test_a_secret_that_is_no_text() -> None:
+    assert answers.words('"\\ud800x" is wrong', ["\ud800x"]) == '"***" is wrong'
+
+
 def test_no_secret() -> None:
     assert answers.words("Not found", [""]) == "Not found"
 
