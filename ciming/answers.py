@@ -21,11 +21,19 @@ def words(text: object, secrets: Iterable[str] = ()) -> str:
 
 
 def _forms(secret: str) -> list[str]:
-    """As it is, in Python, in JSON, in a URL and in base64."""
-    in_json = [json.dumps(secret, ensure_ascii=each)[1:-1] for each in (True, False)]
-    in_url = [encode(secret, safe="") for encode in (urllib.parse.quote, urllib.parse.quote_plus)]
-    in_base64 = base64.b64encode(secret.encode()).decode().rstrip("=")
-    return [secret, repr(secret)[1:-1], *in_json, *in_url, in_base64]
+    """As it is, encoded, and encoded twice, as JSON is in Python's text of an error; the longest first."""
+    found = {form for once in _encoded(secret) for form in _encoded(once)}
+    return sorted(found, key=len, reverse=True)
+
+
+def _encoded(text: str) -> set[str]:
+    """As it is, in Python, in JSON, in a URL and in base64; and as HTTP's headers are read."""
+    raw = text.encode(errors="surrogatepass")
+    in_json = [json.dumps(text, ensure_ascii=each)[1:-1] for each in (True, False)]
+    in_url = [urllib.parse.quote(raw), urllib.parse.quote(raw, safe=""), urllib.parse.quote_plus(raw)]
+    in_base64 = base64.b64encode(raw).decode().rstrip("=")
+    in_python = [repr(text)[1:-1], repr(raw)[2:-1], raw.decode("latin-1")]
+    return {text, *in_python, *in_json, *in_url, in_base64}
 
 
 def is_text(value: object, longest: int) -> bool:

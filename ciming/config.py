@@ -2,6 +2,7 @@
 """Every option of the service, with its help text."""
 
 import ipaddress
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,11 @@ from ciming import disk_image
 CONF = cfg.CONF
 
 GiB = 2**30
+QUOTING = {
+    "keystoneauth": logging.WARNING,        # requests and answers, whole
+    "urllib3.connection": logging.ERROR,    # of an answer, what is no header: it may repeat a token
+}
+"""Loggers, and the least level that they have here."""
 
 
 FORMAT = "|".join(disk_image.DISK_FORMATS)
@@ -383,6 +389,15 @@ def register(conf: cfg.ConfigOpts = CONF) -> None:
             conf.register_opts(opts, group=name)
 
 
+def _say_less() -> None:
+    """Whatever the options say: what these loggers quote below this level may be a credential."""
+    for name in {*QUOTING, *logging.root.manager.loggerDict}:
+        for quoting, level in QUOTING.items():
+            if f"{name}.".startswith(f"{quoting}."):
+                logger = logging.getLogger(name)
+                logger.setLevel(max(logger.level, level))
+
+
 def load(args: Sequence[str] | None = None, conf: cfg.ConfigOpts = CONF, **kwargs: Any) -> cfg.ConfigOpts:
     """Read command line, configuration files and environment, and set up logging.
 
@@ -396,7 +411,6 @@ def load(args: Sequence[str] | None = None, conf: cfg.ConfigOpts = CONF, **kwarg
     log.set_defaults(
         default_log_levels=[
             *log.get_default_log_levels(),
-            "keystoneauth=WARN",        # its debug log shows requests whole
             "taskflow=WARN",
             "oslo.service=INFO",
             "oslo_messaging=INFO",
@@ -412,6 +426,7 @@ def load(args: Sequence[str] | None = None, conf: cfg.ConfigOpts = CONF, **kwarg
         if "prog" in kwargs:
             conf.set_default("log_file", f"{kwargs['prog']}.log")
     log.setup(conf, "ciming")
+    _say_less()
     for group, opts in GROUPS.items():      # a value of no use is found now, not when it is used
         for opt in opts:
             getattr(conf[group] if group else conf, opt.dest)

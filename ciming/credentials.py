@@ -103,7 +103,8 @@ def _read(row: models.Cloud, reader: ks_session.Session) -> bytes:
         url = f"{_endpoint(row, reader, ref)}/v1/secrets/{ref.secret_id}/payload"
         for kind in KINDS:
             # Not from wherever a redirect leads, and once: the Target's attempts are the only retries.
-            once = {"redirect": False, "raise_exc": False, "connect_retries": 0}
+            # Not logged: keystoneauth's own debug log would have the answer.
+            once = {"redirect": False, "raise_exc": False, "connect_retries": 0, "log": False}
             answer = reader.get(url, headers={"Accept": kind}, stream=True, **once)
             with contextlib.closing(answer):
                 if answer.status_code != 406:

@@ -6,6 +6,7 @@ import pathlib
 import signal
 import subprocess
 import sys
+import threading
 import time
 import uuid
 from collections.abc import Iterable
@@ -131,7 +132,8 @@ class Person:
     def start(self, *arguments: str, text: bool = True, **kwargs: Any) -> subprocess.Popen[Any]:
         """Start an `openstack` command as this person."""
         # Started in a script's background, we ignore Ctrl-C, and so would the command.
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         program = pathlib.Path(sys.executable).parent / "openstack"
         environment = {
             **processes.environment(),

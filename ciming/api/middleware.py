@@ -2,6 +2,7 @@
 """What stands before the application: cors, http_proxy_to_wsgi, request id, healthcheck, authtoken."""
 
 import functools
+import re
 import urllib.parse
 from typing import Any
 
@@ -14,6 +15,7 @@ from werkzeug.middleware import dispatcher
 from ciming import context
 
 UNKNOWN = "Unknown"     # identity status, where Keystone could not be asked
+A_TOKEN = re.compile(r"[!-~]+")
 VERSION_HEADER = "OpenStack-API-Version"
 
 
@@ -65,6 +67,8 @@ class AuthToken(auth_token.AuthProtocol):  # type: ignore[misc]  # keystonemiddl
 
     def fetch_token(self, token: str, allow_expired: bool = False) -> Any:
         """:raises KeystoneAway: Keystone does not answer, or does not take our own login"""
+        if not A_TOKEN.fullmatch(token):        # no header can have it, so an error would quote it
+            raise auth_token.InvalidToken("This is no token.")
         try:
             return super().fetch_token(token, allow_expired)
         except auth_token.InvalidToken as error:

@@ -19,6 +19,7 @@ GUNICORN_BOOT_ERROR, UWSGI_FAILED_APP = 3, 22
 
 def prepare() -> None:
     """Read the configuration; end the process with one clear line if it is of no use."""
+    cmd.leave_no_core()
     with cmd.one_clear_line(PROGRAM, UWSGI_FAILED_APP if uwsgi.is_here() else GUNICORN_BOOT_ERROR):
         conf = config.load([], **_configuration())
         trusts.check_trustee()

@@ -5,8 +5,10 @@ eventlet is a dependency's dependency: oslo.messaging would choose it when impor
 """
 
 import contextlib
+import ctypes
 import logging
 import re
+import resource
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -41,7 +43,18 @@ NOT_READY = (
     tf_exceptions.TaskFlowException,
     ToozError,
 )
+PR_SET_DUMPABLE = 4         # <linux/prctl.h>
 PASSWORD_IN_URL = re.compile(r"(//[^:/@\s]*):[^@\s]*@")
+
+
+def leave_no_core() -> None:
+    """Credentials are in this process' memory: no core file of it, nor of what it starts.
+
+    Where a core goes to a program, the kernel does not look at the limit; children that are other programs
+    have the limit only.
+    """
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 0)
 
 
 @contextlib.contextmanager

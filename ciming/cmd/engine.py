@@ -20,6 +20,7 @@ def prepare() -> service.Engine:
 
 
 def main() -> int:
+    cmd.leave_no_core()
     stopping = threading.Event()
     for signum in (signal.SIGTERM, signal.SIGINT):
         signal.signal(signum, lambda *_: stopping.set())

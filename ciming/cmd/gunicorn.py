@@ -11,6 +11,7 @@ import socket
 import struct
 from typing import Any
 
+from gunicorn.http import errors
 from oslo_config import cfg
 
 PR_SET_PDEATHSIG = 1                            # <linux/prctl.h>
@@ -41,6 +42,7 @@ def post_fork(_arbiter: Any, worker: Any) -> None:
     """In each worker, before it loads the application."""
     die_with_parent(worker)
     keep_large_buffers()
+    quote_nothing()
 
 
 def post_worker_init(worker: Any) -> None:
@@ -54,6 +56,18 @@ def give_up_silent_clients(worker: Any, timeout: float) -> None:
     patience = struct.pack("ll", int(seconds), int(rest * 1_000_000))
     for listener in worker.sockets:     # what it accepts inherits this
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, patience)
+
+
+def quote_nothing() -> None:
+    """gunicorn logs and answers what it can not parse: of a header without its colon, the token."""
+    for name, kind in vars(errors).items():
+        is_error = isinstance(kind, type) and issubclass(kind, Exception)
+        if is_error and not name.startswith("Limit"):       # those say how much is too much
+            kind.__str__ = _name_of
+
+
+def _name_of(error: Exception) -> str:
+    return type(error).__name__
 
 
 def die_with_parent(worker: Any) -> None:

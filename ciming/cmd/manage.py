@@ -80,6 +80,7 @@ def _add_parsers(subparsers: Any) -> None:
 
 
 def main() -> int:
+    cmd.leave_no_core()
     cfg.CONF.register_cli_opt(cfg.SubCommandOpt("command", handler=_add_parsers))
     with cmd.one_clear_line():
         config.load(sys.argv[1:])

@@ -93,6 +93,7 @@ def prepare() -> None:
 
 
 def main() -> int:
+    cmd.leave_no_core()
     rpc.stay_in_process()
     with cmd.one_clear_line():
         config.load(sys.argv[1:])

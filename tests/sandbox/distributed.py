@@ -199,7 +199,8 @@ class Distributed(ciming.Ciming):
         address = f"{processes.HOST}:{self.port}"
         pid_file = str(self.pid_file)
         if self.web == "uwsgi":
-            return [str(BIN / "uwsgi"), "--ini", str(UWSGI_INI), "--http", address, "--pidfile", pid_file]
+            uwsgi = ["prlimit", "--core=0", "--", str(BIN / "uwsgi")]      # as the documentation has it
+            return [*uwsgi, "--ini", str(UWSGI_INI), "--http", address, "--pidfile", pid_file]
         settings = ["--config", "python:ciming.cmd.gunicorn", "--bind", address, "--pid", pid_file]
         return [str(BIN / "gunicorn"), *settings, "ciming.api.wsgi:application"]
 

@@ -109,12 +109,12 @@ class Server(abc.ABC):
         processes.record(record, process.pid)
         processes.reap(process)
 
-    def _run(self, command: list[str], given: str = "") -> None:
+    def _run(self, command: list[str], given: str = "", **environment: str) -> None:
         """Run a command of the server's that ends."""
         done = subprocess.run(
             command,
             cwd=self.folder,
-            env=processes.environment(),
+            env=processes.environment(**environment),
             input=given,
             capture_output=True,
             text=True,
@@ -156,6 +156,10 @@ class RabbitMQ(Server):
         """Kill it as a crash would."""
         super().kill()
         processes.stop(self._epmd, STOP_SECONDS, group=False)
+
+    def control(self, *arguments: str) -> None:
+        """Have it do something, by its own tool."""
+        self._run(["/usr/lib/rabbitmq/bin/rabbitmqctl", *arguments], **self._environment())
 
     @property
     def _epmd(self) -> pathlib.Path:

@@ -36,11 +36,20 @@ def test_words(text: Any, shown: str) -> None:
         urllib.parse.quote_plus,
         lambda secret: urllib.parse.quote(secret, safe=""),
         lambda secret: base64.b64encode(secret.encode()).decode(),
+        lambda secret: secret.encode().decode("latin-1"),
+        lambda secret: repr(secret.encode())[1:],
+        lambda secret: repr(json.dumps(secret)[1:-1]),
+        lambda secret: urllib.parse.quote(json.dumps(secret)[1:-1]),
+        lambda secret: json.dumps(json.dumps(secret)[1:-1]),
     ],
 )
 def test_a_secret_said_otherwise(said: Callable[[str], str], secret: str) -> None:
     shown = answers.words(f"got {said(secret)} from you", [secret]).replace('"', "").replace("'", "")
     assert shown.replace("=", "") == "got *** from you"
+
+
+def test_a_secret_that_is_no_text() -> None:
+    assert answers.words('"\\ud800x" is wrong', ["\ud800x"]) == '"***" is wrong'
 
 
 def test_no_secret() -> None:

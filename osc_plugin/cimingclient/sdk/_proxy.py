@@ -114,7 +114,7 @@ class Proxy(proxy.Proxy):
             "payload": json.dumps(credential),
             "payload_content_type": "text/plain",
         }
-        response = self._barbican.post("/secrets", json=secret)
+        response = self._barbican.post("/secrets", json=secret, log=False)
         exceptions.raise_from_response(response)
         return str(response.json()["secret_ref"])
 
@@ -165,7 +165,7 @@ class Proxy(proxy.Proxy):
             With `source`, `{"cloud": …, "image": id or name}`, nothing is uploaded: the Job brings
             what that Cloud has.
         """
-        return self._begun(self.post("/images", json=attrs))
+        return self._begun(self._say("/images", attrs))
 
     def sync_image(
         self,
@@ -180,7 +180,7 @@ class Proxy(proxy.Proxy):
         :raises: `ConflictException` when it is there already, or another Job works on it.
         """
         wanted = {"clouds": clouds, **_with(credentials)}
-        return self._begun(self.post(f"{_path_of(image)}/clouds", json=wanted))
+        return self._begun(self._say(f"{_path_of(image)}/clouds", wanted))
 
     def link_image(
         self,
@@ -196,7 +196,7 @@ class Proxy(proxy.Proxy):
         :raises: `ConflictException` when it is linked there already, or another Job works on it.
         """
         link = {"cloud": cloud, "image_ref": image_ref, **_with(credentials)}
-        return self._begun(self.post(f"{_path_of(image)}/links", json=link))
+        return self._begun(self._say(f"{_path_of(image)}/links", link))
 
     def unlink_image(self, image: str | _image.Image, cloud: str) -> None:
         """Forget a Link; what is in the Cloud stays as it is."""
@@ -363,11 +363,15 @@ class Proxy(proxy.Proxy):
         """
         return self._act(job, "resume", credentials)
 
+    def _say(self, path: str, body: dict[str, Any]) -> Any:
+        """POST; what holds credentials is in no log, of whatever level."""
+        return self.post(path, json=body, log="credentials" not in body)
+
     def _act(
         self, job: str | _job.Job, action: str, credentials: Credentials | None = None
     ) -> _job.Job:
         job_id = _quoted(resource.Resource._get_id(job))
-        response = self.post(f"/jobs/{job_id}/{action}", json=_with(credentials))
+        response = self._say(f"/jobs/{job_id}/{action}", _with(credentials))
         exceptions.raise_from_response(response)
         return _job.Job.existing(connection=self._get_connection(), **response.json())
 
