@@ -51,6 +51,8 @@ def test_beside_a_service(
     assert member.put(later["image_id"], qcow2.read_bytes()).status_code == 204
     assert member.wait(later["id"])["status"] == "success"
     assert member.job(waits["id"])["status"] == "uploading"
+    assert member.call("POST", f"/v1/jobs/{waits['id']}/cancel").status_code == 202
+    assert member.wait(waits["id"])["status"] == "cancelled"
 
 
 def test_what_can_be_retried_stays(
