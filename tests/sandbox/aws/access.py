@@ -33,14 +33,18 @@ def key_id(prefix: str) -> str:
 
 def set_up(state: State) -> None:
     """Make the accounts, each with a user who has a key, and the role."""
-    for name, (account, allowed) in ACCOUNTS.items():
+    for name, (account, _) in ACCOUNTS.items():
         caller = Caller(name, account, f"arn:aws:iam::{account}:user/{name}", key_id("AIDA"))
         credential = Credential(key_id("AKIA"), secrets.token_urlsafe(30), caller)
         state.credentials[credential.access_key] = credential
-        state.policies[name] = allowed
     role = Role(ROLE, ACCOUNTS["owner"][0], secrets.token_hex(8), frozenset({"owner", "broker"}))
     state.roles[role.arn] = role
-    state.policies[ROLE] = ("*",)
+    allow_all(state)
+
+
+def allow_all(state: State) -> None:
+    """Let everybody do what they may do at the start."""
+    state.policies = {name: allowed for name, (_, allowed) in ACCOUNTS.items()} | {ROLE: ("*",)}
 
 
 def check(state: State, caller: Caller, service: str, action: str, region: str) -> None:

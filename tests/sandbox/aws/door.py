@@ -8,7 +8,7 @@ from typing import Any
 
 from tests.sandbox import files, processes
 from tests.sandbox.aws import access, keys, wire
-from tests.sandbox.aws.state import State
+from tests.sandbox.aws.state import Settings, State
 
 PREFIX = "/_standin/"
 KEYS = "keys.json"
@@ -60,6 +60,11 @@ def _answer(state: State, what: tuple[str, str], body: Any) -> Any:
         case "POST", "settings":
             state.settings = dataclasses.replace(state.settings, **body)
             return dataclasses.asdict(state.settings)
+        case "POST", "reset":
+            state.faults.clear()
+            state.settings = Settings()
+            access.allow_all(state)
+            return {}
         case "POST", "policies":
             state.policies.update({name: tuple(allowed) for name, allowed in body.items()})
             return {}

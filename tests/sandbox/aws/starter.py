@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Starts and stops the stand-in as a process of its own, and speaks to its side door."""
 
+import functools
 import http.client
 import json
 import os
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import time
 import urllib.parse
+from collections.abc import Mapping
 from typing import Any, NamedTuple, Self
 
 from tests.sandbox import files, processes
@@ -45,22 +47,35 @@ class StandIn:
         """End it; what it knew is forgotten."""
         stop(self.directory)
 
-    def client(self, service: str, account: str = "owner", region: str = "us-east-1", **more: Any) -> Any:
-        """Return boto3's client, unmodified, without retries."""
-        import boto3
-        import botocore.config
+    def client(
+        self,
+        service: str,
+        account: str = "owner",
+        region: str = "us-east-1",
+        *,
+        session: Mapping[str, str] | None = None,
+        connections: int = 10,
+        checks: bool = True,
+        **keys: str,
+    ) -> Any:
+        """Return boto3's client, unmodified, that does not retry; the same one each time.
 
-        keys = self.accounts[account]
-        session = boto3.session.Session(
-            aws_access_key_id=more.pop("access_key", keys["access_key"]),
-            aws_secret_access_key=more.pop("secret_key", keys["secret_key"]),
-            aws_session_token=more.pop("token", None),
-        )
-        config = botocore.config.Config(
-            retries={"total_max_attempts": 1}, max_pool_connections=more.pop("connections", 10),
-            s3={"addressing_style": "path"},
-        )  # fmt: skip
-        return session.client(service, region_name=region, endpoint_url=self.url, config=config, **more)
+        `keys` replace the account's own.
+        `session` is the Credentials that AssumeRole answered; without `checks` it sends what botocore itself
+        takes for invalid.
+        """
+        mine = {
+            "aws_access_key_id": self.accounts[account]["access_key"],
+            "aws_secret_access_key": self.accounts[account]["secret_key"],
+        }
+        if session is not None:
+            mine = {
+                "aws_access_key_id": session["AccessKeyId"],
+                "aws_secret_access_key": session["SecretAccessKey"],
+                "aws_session_token": session["SessionToken"],
+            }
+        signs = tuple(sorted((mine | keys).items()))
+        return _client(self.url, service, region, signs, connections, checks)
 
     def fault(self, kind: str, action: str = "*", **more: Any) -> None:
         """Let calls go wrong: see ``faults.Fault``."""
@@ -77,6 +92,10 @@ class StandIn:
     def allow(self, account: str, *actions: str) -> None:
         """Let a user, or the role by its name, do these and nothing else: ``ec2:Describe*`` and the like."""
         self._ask("POST", "policies", {account: actions})
+
+    def reset(self) -> None:
+        """Forget faults, and changes of settings and of what users may do; not what was made."""
+        self._ask("POST", "reset")
 
     def make_key(self, account: str = "owner", region: str = "us-east-1") -> str:
         """Make a KMS key and return its ARN."""
@@ -106,10 +125,11 @@ class StandIn:
         """Return the SHA-256, in hexadecimal, of each block that was written."""
         return {int(index): one for index, one in self._ask("GET", f"digests/{snapshot_id}").items()}
 
-    def read_snapshot(self, snapshot_id: str, length: int = -1) -> bytes:
-        """Return the disk's first `length` bytes, all of them if nothing is said."""
+    def read_snapshot(self, snapshot_id: str, offset: int = 0, length: int = -1) -> bytes:
+        """Return the disk's bytes, or `length` of them from `offset` on."""
         (file,) = (one["file"] for one in self.snapshots() if one["id"] == snapshot_id)
         with pathlib.Path(file).open("rb") as opened:
+            opened.seek(offset)
             return opened.read(length)
 
     def _ask(self, method: str, path: str, body: Any = None) -> Any:
@@ -156,6 +176,29 @@ def start(directory: pathlib.Path, *, port: int = 0, stays: bool = False) -> Sta
             raise RuntimeError(f"the stand-in did not start: {files.tail(directory / 'log')}")
         time.sleep(0.01)
     return StandIn(directory)
+
+
+@functools.cache
+def _session() -> Any:
+    """Return one session for all clients: EC2's model takes half a second to load."""
+    import boto3.session
+
+    return boto3.session.Session()
+
+
+@functools.cache
+def _client(
+    url: str, service: str, region: str, keys: tuple[tuple[str, str], ...], connections: int, checks: bool
+) -> Any:
+    import botocore.config
+
+    config = botocore.config.Config(
+        retries={"total_max_attempts": 1},
+        max_pool_connections=connections,
+        parameter_validation=checks,
+        s3={"addressing_style": "path"},
+    )
+    return _session().client(service, region_name=region, endpoint_url=url, config=config, **dict(keys))
 
 
 _PIPES: dict[pathlib.Path, subprocess.Popen[bytes]] = {}

@@ -27,6 +27,8 @@ Params = dict[str, Any]
 Tree = dict[str, Any]
 SERVICES = ("ec2", "ebs", "kms", "sts", "s3")
 VERSIONS = {"ec2": "2016-11-15", "sts": "2011-06-15"}
+NAMED_CODES = {"ImageNameRequest"}
+"""Shapes whose actions have an own code for what is wrong with them."""
 INTEGER = re.compile(r"-?\d{1,18}")
 
 
@@ -301,7 +303,7 @@ def _read_rest(service: str, request: Request) -> tuple[botocore.model.Operation
 
 def _problems(shape: Any, value: Any, path: str) -> Iterator[tuple[errors.Cause, str]]:
     """What the model does not allow."""
-    meta = shape.metadata
+    meta = shape.metadata if shape.name not in NAMED_CODES else {}
     if shape.type_name == "structure":
         for name in shape.required_members:
             if name not in value:
