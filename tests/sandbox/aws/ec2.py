@@ -7,7 +7,7 @@ https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_DescribeAccountAttrib
 
 from typing import Any
 
-from tests.sandbox.aws import describe, errors, images, snapshots, tags
+from tests.sandbox.aws import copies, describe, errors, images, imports, snapshots, tags
 from tests.sandbox.aws.state import NOT_OPTED_IN, REGIONS, Action, Call
 
 REGION_FILTERS = frozenset(("endpoint", "opt-in-status", "region-name"))
@@ -55,6 +55,8 @@ ACTIONS: dict[str, Action] = {
     **images.ACTIONS,
     **snapshots.ACTIONS,
     **tags.ACTIONS,
+    **copies.ACTIONS,
+    **imports.ACTIONS,
     "DescribeRegions": describe_regions,
     "DescribeAccountAttributes": describe_account_attributes,
     "GetEbsEncryptionByDefault": get_ebs_encryption_by_default,

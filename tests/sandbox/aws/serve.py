@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tests.sandbox import processes
-from tests.sandbox.aws import access, door, ebs, ec2, errors, keys, signing, sts, wire
+from tests.sandbox.aws import access, door, ebs, ec2, errors, keys, s3, signing, sts, wire
 from tests.sandbox.aws.state import NOT_OPTED_IN, REGIONS, Action, Call, State
 
 ACTIONS: dict[str, dict[str, Action]] = {
@@ -42,6 +42,8 @@ def answer(state: State, request: wire.Request) -> wire.Response:
             raise errors.refusal(service, "unknown key", "The region is not enabled for the account")
         if signed.region not in REGIONS:
             raise errors.Dropped  # its host name would not be found
+        if service == "s3":
+            return s3.answer(state, request, signed, request_id)
         return _act(state, request, signed, request_id)
     except errors.Refused as refused:
         return wire.refuse(service, refused, request_id)
@@ -112,6 +114,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.wfile.write(response.body)
 
     do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = answer
+
+    def handle_expect_100(self) -> bool:
+        """Let the client send its body, at once: it waits a second for this."""
+        done = super().handle_expect_100()
+        self.wfile.flush()
+        return done
 
     def _body(self) -> bytes:
         if self.headers.get("Transfer-Encoding", "").lower() != "chunked":

@@ -166,6 +166,10 @@ def _verify_signature(service: str, claim: _Claim, credential: Credential, reque
         hashes = [given or UNSIGNED]
     elif given is not None:
         hashes = [given]
+    elif service == "s3":
+        raise errors.Refused(
+            "InvalidRequest", "Missing required header for this request: x-amz-content-sha256"
+        )
     else:
         hashes = [request.digest.hex()]
         if service == "ebs" and request.method == "PUT":

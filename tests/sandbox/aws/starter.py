@@ -196,6 +196,7 @@ def _client(
         retries={"total_max_attempts": 1},
         max_pool_connections=connections,
         parameter_validation=checks,
+        signature_version="s3v4" if service == "s3" else None,
         s3={"addressing_style": "path"},
     )
     return _session().client(service, region_name=region, endpoint_url=url, config=config, **dict(keys))

@@ -164,6 +164,27 @@ class Key:
     enabled: bool = True
 
 
+@dataclasses.dataclass
+class Task:
+    """One import of a snapshot."""
+
+    id: str
+    owner: str
+    region: str
+    format: str
+    bucket: str
+    key: str
+    description: str
+    kms_key: str | None
+    tags: Tags
+    status: str = "active"
+    message: str | None = "pending"
+    progress: int = 0
+    size: int = 0
+    """Bytes of the object."""
+    snapshot: str | None = None
+
+
 class State:
     """Everything; whoever reads or writes it holds the lock, but not while data of blocks move."""
 
@@ -180,8 +201,8 @@ class State:
         self.gone: set[str] = set()
         """Ids of what was deregistered."""
         self.keys: dict[str, Key] = {}
-        self.tasks: dict[str, Any] = {}
-        self.client_tokens: dict[tuple[str, ...], tuple[str, Any]] = {}
+        self.tasks: dict[str, Task] = {}
+        self.client_tokens: dict[tuple[str, ...], tuple[str, dict[str, Any]]] = {}
         """By action, account, region and token: the request's digest, and what it answered."""
         self.counters: dict[str, int] = {"puts": 0, "bytes": 0}
         self._secret = secrets.token_bytes(32)
