@@ -54,15 +54,14 @@ class StandIn:
         region: str = "us-east-1",
         *,
         session: Mapping[str, str] | None = None,
+        keys: Mapping[str, str] | None = None,
         connections: int = 10,
         checks: bool = True,
-        **keys: str,
     ) -> Any:
         """Return boto3's client, unmodified, that does not retry; the same one each time.
 
-        `keys` replace the account's own.
-        `session` is the Credentials that AssumeRole answered; without `checks` it sends what botocore itself
-        takes for invalid.
+        `keys` replace the account's own, by boto3's names; `session` is the Credentials that AssumeRole
+        answered; without `checks` it sends what botocore itself takes for invalid.
         """
         mine = {
             "aws_access_key_id": self.accounts[account]["access_key"],
@@ -74,7 +73,7 @@ class StandIn:
                 "aws_secret_access_key": session["SecretAccessKey"],
                 "aws_session_token": session["SessionToken"],
             }
-        signs = tuple(sorted((mine | keys).items()))
+        signs = tuple(sorted((mine | dict(keys or {})).items()))
         return _client(self.url, service, region, signs, connections, checks)
 
     def fault(self, kind: str, action: str = "*", **more: Any) -> None:

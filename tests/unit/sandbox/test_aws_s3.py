@@ -177,11 +177,12 @@ def test_parts_that_are_too_small(s3: Any, bucket: str) -> None:
 def test_whose_bucket(standin: aws.StandIn, s3: Any, bucket: str) -> None:
     s3.put_object(Bucket=bucket, Key="x", Body=b"1")
     stranger = standin.client("s3", "stranger")
-    for call in (
+    calls: list[Callable[[], Any]] = [
         lambda: stranger.get_object(Bucket=bucket, Key="x"),
         lambda: stranger.put_object(Bucket=bucket, Key="y", Body=b"2"),
         lambda: stranger.list_objects_v2(Bucket=bucket),
-    ):
+    ]
+    for call in calls:
         with refused("AccessDenied"):
             call()
     with refused("BucketAlreadyExists"):
@@ -230,7 +231,7 @@ def test_presigned(standin: aws.StandIn, s3: Any, bucket: str) -> None:
 )
 def test_keys(standin: aws.StandIn, bucket: str, changes: dict[str, str], code: str) -> None:
     with refused(code):
-        standin.client("s3", **changes).list_objects_v2(Bucket=bucket)
+        standin.client("s3", keys=changes).list_objects_v2(Bucket=bucket)
 
 
 def test_faults(standin: aws.StandIn, s3: Any, bucket: str) -> None:

@@ -40,7 +40,7 @@ def test_right_key(standin: aws.StandIn, service: str) -> None:
 )
 def test_unknown_key(standin: aws.StandIn, service: str, code: str) -> None:
     with refused(code):
-        SERVICES[service](standin.client(service, aws_access_key_id="AKIAAAAAAAAAAAAAAAAA"))
+        SERVICES[service](standin.client(service, keys={"aws_access_key_id": "AKIAAAAAAAAAAAAAAAAA"}))
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ def test_unknown_key(standin: aws.StandIn, service: str, code: str) -> None:
 )
 def test_wrong_secret(standin: aws.StandIn, service: str, code: str) -> None:
     with refused(code):
-        SERVICES[service](standin.client(service, aws_secret_access_key="wrong"))
+        SERVICES[service](standin.client(service, keys={"aws_secret_access_key": "wrong"}))
 
 
 @pytest.mark.parametrize(
@@ -179,7 +179,7 @@ def test_session_token(standin: aws.StandIn, service: str, missing: str, wrong: 
     SERVICES[service](standin.client(service, session=keys))
     with refused(missing):
         pair = {"aws_access_key_id": keys["AccessKeyId"], "aws_secret_access_key": keys["SecretAccessKey"]}
-        SERVICES[service](standin.client(service, **pair))
+        SERVICES[service](standin.client(service, keys=pair))
     with refused(wrong):
         SERVICES[service](standin.client(service, session=keys | {"SessionToken": "x" * 100}))
     standin.expire_sessions()
