@@ -53,6 +53,8 @@ def _copy_image(call: Call) -> dict[str, Any]:
     spec.pop("Description", None)
     if "Description" in wanted:
         spec["Description"] = wanted["Description"]
+    for snapshot_id in source.snapshots:
+        _check(call, call.state.snapshots[snapshot_id])
     made = images.add(call, spec, call.state.settings.copy_seconds)
     for device in spec["BlockDeviceMappings"]:
         if "SnapshotId" in device.get("Ebs", {}):
@@ -64,16 +66,17 @@ def _copy_image(call: Call) -> dict[str, Any]:
     return {"ImageId": made.id}
 
 
+def _check(call: Call, source: Snapshot) -> None:
+    """Refused if the caller can not copy the snapshot so."""
+    if not source.may_use(call.caller.account):
+        raise errors.Refused("InvalidRequest", "You do not have permission to access the storage of this ami")
+    if source.key and call.params.get("Encrypted") is False:
+        raise errors.Refused("InvalidParameterCombination", "A copy of an encrypted snapshot is encrypted")
+
+
 def _copy_snapshot(call: Call, image: Image, snapshot_id: str, made: Image) -> Snapshot:
     """Make a copy of a snapshot: it is complete when the image is."""
     source = call.state.snapshots[snapshot_id]
-    if source.owner != call.caller.account and not source.may_use(call.caller.account):
-        del call.state.images[made.id]
-        message = "You do not have permission to access the storage of this AMI"
-        raise errors.Refused("InvalidRequest", message)
-    if source.key and call.params.get("Encrypted") is False:
-        del call.state.images[made.id]
-        raise errors.Refused("InvalidParameterCombination", "A copy of an encrypted snapshot is encrypted")
     by_default = call.state.settings.encryption_by_default
     key, failure = None, made.failure
     if source.key or call.params.get("Encrypted") or by_default:

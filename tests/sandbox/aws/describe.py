@@ -19,6 +19,7 @@ from tests.sandbox.aws.state import Call
 Facts = Mapping[str, Iterable[str]]
 """Values of a thing, by the name of the filter."""
 Thing = TypeVar("Thing")
+OWNER = re.compile(r"\d{12}|self|amazon|aws-marketplace|aws-backup-vault")
 FEWEST, MOST = 5, 1000
 MOST_FILTERS, MOST_VALUES = 50, 200
 
@@ -46,6 +47,13 @@ def checked(params: Mapping[str, Any], known: frozenset[str]) -> list[tuple[str,
     if len(found) > MOST_FILTERS:
         raise errors.Refused("FilterLimitExceeded", f"The maximum number of filters is {MOST_FILTERS}")
     return found
+
+
+def check_owners(owners: Iterable[str]) -> None:
+    """Refused if one is neither an account nor a word that stands for one."""
+    for one in owners:
+        if not OWNER.fullmatch(one):
+            raise errors.Refused("InvalidUserID.Malformed", f"Invalid user id: '{one}'")
 
 
 def passes(filters: list[tuple[str, list[re.Pattern[str]]]], facts: Facts, tags: Mapping[str, str]) -> bool:

@@ -7,7 +7,7 @@ import pathlib
 from typing import Any
 
 from tests.sandbox import files, processes
-from tests.sandbox.aws import access, keys, wire
+from tests.sandbox.aws import access, keys, s3, wire
 from tests.sandbox.aws.state import Settings, State
 
 PREFIX = "/_standin/"
@@ -40,9 +40,12 @@ def answer(state: State, request: wire.Request) -> wire.Response:
     """Do what a test asks."""
     what = request.method, request.path.removeprefix(PREFIX)
     body: Any = json.loads(request.body or b"null")
-    with state.lock:
-        found = _answer(state, what, body)
-    status = 404 if found is None else 200
+    try:
+        with state.lock:
+            found = _answer(state, what, body)
+        status = 404 if found is None else 200
+    except (KeyError, TypeError, ValueError) as error:
+        found, status = str(error), 400
     return wire.Response(status, {"Content-Type": "application/json"}, json.dumps(found).encode())
 
 
@@ -64,6 +67,10 @@ def _answer(state: State, what: tuple[str, str], body: Any) -> Any:
             state.faults.clear()
             state.settings = Settings()
             access.allow_all(state)
+            return {}
+        case "POST", "clear":
+            state.clear()
+            s3.clear()
             return {}
         case "POST", "policies":
             state.policies.update({name: tuple(allowed) for name, allowed in body.items()})

@@ -5,7 +5,8 @@
   from the last block: https://docs.aws.amazon.com/ebs/latest/APIReference/API_StartSnapshot.html
 - A client token has at most 64 ASCII characters; the same request with it returns the first answer, another
   one is a ConflictException: https://docs.aws.amazon.com/ebs/latest/userguide/ebs-direct-api-idempotency.html
-- At most 100 snapshots of an account are pending: https://docs.aws.amazon.com/general/latest/gr/ebs-service.html
+- At most 100 snapshots of an account are pending, and so many blocks are put a second as the settings allow,
+  then it is a RequestThrottledException: https://docs.aws.amazon.com/general/latest/gr/ebs-service.html
 - Encryption: https://docs.aws.amazon.com/ebs/latest/userguide/ebsapis-using-encryption.html
 - A block is 524288 bytes, has a SHA-256 checksum, may be written again, but only while its snapshot is
   pending: https://docs.aws.amazon.com/ebs/latest/APIReference/API_PutSnapshotBlock.html
@@ -180,6 +181,7 @@ def put_snapshot_block(call: Call) -> dict[str, Any]:
         raise _invalid("The checksum does not match the block's data")
     with state.lock:
         snapshot = _writable(call)
+        _count_second(state)
         if index >= snapshot.size * GIB // BLOCK:
             raise _invalid(f"Block {index} is beyond the volume's end", "INVALID_BLOCK")
         if index in snapshot.writing:
@@ -190,14 +192,23 @@ def put_snapshot_block(call: Call) -> dict[str, Any]:
     try:
         with _opened(snapshot, os.O_WRONLY) as file:
             os.pwrite(file, data, index * BLOCK)
-    finally:
         with state.lock:
-            snapshot.writing.discard(index)
             snapshot.digests[index] = call.digest
             snapshot.touched = time.time()
             state.counters["puts"] += 1
             state.counters["bytes"] += BLOCK
+    finally:
+        with state.lock:
+            snapshot.writing.discard(index)
     return {"Checksum": checksum, "ChecksumAlgorithm": "SHA256"}
+
+
+def _count_second(state: State) -> None:
+    """Throttle those who put more blocks in a second than the settings allow."""
+    second = int(time.monotonic())
+    state.second = (second, state.second[1] + 1 if state.second[0] == second else 1)
+    if 0 < state.settings.puts_per_second < state.second[1]:
+        raise errors.refusal("ebs", "throttled", "Rate exceeded", Reason="ACCOUNT_THROTTLED")
 
 
 @contextlib.contextmanager

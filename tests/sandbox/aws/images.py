@@ -234,6 +234,7 @@ def describe_images(call: Call) -> dict[str, Any]:
         named = [lookup.image(call, one) for one in dict.fromkeys(wanted["ImageIds"])]
     else:
         named = [one for one in call.state.images.values() if _listed(call, one)]
+    describe.check_owners(wanted.get("Owners", []))
     owners = {account if one == "self" else one for one in wanted.get("Owners", [])}
     found = []
     for image in named:
@@ -374,6 +375,7 @@ def modify_image_attribute(call: Call) -> dict[str, Any]:
                 raise errors.Refused(
                     "OperationNotPermitted", "Images with encrypted snapshots can't be public", 403
                 )
+        sharing.demand_own_key([call.state.snapshots.get(one) for one in image.snapshots], added)
         sharing.apply(image, added, removed)
     return {}
 

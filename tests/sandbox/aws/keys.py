@@ -46,6 +46,11 @@ def usable(state: State, arn: str | None) -> bool:
     return arn is None or (arn in state.keys and state.keys[arn].enabled)
 
 
+def is_default(arn: str | None) -> bool:
+    """Tell whether it is a key that AWS made for EBS: what it encrypts can not be shared."""
+    return arn is not None and "key/ebs-" in arn
+
+
 def not_usable(arn: str | None) -> errors.Refused:
     """Return EC2's refusal of a key that can not be used."""
     return errors.Refused("InvalidParameterValue", f"The KMS key {arn} is not enabled")

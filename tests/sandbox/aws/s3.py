@@ -185,6 +185,13 @@ def _moto(request: wire.Request, body: bytes, account: str) -> wire.Response:
     return wire.Response(response.status_code, kept, response.data)
 
 
+def clear() -> None:
+    """Forget all buckets."""
+    with LOCK:
+        if _app.cache_info().currsize:
+            _backends().reset()
+
+
 def check_object(account: str, region: str, bucket: str, key: str) -> None:
     """Refused if there is no such object of the account, or in another region."""
     with LOCK:

@@ -6,10 +6,10 @@ https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_ModifySnapshotAttribu
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from tests.sandbox.aws import errors
+from tests.sandbox.aws import errors, keys
 from tests.sandbox.aws.state import Image, Snapshot
 
 ALL = "all"
@@ -44,6 +44,16 @@ def apply(thing: Image | Snapshot, added: set[str], removed: set[str]) -> None:
     """Change the permissions; removing what is not there is no error."""
     thing.users = (thing.users | added) - removed - {ALL}
     thing.public = (thing.public or ALL in added) and ALL not in removed
+
+
+def demand_own_key(snapshots: Iterable[Snapshot | None], users: set[str]) -> None:
+    """Refused if users shall see what nobody but its owner has the key of.
+
+    https://docs.aws.amazon.com/ebs/latest/userguide/ebs-modifying-snapshot-permissions.html
+    """
+    if users and any(one is not None and keys.is_default(one.key) for one in snapshots):
+        message = "Snapshots that are encrypted with the default key for EBS can't be shared"
+        raise errors.Refused("OperationNotPermitted", message, 403)
 
 
 def shown(thing: Image | Snapshot) -> list[dict[str, str]]:

@@ -39,6 +39,7 @@ def describe_snapshots(call: Call) -> dict[str, Any]:
             and one.may_use(account)
             and not call.state.fresh(one.started.timestamp())
         ]
+    describe.check_owners(wanted.get("OwnerIds", []))
     owners = {account if one == "self" else one for one in wanted.get("OwnerIds", [])}
     users = {account if one == "self" else one for one in wanted.get("RestorableByUserIds", [])}
     found = []
@@ -100,6 +101,7 @@ def modify_snapshot_attribute(call: Call) -> dict[str, Any]:
     added, removed = sharing.changes(call.params, "CreateVolumePermission")
     if sharing.ALL in added and snapshot.key:
         raise errors.Refused("OperationNotPermitted", "Encrypted snapshots can't be public", 403)
+    sharing.demand_own_key([snapshot], added)
     sharing.apply(snapshot, added, removed)
     return {}
 

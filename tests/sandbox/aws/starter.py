@@ -96,6 +96,10 @@ class StandIn:
         """Forget faults, and changes of settings and of what users may do; not what was made."""
         self._ask("POST", "reset")
 
+    def clear(self) -> None:
+        """Forget everything that was made: images, snapshots, keys, imports, buckets."""
+        self._ask("POST", "clear")
+
     def make_key(self, account: str = "owner", region: str = "us-east-1") -> str:
         """Make a KMS key and return its ARN."""
         return str(self._ask("POST", "keys", {"account": account, "region": region})["arn"])

@@ -37,6 +37,8 @@ class Settings:
     """How long the minutes of StartSnapshot's Timeout are."""
     consistency_seconds: float = 0.0
     """How long nobody sees a new object: the API is eventually consistent."""
+    puts_per_second: int = 0
+    """Blocks that may be put in a second; 0: any number."""
     sparse_pages: bool = False
     """Whether every other page of a list is empty, but has a token: it may be."""
     encryption_by_default: bool = False
@@ -205,11 +207,20 @@ class State:
         self.client_tokens: dict[tuple[str, ...], tuple[str, dict[str, Any]]] = {}
         """By action, account, region and token: the request's digest, and what it answered."""
         self.counters: dict[str, int] = {"puts": 0, "bytes": 0}
+        self.second = (0, 0)
+        """A second, and how many blocks were put in it."""
         self._secret = secrets.token_bytes(32)
 
     def seal(self, text: str) -> str:
         """Return what only this stand-in can say of the text: tokens of blocks and pages carry it."""
         return hmac.new(self._secret, text.encode(), hashlib.sha256).hexdigest()[:32]
+
+    def clear(self) -> None:
+        """Forget what was made."""
+        for one in self.snapshots.values():
+            one.file.unlink(missing_ok=True)
+        for things in (self.snapshots, self.images, self.keys, self.tasks, self.client_tokens, self.gone):
+            things.clear()
 
     def count(self, what: str) -> None:
         """Count a call."""

@@ -3,7 +3,7 @@
 
 - An external id that the role's trust demands must be given and equal:
   https://docs.aws.amazon.com/IAM/latest/UserGuide/id_roles_common-scenarios_third-party.html
-- A session lasts 900 s to 12 h, an hour if nothing is said; by role chaining one hour at most:
+- A session lasts 900 s to what the role allows, which is an hour, as it is for a role that says nothing:
   https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRole.html
 """
 
@@ -13,6 +13,9 @@ from typing import Any
 
 from tests.sandbox.aws import access, errors
 from tests.sandbox.aws.state import Action, Call, Caller, Credential, now
+
+LONGEST = 3600
+"""Seconds of a session."""
 
 
 def get_caller_identity(call: Call) -> dict[str, Any]:
@@ -32,7 +35,10 @@ def assume_role(call: Call) -> dict[str, Any]:
             f"User: {call.caller.arn} is not authorized to perform: sts:AssumeRole on resource: "
             f"{wanted['RoleArn']}",
         )
-    seconds = wanted.get("DurationSeconds", 3600)
+    seconds = wanted.get("DurationSeconds", LONGEST)
+    if seconds > LONGEST:
+        message = "The requested DurationSeconds exceeds the MaxSessionDuration set for this role."
+        raise errors.refusal("sts", "invalid", message)
     name = wanted["RoleSessionName"]
     role_id = access.key_id("AROA")
     caller = Caller(

@@ -12,6 +12,8 @@ from tests.sandbox import aws
 def _running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[aws.StandIn]:
     with aws.start(tmp_path_factory.mktemp("aws")) as running:
         yield running
+        log = (running.directory / "log").read_text()
+        assert "Traceback" not in log, log
 
 
 @pytest.fixture

@@ -158,6 +158,16 @@ def test_put_into_what_is_not_there(standin: aws.StandIn, ebs: Any) -> None:
         put(ebs, "snap-01234567890abcdef", 0, block(1))
 
 
+def test_blocks_in_a_second(standin: aws.StandIn, ebs: Any) -> None:
+    made = ebs.start_snapshot(VolumeSize=1)["SnapshotId"]
+    standin.settings(puts_per_second=1)
+    with refused("RequestThrottledException"):
+        for index in range(200):
+            put(ebs, made, index, block(1))
+    standin.settings(puts_per_second=0)
+    put(ebs, made, 0, block(1))
+
+
 def test_put_after_the_end(standin: aws.StandIn, ebs: Any) -> None:
     made = snapshot(standin, 1)
     with refused("ValidationException", "pending"):

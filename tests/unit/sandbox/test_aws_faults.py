@@ -177,6 +177,14 @@ def refuses(url: str) -> bool:
 def test_start_and_stop(tmp_path: pathlib.Path) -> None:
     with aws.start(tmp_path / "one") as one:
         assert stat.S_IMODE((one.directory / "keys.json").stat().st_mode) == 0o600
+        one.settings(completion_seconds=0)
+        image(one)
+        one.client("s3").create_bucket(Bucket="forgotten")
+        (before,) = one.snapshots()
+        one.clear()
+        assert (one.images(), one.snapshots()) == ([], [])
+        assert one.client("s3").list_buckets()["Buckets"] == []
+        assert not pathlib.Path(before["file"]).exists()
         snapshot(one, 1)
         (only,) = one.snapshots()
         assert pathlib.Path(only["file"]).exists()

@@ -2,6 +2,7 @@
 """The stand-in of AWS: images, snapshots and tags of EC2, each rule refused and accepted."""
 
 import datetime
+import functools
 import time
 from collections.abc import Callable
 from typing import Any
@@ -239,6 +240,26 @@ def test_key_of_the_snapshot(standin: aws.StandIn, ec2: Any) -> None:
         ec2.modify_image_attribute(ImageId=found["ImageId"], LaunchPermission={"Add": [{"Group": "all"}]})
 
 
+def test_default_key_is_not_shared(standin: aws.StandIn, ec2: Any) -> None:
+    account = {"Add": [{"UserId": standin.accounts["stranger"]["account_id"]}]}
+    for arn, shared in ((standin.make_key(), True), (None, False)):
+        key: dict[str, Any] = {"KmsKeyArn": arn} if arn else {}
+        source = snapshot(standin, 1, Encrypted=True, **key)
+        made = ec2.register_image(**request(source))["ImageId"]
+        calls: list[Callable[[], Any]] = [
+            functools.partial(ec2.modify_image_attribute, ImageId=made, LaunchPermission=account),
+            functools.partial(
+                ec2.modify_snapshot_attribute, SnapshotId=source, CreateVolumePermission=account
+            ),
+        ]
+        for call in calls:
+            if shared:
+                call()
+            else:
+                with refused("OperationNotPermitted"):
+                    call()
+
+
 # Describe
 
 
@@ -336,6 +357,9 @@ def test_filters(standin: aws.StandIn, ec2: Any, filters: dict[str, list[str]], 
 
 
 def test_filters_refused(ec2: Any) -> None:
+    for describe, word in ((ec2.describe_images, "Owners"), (ec2.describe_snapshots, "OwnerIds")):
+        with refused("InvalidUserID.Malformed"):
+            describe(**{word: ["me"]})
     for describe in (ec2.describe_images, ec2.describe_snapshots, ec2.describe_regions):
         with refused("InvalidParameterValue"):
             describe(Filters=[{"Name": "colour", "Values": ["red"]}])

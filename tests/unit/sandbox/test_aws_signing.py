@@ -151,6 +151,12 @@ def test_role_that_may_not_be_assumed(standin: aws.StandIn, account: str, change
         session(standin, account, **changes)
 
 
+def test_length_of_a_session(standin: aws.StandIn) -> None:
+    session(standin, DurationSeconds=3600)
+    with refused("ValidationError", "MaxSessionDuration"):
+        session(standin, DurationSeconds=3601)
+
+
 def test_role_without_external_id(standin: aws.StandIn) -> None:
     with refused("AccessDenied"):
         standin.client("sts", "broker").assume_role(RoleArn=standin.role.arn, RoleSessionName="test")
