@@ -5,14 +5,15 @@
   and its devices: https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_EbsBlockDevice.html
 - Names are unique in an account and region (InvalidAMIName.Duplicate):
   https://docs.aws.amazon.com/ec2/latest/devguide/errors-overview.html
-- arm64 boots by UEFI only: https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/ami-boot.html;
-  a TPM needs UEFI: https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/enable-nitrotpm-prerequisites.html
+- Graviton boots by UEFI: https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/ami-boot-mode.html; a TPM needs
+  UEFI: https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/enable-nitrotpm-prerequisites.html
 - Who sees what: https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_DescribeImages.html
 - Only the owner sees or changes attributes; one attribute a call:
   https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_ModifyImageAttribute.html
 - Nothing becomes public while that is blocked:
   https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/block-public-access-to-amis.html
-- Deregistering leaves the snapshots, unless it is told not to:
+- An image that was deregistered may be seen for a while (DescribeImages); its snapshots are left, unless it
+  is told otherwise:
   https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_DeregisterImage.html
 - A deprecated AMI is shown to its owner, and to others who ask for it:
   https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/ami-deprecate.html
@@ -233,7 +234,9 @@ def describe_images(call: Call) -> dict[str, Any]:
     if "ImageIds" in wanted:
         named = [lookup.image(call, one) for one in dict.fromkeys(wanted["ImageIds"])]
     else:
-        named = [one for one in call.state.images.values() if _listed(call, one)]
+        everything = [*call.state.images.values(), *call.state.leaving.values()]
+        named = [one for one in everything if one.id not in call.state.gone or one.lingers]
+        named = [one for one in named if _listed(call, one)]
     describe.check_owners(wanted.get("Owners", []))
     owners = {account if one == "self" else one for one in wanted.get("Owners", [])}
     found = []
@@ -383,10 +386,10 @@ def modify_image_attribute(call: Call) -> dict[str, Any]:
 def deregister_image(call: Call) -> dict[str, Any]:
     """Remove an image, and with it its snapshots if that is said and no other image has them."""
     image = lookup.own_image(call, call.params["ImageId"])
-    if image.state == "pending":
-        raise errors.Refused("IncorrectState", f"The image '{image.id}' is pending")
     del call.state.images[image.id]
     call.state.gone.add(image.id)
+    image.leaves_at = time.time() + call.state.settings.leaving_seconds
+    call.state.leaving[image.id] = image
     results = []
     if call.params.get("DeleteAssociatedSnapshots"):
         for one in image.snapshots:

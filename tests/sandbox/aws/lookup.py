@@ -18,7 +18,9 @@ def image(call: Call, image_id: str) -> Image:
     """Return the image if the caller may use it."""
     if not IMAGE_ID.fullmatch(image_id):
         raise errors.Refused("InvalidAMIID.Malformed", f'Invalid id: "{image_id}" (expecting "ami-...")')
-    found = call.state.images.get(image_id)
+    found = call.state.images.get(image_id) or call.state.leaving.get(image_id)
+    if found is not None and found.leaves_at is not None and not found.lingers:
+        found = None
     if found is None or found.region != call.region or call.state.fresh(found.created.timestamp()):
         raise errors.Refused("InvalidAMIID.NotFound", f"The image id '[{image_id}]' does not exist")
     if not found.may_use(call.caller.account):

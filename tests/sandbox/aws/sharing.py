@@ -13,6 +13,7 @@ from tests.sandbox.aws import errors, keys
 from tests.sandbox.aws.state import Image, Snapshot
 
 ALL = "all"
+MOST = 500
 ACCOUNT = re.compile(r"\d{12}")
 
 
@@ -28,6 +29,8 @@ def changes(params: Mapping[str, Any], word: str) -> tuple[set[str], set[str]]:
         pairs.append(new)
     if not any(pairs):
         raise errors.Refused("InvalidParameterCombination", "No permission is added or removed")
+    if sum(map(len, pairs)) > MOST:
+        raise errors.refusal("ec2", "invalid", f"At most {MOST} permissions can be changed at a time")
     return pairs[0], pairs[1]
 
 
@@ -49,7 +52,7 @@ def apply(thing: Image | Snapshot, added: set[str], removed: set[str]) -> None:
 def demand_own_key(snapshots: Iterable[Snapshot | None], users: set[str]) -> None:
     """Refused if users shall see what nobody but its owner has the key of.
 
-    https://docs.aws.amazon.com/ebs/latest/userguide/ebs-modifying-snapshot-permissions.html
+    https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_ModifySnapshotAttribute.html
     """
     if users and any(one is not None and keys.is_default(one.key) for one in snapshots):
         message = "Snapshots that are encrypted with the default key for EBS can't be shared"

@@ -2,7 +2,7 @@
 """Snapshots as EC2 has them: describe, share, delete.
 
 - https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_DescribeSnapshots.html
-- An encrypted snapshot can not be public:
+- An encrypted snapshot can not be public; permissions are added or removed, never both at once:
   https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_ModifySnapshotAttribute.html
 - A snapshot that an AMI uses can not be deleted (InvalidSnapshot.InUse):
   https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_DeleteSnapshot.html
@@ -99,6 +99,8 @@ def modify_snapshot_attribute(call: Call) -> dict[str, Any]:
     if call.params.get("Attribute", "createVolumePermission") != "createVolumePermission":
         raise errors.refusal("ec2", "invalid", "Only createVolumePermission can be changed")
     added, removed = sharing.changes(call.params, "CreateVolumePermission")
+    if added and removed:
+        raise errors.Refused("InvalidParameterCombination", "Add and Remove can't be in one request")
     if sharing.ALL in added and snapshot.key:
         raise errors.Refused("OperationNotPermitted", "Encrypted snapshots can't be public", 403)
     sharing.demand_own_key([snapshot], added)

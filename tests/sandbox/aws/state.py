@@ -35,6 +35,8 @@ class Settings:
     """The least time that an import takes."""
     minute_seconds: float = 60.0
     """How long the minutes of StartSnapshot's Timeout are."""
+    leaving_seconds: float = 0.0
+    """How long an image is still described, as deregistered, after DeregisterImage."""
     consistency_seconds: float = 0.0
     """How long nobody sees a new object: the API is eventually consistent."""
     puts_per_second: int = 0
@@ -139,9 +141,17 @@ class Image:
     users: set[str] = dataclasses.field(default_factory=set)
     public: bool = False
     deprecation: datetime.datetime | None = None
+    leaves_at: float | None = None
+    """When it is seen no more, once it was deregistered."""
+
+    @property
+    def lingers(self) -> bool:
+        return self.leaves_at is not None and time.time() < self.leaves_at
 
     @property
     def state(self) -> str:
+        if self.leaves_at is not None:
+            return "deregistered"
         if time.time() < self.ready_at:
             return "pending"
         return "failed" if self.failure else "available"
@@ -200,6 +210,8 @@ class State:
         self.roles: dict[str, Role] = {}
         self.snapshots: dict[str, Snapshot] = {}
         self.images: dict[str, Image] = {}
+        self.leaving: dict[str, Image] = {}
+        """Images that were deregistered."""
         self.gone: set[str] = set()
         """Ids of what was deregistered."""
         self.keys: dict[str, Key] = {}
@@ -219,7 +231,15 @@ class State:
         """Forget what was made."""
         for one in self.snapshots.values():
             one.file.unlink(missing_ok=True)
-        for things in (self.snapshots, self.images, self.keys, self.tasks, self.client_tokens, self.gone):
+        for things in (
+            self.snapshots,
+            self.images,
+            self.leaving,
+            self.keys,
+            self.tasks,
+            self.client_tokens,
+            self.gone,
+        ):
             things.clear()
 
     def count(self, what: str) -> None:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tags of images and snapshots.
 
-- A key has 1 to 127 characters and does not begin with aws:, a value at most 255, a resource at most 50 tags:
+- A key has 1 to 127 characters and does not begin with aws:, a value at most 256, a resource at most 50 tags:
   https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_CreateTags.html
 - Tags on something that is shared are seen only by the account that wrote them:
   https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/Using_Tags.html
@@ -30,8 +30,8 @@ def checked(wanted: list[dict[str, str]]) -> dict[str, str]:
             raise errors.refusal("ec2", "invalid", "Tag keys must have 1 to 127 characters")
         if key.lower().startswith("aws:"):
             raise errors.refusal("ec2", "invalid", f"Tag keys starting with 'aws:' are reserved: {key}")
-        if len(value) > 255:
-            raise errors.refusal("ec2", "invalid", "Tag values must have at most 255 characters")
+        if len(value) > 256:
+            raise errors.refusal("ec2", "invalid", "Tag values must have at most 256 characters")
         found[key] = value
     if len(found) > MOST:
         raise errors.Refused("TagLimitExceeded", f"The maximum number of tags is {MOST}")

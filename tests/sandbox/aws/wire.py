@@ -293,8 +293,10 @@ def _read_rest(service: str, request: Request) -> tuple[botocore.model.Operation
         return operation, params | {payload: request.body}
     if in_body:
         body = _json(service, request.body)
-        if not isinstance(body, dict) or (unknown := body.keys() - in_body):
-            raise errors.Refused("SerializationException", f"Unknown members: {unknown if body else body}")
+        if not isinstance(body, dict):
+            raise errors.Refused("SerializationException", "The body is no JSON object.")
+        if unknown := body.keys() - in_body:
+            raise errors.Refused("SerializationException", f"Unknown members: {', '.join(sorted(unknown))}")
         params |= _from_json(service, shape, body)
     elif request.body:
         raise errors.Refused("SerializationException", "The operation takes no body.")

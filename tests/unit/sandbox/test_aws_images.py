@@ -488,7 +488,7 @@ def test_tags(standin: aws.StandIn, ec2: Any) -> None:
     [
         ("InvalidParameterValue", [{"Key": "aws:x", "Value": ""}]),
         ("InvalidParameterValue", [{"Key": "k" * 128, "Value": ""}]),
-        ("InvalidParameterValue", [{"Key": "k", "Value": "v" * 256}]),
+        ("InvalidParameterValue", [{"Key": "k", "Value": "v" * 257}]),
         ("InvalidParameterValue", [{"Key": "", "Value": "v"}]),
         ("TagLimitExceeded", [{"Key": str(number), "Value": ""} for number in range(51)]),
     ],
@@ -534,6 +534,21 @@ def test_deregister(standin: aws.StandIn, ec2: Any) -> None:
         ec2.delete_snapshot(SnapshotId=source)
 
 
+def test_deregistered_is_seen_for_a_while(standin: aws.StandIn, ec2: Any) -> None:
+    standin.settings(image_seconds=60, leaving_seconds=0.5)
+    made = image(standin, Name="leaving")  # a pending one can be deregistered, too
+    ec2.deregister_image(ImageId=made)
+    assert described(ec2, made)["State"] == "deregistered"
+    assert names(ec2, Filters=[{"Name": "name", "Values": ["leaving"]}]) == {"leaving"}
+    with refused("InvalidAMIID.Unavailable"):
+        ec2.deregister_image(ImageId=made)
+    assert made not in {one["id"] for one in standin.images()}
+    image(standin, Name="leaving")  # the name is free
+    time.sleep(0.6)
+    with refused("InvalidAMIID.NotFound"):
+        ec2.describe_images(ImageIds=[made])
+
+
 def test_deregister_with_snapshots(standin: aws.StandIn, ec2: Any) -> None:
     source = snapshot(standin, 1)
     first, second = (ec2.register_image(**request(source))["ImageId"] for _ in range(2))
@@ -568,6 +583,9 @@ def test_snapshots(standin: aws.StandIn, ec2: Any, stranger: Any) -> None:
         stranger.delete_snapshot(SnapshotId=made)
     attribute = ec2.describe_snapshot_attribute(SnapshotId=made, Attribute="createVolumePermission")
     assert attribute["CreateVolumePermissions"] == [{"UserId": account}]
+    both = {"Remove": [{"UserId": account}], "Add": [{"UserId": "0" * 12}]}
+    with refused("InvalidParameterCombination"):
+        ec2.modify_snapshot_attribute(SnapshotId=made, CreateVolumePermission=both)
     ec2.modify_snapshot_attribute(SnapshotId=made, CreateVolumePermission={"Remove": [{"UserId": account}]})
     with refused("InvalidSnapshot.NotFound"):
         stranger.describe_snapshots(SnapshotIds=[made])
