@@ -3,6 +3,7 @@
 
 import datetime
 import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -46,7 +47,7 @@ def test_register_keeps_everything(standin: aws.StandIn, ec2: Any) -> None:
         "RootDeviceName": "/dev/sda1",
     }
     volume = {"SnapshotId": source, "VolumeType": "gp3", "VolumeSize": 8, "DeleteOnTermination": True}
-    devices = [
+    devices: list[dict[str, Any]] = [
         {"DeviceName": "/dev/sda1", "Ebs": volume | {"Iops": 4000, "Throughput": 200}},
         {"DeviceName": "/dev/sdb", "Ebs": {"SnapshotId": more, "VolumeType": "io2", "Iops": 100}},
         {"DeviceName": "/dev/sdc", "VirtualName": "ephemeral0"},
@@ -57,7 +58,7 @@ def test_register_keeps_everything(standin: aws.StandIn, ec2: Any) -> None:
     found = described(ec2, made)
     assert {name: found[name] for name in wanted} == wanted
     assert found["BlockDeviceMappings"] == [
-        {"DeviceName": "/dev/sda1", "Ebs": devices[0]["Ebs"] | {"Encrypted": False}},  # type: ignore[operator]
+        {"DeviceName": "/dev/sda1", "Ebs": devices[0]["Ebs"] | {"Encrypted": False}},
         {
             "DeviceName": "/dev/sdb",
             "Ebs": {
@@ -573,12 +574,13 @@ def test_reader(standin: aws.StandIn) -> None:
     assert ebs.list_snapshot_blocks(SnapshotId=snapshot(standin, 1))["Blocks"]
     source = snapshot(standin)
     before = standin.images(), standin.snapshots()
-    for action, call in {
+    calls: dict[str, Callable[[], Any]] = {
         "ec2:RegisterImage": lambda: ec2.register_image(**request(source)),
         "ec2:DeregisterImage": lambda: ec2.deregister_image(ImageId=made),
         "ec2:DeleteSnapshot": lambda: ec2.delete_snapshot(SnapshotId=source),
         "ec2:CreateTags": lambda: ec2.create_tags(Resources=[made], Tags=[{"Key": "k", "Value": "v"}]),
-    }.items():
+    }
+    for action, call in calls.items():
         with refused("UnauthorizedOperation", action):
             call()
     with refused("AccessDeniedException", "ebs:StartSnapshot"):

@@ -178,8 +178,10 @@ def test_session_token(standin: aws.StandIn, service: str, missing: str, wrong: 
     keys = session(standin)
     SERVICES[service](standin.client(service, session=keys))
     with refused(missing):
-        pair = {"aws_access_key_id": keys["AccessKeyId"], "aws_secret_access_key": keys["SecretAccessKey"]}
-        SERVICES[service](standin.client(service, **pair))
+        half = standin.client(
+            service, aws_access_key_id=keys["AccessKeyId"], aws_secret_access_key=keys["SecretAccessKey"]
+        )
+        SERVICES[service](half)
     with refused(wrong):
         SERVICES[service](standin.client(service, session=keys | {"SessionToken": "x" * 100}))
     standin.expire_sessions()
