@@ -99,8 +99,8 @@ class OpenStack(base.Provider):
             # Its upload hangs for ever, or the file's end said what it is: only deleting helps.
             self.discard(key, transfer.alive)
             image = self._create(staged, spec, key)
-        begun = {"image": image["id"]}
-        if transfer.checkpoint != begun:
+        known, begun = transfer.checkpoint or {}, {"image": image["id"]}
+        if known.get("image") != image["id"] or (known != begun and image["status"] != "active"):
             transfer.save_checkpoint(begun)     # who has to clean up by hand needs it
         if image["status"] != "active":
             self._put(image["id"], staged, transfer)
