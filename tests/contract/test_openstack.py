@@ -164,11 +164,10 @@ def test_an_upload_that_hangs_is_given_up(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Sooner where it can not become whole any more."""
-    monkeypatch.setattr(openstack, patience, 1)
+    for name in ("CUT_PATIENCE", "SAVING_PATIENCE"):
+        monkeypatch.setattr(openstack, name, 1 if name == patience else 100_000)
     sent = {"image": spec.image_id, "sent": True} if patience == "SAVING_PATIENCE" else None
-    since = time.monotonic()
     image_ref = provider.upload(staged, spec, key, Transfer(checkpoint=sent))
-    assert time.monotonic() - since < 10
     assert image_ref != spec.image_id       # only deleting helped, and that burned it
     assert provider.show(spec.image_id) is None
     assert [image["id"] for image in provider.list({"ciming_target": key})] == [image_ref]

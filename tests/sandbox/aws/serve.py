@@ -26,8 +26,6 @@ ACTIONS: dict[str, dict[str, Action]] = {
     "sts": sts.ACTIONS,
 }
 NEVER_DENIED = {"GetCallerIdentity"}
-MOST = 16 << 20
-"""Bytes that a body may have, but for S3's."""
 
 
 def answer(state: State, request: wire.Request) -> wire.Response:
