@@ -38,8 +38,14 @@ def _different(formats: list[str]) -> None:
         raise ma.ValidationError("Name each format once.")
 
 
+def _sendable(text: str) -> None:
+    """JSON can have half of a character, which no request can."""
+    if "\0" in text or text != text.encode(errors="ignore").decode():
+        raise ma.ValidationError("There is a character in it that can not be sent.")
+
+
 def _text(*, required: bool = False) -> fields.String:
-    return fields.String(required=required, validate=validate.Length(1, 1024))
+    return fields.String(required=required, validate=[validate.Length(1, 1024), _sendable])
 
 
 class Credential(ma.Schema):

@@ -291,13 +291,14 @@ def converted(held: Claim, guest: str) -> None:
 def update_stage(held: Claim, *, step: str | None, error: dict[str, Any] | None) -> None:
     """Write the stage flow's step into the Targets that wait for it, its error into the Job.
 
-    Where the upload was given up meanwhile, that is the error, and stays.
+    Where the upload was given up meanwhile, that is the error, and stays. A Target with an error waits for
+    its user, and its step says how far it had come.
     """
     with fenced(held) as (_session, job):
         if job.stage != "failed":
             job.error = error
         for target in job.targets:
-            if step and target.status == "waiting":
+            if step and target.status == "waiting" and not target.error:
                 target.step = step
 
 

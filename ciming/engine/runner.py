@@ -170,8 +170,7 @@ class Runner:
                 raise
             finally:
                 _await(parts, kits, watching)
-            for part in parts:
-                part.result()
+            _raise_first([part.exception() for part in parts])
 
     def _stage(
         self, flows: "Flows", job: models.Job, watching: watch.Watch, staged: growing.GrowingFile
@@ -275,6 +274,13 @@ def _await(
             for part, kit in zip(parts, kits, strict=True):
                 if not part.done():
                     kit.hang_up()
+
+
+def _raise_first(reasons: Sequence[BaseException | None]) -> None:
+    """Raise one of them, if there is any: a Job waits for its user only when all else of it has ended."""
+    raised = [reason for reason in reasons if reason is not None]
+    for reason in sorted(raised, key=lambda reason: isinstance(reason, exceptions.Waits)):
+        raise reason
 
 
 def _is_large(job: models.Job) -> bool:

@@ -370,7 +370,7 @@ class TargetTools(Tools):
         self._undoing = False
         self._epoch = 0
         self._fault = target.error
-        self._let_in = target.step in AFTER_CHECK
+        self._let_in = target.step in AFTER_CHECK or target.checkpoint is not None
 
     @functools.cached_property
     def spec(self) -> base.ImageSpec:
@@ -520,7 +520,8 @@ class TargetTools(Tools):
         return metrics.place(self.target)
 
     def _begun(self) -> str:
-        return f" ({', '.join(map(str, self.checkpoint.values()))})" if self.checkpoint else ""
+        refs = [value for value in (self.checkpoint or {}).values() if isinstance(value, str)]
+        return f" ({', '.join(refs)})" if refs else ""
 
     def save_checkpoint(self, checkpoint: Mapping[str, Any]) -> None:
         work.update_target(self._claim, self.key, checkpoint=dict(checkpoint))

@@ -30,11 +30,10 @@ LOG = log.getLogger(__name__)
 
 # 410: of two uploads at once, Glance lets one lose so.
 TRANSIENT = frozenset((408, 409, 410, 429, 500, 502, 503, 504))
-# An upload that was cut is `queued` again after about 4 seconds, one that had all its bytes is `active` as
-# soon as the store has them.
 SKEW_SECONDS = 60       # from which on a token that was just made may not be good yet
-SAVING_PATIENCE = 30    # seconds,
-SAVING_RATE = 20_000_000    # and one more for so many bytes
+CUT_PATIENCE = 15       # seconds; an upload that was cut is `queued` again after about 4
+SAVING_PATIENCE = 30    # seconds; one that had all its bytes is `active` as soon as the store has them,
+SAVING_RATE = 20_000_000    # so one more for so many bytes
 FORMATS = ("qcow2", "raw", "vmdk", "vhd", "vhdx", "vdi", "iso")
 OCTETS = "application/octet-stream"
 MOST_PAGES = 1000       # of a list; one that does not end is none
@@ -100,8 +99,9 @@ class OpenStack(base.Provider):
             # Its upload hangs for ever, or the file's end said what it is: only deleting helps.
             self.discard(key, transfer.alive)
             image = self._create(staged, spec, key)
-        if not transfer.checkpoint or transfer.checkpoint.get("image") != image["id"]:
-            transfer.save_checkpoint({"image": image["id"]})    # who has to clean up by hand needs it
+        known, begun = transfer.checkpoint or {}, {"image": image["id"]}
+        if known.get("image") != image["id"] or (known != begun and image["status"] != "active"):
+            transfer.save_checkpoint(begun)     # who has to clean up by hand needs it
         if image["status"] != "active":
             self._put(image["id"], staged, transfer)
         transfer.progress(staged.size)
@@ -334,13 +334,16 @@ class OpenStack(base.Provider):
     @points.mutation
     def _put(self, image_ref: str, staged: staging.Staged, transfer: base.Transfer) -> None:
         headers = {"Content-Type": OCTETS, "x-openstack-image-size": str(staged.size)}
-        self._call("PUT", f"/images/{image_ref}/file", data=_Body(staged, transfer), headers=headers)
+        body = _Body(staged, transfer, {"image": image_ref, "sent": True})
+        self._call("PUT", f"/images/{image_ref}/file", data=body, headers=headers)
 
     def _settled(
         self, image: Mapping[str, Any], size: int, transfer: base.Transfer
     ) -> Mapping[str, Any] | None:
         """The image when its earlier upload, cut by a crash, has ended; None: it does not end."""
-        for _second in range(SAVING_PATIENCE + size // SAVING_RATE):
+        sent = transfer.checkpoint == {"image": image["id"], "sent": True}
+        patience = SAVING_PATIENCE + size // SAVING_RATE if sent else CUT_PATIENCE
+        for _second in range(patience):
             if image["status"] != "saving":
                 return image
             time.sleep(1)
@@ -604,14 +607,22 @@ class _Body:
     """The staged bytes as a request's body: sized, so not chunked, and from the start at each iteration,
 
     so that keystoneauth can send it again after it logged in again.
+
+    :param sent: the checkpoint from when the last block goes out
     """
 
-    def __init__(self, staged: staging.Staged, transfer: base.Transfer) -> None:
+    def __init__(self, staged: staging.Staged, transfer: base.Transfer, sent: Mapping[str, Any]) -> None:
         self._staged = staged
         self._transfer = transfer
+        self._sent = sent
 
     def __len__(self) -> int:
         return self._staged.size
 
     def __iter__(self) -> Iterator[bytes]:
-        return self._transfer.blocks(self._staged)
+        left = self._staged.size
+        for block in self._transfer.blocks(self._staged):
+            left -= len(block)
+            if not left:
+                self._transfer.save_checkpoint(self._sent)
+            yield block

@@ -153,19 +153,36 @@ def saving(
         yield stack
 
 
+@pytest.mark.parametrize("patience", ["CUT_PATIENCE", "SAVING_PATIENCE"])
 def test_an_upload_that_hangs_is_given_up(
     saving: contextlib.ExitStack,
     provider: openstack.OpenStack,
     staged: staging.StagedFile,
     spec: base.ImageSpec,
     key: str,
+    patience: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(openstack, "SAVING_PATIENCE", 1)
-    image_ref = upload(provider, staged, spec, key)
+    """Sooner where it can not become whole any more."""
+    for name in ("CUT_PATIENCE", "SAVING_PATIENCE"):
+        monkeypatch.setattr(openstack, name, 1 if name == patience else 100_000)
+    sent = {"image": spec.image_id, "sent": True} if patience == "SAVING_PATIENCE" else None
+    image_ref = provider.upload(staged, spec, key, Transfer(checkpoint=sent))
     assert image_ref != spec.image_id       # only deleting helped, and that burned it
     assert provider.show(spec.image_id) is None
     assert [image["id"] for image in provider.list({"ciming_target": key})] == [image_ref]
+
+
+def test_only_with_its_last_block_an_upload_may_become_whole(
+    provider: openstack.OpenStack, staged: staging.StagedFile, spec: base.ImageSpec, key: str
+) -> None:
+    transfer = Transfer(stop_at=2 + staged.size // staging.BLOCK)
+    with pytest.raises(exceptions.Interrupted):
+        provider.upload(staged, spec, key, transfer)
+    assert transfer.checkpoint == {"image": spec.image_id}
+    again = Transfer(checkpoint={"image": spec.image_id, "sent": True})
+    image_ref = persistently(lambda: provider.upload(staged, spec, key, again))
+    assert again.checkpoint == {"image": image_ref, "sent": True}
 
 
 def test_an_upload_that_ends_is_waited_for(

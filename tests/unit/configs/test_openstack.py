@@ -121,6 +121,8 @@ def test_without_a_kind_it_is_a_password_as_in_clouds_yaml() -> None:
         {"auth": [PASSWORD]},
         {"auth": PASSWORD, "password": "swordfish"},
         {**PASSWORD, "password": 12345},
+        {**PASSWORD, "password": "half of a \ud83d character"},
+        {**PASSWORD, "password": "sword\0fish"},
         {**PASSWORD, "password": None},
         {**PASSWORD, "password": {"file": "/etc/swordfish"}},
         {"clouds": {"other": {"auth": PASSWORD}}},

@@ -271,6 +271,18 @@ def test_an_upload_that_was_given_up_keeps_its_error() -> None:
         assert row.error is not None and row.error["code"] == "upload.terminated"
 
 
+def test_the_step_of_a_target_that_waits_for_its_user_stays() -> None:
+    """It says how far the Target had come; what waits for bytes has that of the stage flow."""
+    job = rows.make_job()
+    held = rows.take(job.id)
+    first, _ = job.targets
+    refused = {"code": "cloud.auth_failed", "message": "…"}
+    work.update_target(held, first.id, status="waiting", step="upload", error=refused)
+    work.update_stage(held, step="inspect", error=None)
+    row = api.get_job(job.id, None)
+    assert [target.step for target in row.targets] == ["upload", "inspect"]
+
+
 @pytest.mark.parametrize("stage", ["staging", "staged"])
 def test_give_up_ends_what_has_not_ended(stage: str) -> None:
     job = rows.make_job()

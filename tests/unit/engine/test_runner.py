@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ciming import staging
+from ciming import exceptions, staging
 from ciming.db import api, work
 from ciming.engine import runner, sources, tools
 from tests.unit import rows
@@ -56,3 +56,12 @@ def test_lost_bytes_come_back_from_a_cloud_that_has_the_same_file(made: runner.R
         work.add_link(claim, target, "ref", proof)
         _name, source = made._source(claim, work.load(claim), kit)
         assert type(source) is kind
+
+
+def test_a_job_waits_for_its_user_only_when_all_else_has_ended() -> None:
+    waits, lost = exceptions.Waits("one Cloud's credential"), exceptions.ClaimLost("another engine's")
+    for reasons, first in (([waits, None, lost], lost), ([lost, waits], lost), ([None, waits], waits)):
+        with pytest.raises(exceptions.Interrupted) as caught:
+            runner._raise_first(reasons)
+        assert caught.value is first
+    runner._raise_first([None, None])

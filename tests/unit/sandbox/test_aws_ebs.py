@@ -191,12 +191,12 @@ def test_complete(standin: aws.StandIn, ebs: Any) -> None:
         ChecksumAggregationMethod="LINEAR",
     )
     assert answer["Status"] == "pending"
-    too_late: list[Callable[[], Any]] = [
+    actions: tuple[Callable[[], Any], ...] = (
         lambda: ebs.list_snapshot_blocks(SnapshotId=made),
         lambda: put(ebs, made, 4, block(4)),
         lambda: ebs.complete_snapshot(SnapshotId=made, ChangedBlocksCount=2),
-    ]
-    for action in too_late:
+    )
+    for action in actions:
         with refused("ValidationException"):
             action()
     waiter = standin.client("ec2").get_waiter("snapshot_completed")
@@ -269,9 +269,8 @@ def test_pages(standin: aws.StandIn, ebs: Any) -> None:
     tail = ebs.list_snapshot_blocks(SnapshotId=made, StartingBlockIndex=497)
     assert [one["BlockIndex"] for one in tail["Blocks"]] == [2047]
     standin.settings(sparse_pages=True)
-    found: list[int] = []
     token: dict[str, str] = {}
-    empty = 0
+    found, empty = [], 0
     while True:
         page = ebs.list_snapshot_blocks(SnapshotId=made, MaxResults=100, **token)
         found += [one["BlockIndex"] for one in page["Blocks"]]
