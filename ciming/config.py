@@ -22,6 +22,7 @@ CONF = cfg.CONF
 GiB = 2**30
 QUOTING = {
     "keystoneauth": logging.WARNING,        # requests and answers, whole
+    "botocore": logging.INFO,               # the same of AWS, those with a role's credentials too
     "urllib3.connection": logging.ERROR,    # of an answer, what is no header: it may repeat a token
 }
 """Loggers, and the least level that they have here."""

@@ -38,13 +38,13 @@ class Adapter(ks_session.TCPKeepAliveAdapter):
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         super().init_poolmanager(*args, **kwargs)
         self._sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()
-        mixins = [_noting(self._sockets)]
+        mixins = [noting(self._sockets)]
         if self._outside:
-            mixins.insert(0, _Checked)
+            mixins.insert(0, Checked)
         trusting = [_trusting(self._cacert)] if self._cacert else []
         self.poolmanager.pool_classes_by_scheme = {
-            "http": _pool(connectionpool.HTTPConnectionPool, *mixins),
-            "https": _pool(connectionpool.HTTPSConnectionPool, *mixins, *trusting),
+            "http": pool(connectionpool.HTTPConnectionPool, *mixins),
+            "https": pool(connectionpool.HTTPSConnectionPool, *mixins, *trusting),
         }
 
     def send(
@@ -101,9 +101,14 @@ class Adapter(ks_session.TCPKeepAliveAdapter):
 
     def hang_up(self) -> None:
         """End all calls that run: they raise an error in their threads."""
-        for each in list(self._sockets):
-            with contextlib.suppress(OSError):      # closed already
-                socket.socket.shutdown(each, socket.SHUT_RDWR)
+        end(self._sockets)
+
+
+def end(sockets: "weakref.WeakSet[socket.socket]") -> None:
+    """Whoever reads or writes them gets an error."""
+    for each in list(sockets):
+        with contextlib.suppress(OSError):      # closed already
+            socket.socket.shutdown(each, socket.SHUT_RDWR)
 
 
 def _read(answer: requests.Response) -> None:
@@ -120,13 +125,13 @@ def _read(answer: requests.Response) -> None:
     answer._content = bytes(whole)
 
 
-def _pool(kind: Any, *mixins: type) -> Any:
+def pool(kind: Any, *mixins: type) -> Any:
     """A kind of connection pool whose connections are of these kinds, too."""
     connection = type("Connection", (*mixins, kind.ConnectionCls), {})
     return type(kind.__name__, (kind,), {"ConnectionCls": connection})
 
 
-def _noting(sockets: "weakref.WeakSet[socket.socket]") -> type:
+def noting(sockets: "weakref.WeakSet[socket.socket]") -> type:
     """Connections that note their sockets."""
 
     class Noting:
@@ -137,7 +142,7 @@ def _noting(sockets: "weakref.WeakSet[socket.socket]") -> type:
     return Noting
 
 
-class _Checked:
+class Checked:
     """Connections to an address that was checked.
 
     Its name stays what the certificate must be for, and what `Host` says.

@@ -58,7 +58,8 @@ def of_place(job: models.Job, place: Place) -> tuple[dict[str, Any], Any]:
         )
     public = row.visibility == "public"
     extra = {"tenant": job.project_id} if public else {}
-    where = {**row.config, "cloud": row.name, "timeout": cfg.CONF.openstack.timeout, **extra}
+    extra |= {"project": job.project_id, "timeout": cfg.CONF.openstack.timeout}
+    where = {**row.config, "cloud": row.name, **extra}
     if place.cloud_key in (job.spec or {}).get("given", ()):
         return where, _given(job, row)
     if not row.credential_ref:

@@ -8,22 +8,11 @@ from typing import Any, ClassVar
 import marshmallow as ma
 from marshmallow import fields, validate
 
-from ciming import configs, egress, exceptions
+from ciming import configs
+from ciming.configs import kinds
 
 FORMATS = ("raw", "qcow2", "vmdk", "vhd", "vhdx", "vdi", "iso")
 LONGEST_BUNDLE = 64 * 1024      # characters
-
-
-def _outside(url: str) -> None:
-    try:
-        egress.check_url(url)
-    except exceptions.CimingError as error:
-        raise ma.ValidationError(error.detail) from None
-
-
-def _printable(text: str) -> None:
-    if not text.isprintable():
-        raise ma.ValidationError("Printable characters only, please.")
 
 
 def _certificates(text: str) -> None:
@@ -31,21 +20,6 @@ def _certificates(text: str) -> None:
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=text)
     except (ssl.SSLError, ValueError, TypeError):
         raise ma.ValidationError("These are no certificates in PEM, with nothing else.") from None
-
-
-def _different(formats: list[str]) -> None:
-    if len(set(formats)) != len(formats):
-        raise ma.ValidationError("Name each format once.")
-
-
-def _sendable(text: str) -> None:
-    """JSON can have half of a character, which no request can."""
-    if "\0" in text or text != text.encode(errors="ignore").decode():
-        raise ma.ValidationError("There is a character in it that can not be sent.")
-
-
-def _text(*, required: bool = False) -> fields.String:
-    return fields.String(required=required, validate=[validate.Length(1, 1024), _sendable])
 
 
 class Credential(ma.Schema):
@@ -71,19 +45,19 @@ class Credential(ma.Schema):
     """Of clouds.yaml: the Cloud's config says so."""
 
     auth_type = fields.String(required=True, validate=validate.OneOf(tuple(NEEDED)))
-    auth_url = _text()
-    application_credential_id = _text()
-    application_credential_name = _text()
-    application_credential_secret = _text()
-    username = _text()
-    user_id = _text()
-    user_domain_id = _text()
-    user_domain_name = _text()
-    password = _text()
-    project_id = _text()
-    project_name = _text()
-    project_domain_id = _text()
-    project_domain_name = _text()
+    auth_url = kinds.text()
+    application_credential_id = kinds.text()
+    application_credential_name = kinds.text()
+    application_credential_secret = kinds.text()
+    username = kinds.text()
+    user_id = kinds.text()
+    user_domain_id = kinds.text()
+    user_domain_name = kinds.text()
+    password = kinds.text()
+    project_id = kinds.text()
+    project_name = kinds.text()
+    project_domain_id = kinds.text()
+    project_domain_name = kinds.text()
 
     @ma.pre_load
     def flat(self, data: dict[str, Any], **_kwargs: Any) -> dict[str, Any]:
@@ -112,11 +86,11 @@ class OpenStack(configs.Config):
     tuning: ClassVar[frozenset[str]] = frozenset(("formats",))
     credential: ClassVar[type[ma.Schema]] = Credential
 
-    auth_url = fields.String(required=True, validate=[validate.Length(1, 1024), _outside])
-    region = fields.String(required=True, validate=[validate.Length(1, 255), _printable])
+    auth_url = fields.String(required=True, validate=[validate.Length(1, 1024), kinds.outside])
+    region = fields.String(required=True, validate=[validate.Length(1, 255), kinds.printable])
     interface = fields.String(validate=validate.OneOf(("public", "internal", "admin")))
     formats = fields.List(
         fields.String(validate=validate.OneOf(FORMATS)),
-        validate=[validate.Length(1, len(FORMATS)), _different],
+        validate=[validate.Length(1, len(FORMATS)), kinds.different],
     )
     cacert = fields.String(validate=[validate.Length(1, LONGEST_BUNDLE), _certificates])

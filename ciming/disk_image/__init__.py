@@ -7,20 +7,24 @@ One module per format holds what is particular to it: `look` for the stream, `ch
 """
 
 from ciming.disk_image.conversion import FORMATS_IN, FORMATS_OUT, Conversion, convert, room_needed
-from ciming.disk_image.guest import guest_digest
+from ciming.disk_image.guest import BLOCK, blocks, digest_of, guest_digest, records
 from ciming.disk_image.inspector import DISK_FORMATS, Inspection, Inspector, inspect_file
 from ciming.disk_image.structure import check_structure
 
 __all__ = [
+    "BLOCK",
     "DISK_FORMATS",
     "FORMATS_IN",
     "FORMATS_OUT",
     "Conversion",
     "Inspection",
     "Inspector",
+    "blocks",
     "check_structure",
     "convert",
+    "digest_of",
     "guest_digest",
     "inspect_file",
+    "records",
     "room_needed",
 ]

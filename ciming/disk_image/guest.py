@@ -16,7 +16,7 @@ import os
 import socket
 import struct
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent import futures
 from pathlib import Path
 from typing import NamedTuple
@@ -52,6 +52,42 @@ def guest_digest(path: Path, inspection: Inspection, alive: Alive = lambda: None
     if extents is None:
         return _of_image(path, inspection, alive)
     return _of_extents(path, extents, alive)
+
+
+def blocks(path: Path, start: int = 0) -> Iterator[tuple[int, bytes]]:
+    """The blocks of a file that is the disk, which are not all zero, each with its index, in order.
+
+    Holes are not read; the last block is padded with zeros.
+
+    :param start: index of the block to begin with
+    """
+    with path.open("rb", buffering=0) as file:
+        for offset in _pieces(file.fileno(), start * BLOCK):
+            piece = memoryview(os.pread(file.fileno(), PIECE, offset))
+            for position in range(0, len(piece), BLOCK):
+                index, block = (offset + position) // BLOCK, piece[position : position + BLOCK]
+                if index >= start and not ZEROS.startswith(block):
+                    yield index, bytes(block).ljust(BLOCK, b"\0")
+
+
+def records(path: Path, indices: Iterable[int]) -> Iterator[tuple[int, bytes]]:
+    """What these blocks of a file that is the disk have to do with its digest, see digest_of()."""
+    with path.open("rb", buffering=0) as file:
+        for index in indices:
+            block = os.pread(file.fileno(), BLOCK, index * BLOCK).ljust(BLOCK, b"\0")
+            if block != ZEROS:
+                yield index, hashlib.sha256(block).digest()
+
+
+def digest_of(records: Iterable[tuple[int, bytes]]) -> str:
+    """The guest digest, in hex, of a disk that was read elsewhere.
+
+    :param records: of each block that is not all zero, in order: its index, and its SHA-256
+    """
+    found = hashlib.sha256()
+    for index, digest in records:
+        found.update(INDEX.pack(index) + digest)
+    return found.hexdigest()
 
 
 class _Sum:
@@ -102,9 +138,8 @@ def _of_file(path: Path, alive: Alive) -> str:
         return found.hexdigest()
 
 
-def _pieces(fd: int) -> Iterator[int]:
-    """Where the pieces begin in which there is data."""
-    position = 0
+def _pieces(fd: int, position: int = 0) -> Iterator[int]:
+    """Where the pieces begin in which there is data, from a position on."""
     while True:
         try:
             start = os.lseek(fd, position, os.SEEK_DATA)

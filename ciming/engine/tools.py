@@ -467,11 +467,15 @@ class TargetTools(Tools):
         finally:
             self._slot.free()
 
+    def register(self, blob: str) -> str:
+        """Have the provider make it an image; its ref."""
+        return self.provider.register(blob, self.spec, self.key, self.alive)
+
     def verify(self, image_ref: str) -> str:
         """The proof that the cloud has the image: of what was converted, it can only be the same disk."""
         self._choose("verify")
         self.await_whole()
-        proof = self.provider.verify(image_ref, self.staged)
+        proof = self.provider.verify(image_ref, self.staged, self.alive)
         return "guest" if self.staged is not self._source and proof == "bytes" else proof
 
     def blocks(self, staged: staging.Staged) -> Iterator[bytes]:

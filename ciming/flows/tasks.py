@@ -87,9 +87,7 @@ class Register(task.Task):  # type: ignore[misc]
     default_provides = "image_ref"
 
     def execute(self, tools: Any, blob: str) -> str:
-        return str(
-            tools.attempt("register", lambda: tools.provider.register(blob, tools.spec, tools.key))
-        )
+        return str(tools.attempt("register", lambda: tools.register(blob)))
 
 
 class Verify(task.Task):  # type: ignore[misc]

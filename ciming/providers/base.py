@@ -7,7 +7,7 @@ what bears it (and is owned by us) is adopted instead of made again.
 
 import abc
 import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
 from typing import Any, ClassVar, Literal, Protocol
@@ -114,15 +114,23 @@ class Provider(abc.ABC):
         """Bring the bytes there; the id of what holds them."""
 
     @abc.abstractmethod
-    def register(self, blob: str, spec: ImageSpec, key: str) -> str:
-        """Make them an image that can be used; its ref."""
+    def register(self, blob: str, spec: ImageSpec, key: str, alive: Alive = lambda: None) -> str:
+        """Make them an image that can be used; its ref.
+
+        :param alive: as verify() has it
+        """
 
     @abc.abstractmethod
-    def verify(self, image_ref: str, staged: staging.Staged) -> Proof:
+    def verify(self, image_ref: str, staged: staging.Staged, alive: Alive = lambda: None) -> Proof:
         """Prove that the image is what was staged.
 
+        :param alive: to be asked now and then, where it takes long, see Transfer
         :raises ProviderError: it is not
         """
+
+    def remarks(self, staged: staging.Staged, spec: ImageSpec) -> Sequence[str]:
+        """In what the image is another there, and what could not be said of it: for a person to know."""
+        return ()
 
     @abc.abstractmethod
     def discard(self, key: str, alive: Alive = lambda: None) -> None:

@@ -107,7 +107,9 @@ class OpenStack(base.Provider):
         transfer.progress(staged.size)
         return str(image["id"])
 
-    def register(self, blob: str, spec: base.ImageSpec, key: str) -> str:
+    def register(
+        self, blob: str, spec: base.ImageSpec, key: str, alive: base.Alive = lambda: None
+    ) -> str:
         image = self.show(blob)
         if image is None or image["status"] != "active":
             raise exceptions.ProviderError(
@@ -117,7 +119,9 @@ class OpenStack(base.Provider):
             )
         return blob
 
-    def verify(self, image_ref: str, staged: staging.Staged) -> base.Proof:
+    def verify(
+        self, image_ref: str, staged: staging.Staged, alive: base.Alive = lambda: None
+    ) -> base.Proof:
         image = self.show(image_ref)
         if image is None:
             raise exceptions.ProviderError(

@@ -10,12 +10,14 @@ import pytest
 
 from ciming import staging
 from ciming.providers import base
-from tests.contract import on_openstack, subjects
+from tests.contract import on_aws, on_openstack, subjects
 from tests.sandbox import sandbox
 
 SUBJECTS: list[type[subjects.Subject]] = [
     on_openstack.OpenStack,
     on_openstack.Registered,
+    on_aws.AWS,
+    on_aws.Role,
 ]
 
 
@@ -33,7 +35,7 @@ def provider(subject: subjects.Subject) -> base.Provider:
 @pytest.fixture(scope="session")
 def data() -> bytes:
     """A few blocks, and a bit."""
-    return os.urandom(3 * staging.BLOCK + 17)
+    return os.urandom(3 * staging.BLOCK + 16) + b"."
 
 
 @pytest.fixture

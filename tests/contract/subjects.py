@@ -26,6 +26,10 @@ class Subject(abc.ABC):
     proof: ClassVar[base.Proof]
     foreign_format: ClassVar[str]
     """A disk format that this cloud does not take."""
+    unit: ClassVar[int] = 1
+    """Bytes of which a disk there has a whole number: zeros are added to it."""
+    knows_digests: ClassVar[bool] = True
+    """Does it tell digests of the files that it has?"""
 
     @abc.abstractmethod
     def __init__(self, cloud: sandbox.Sandbox, stack: contextlib.ExitStack) -> None:
@@ -45,11 +49,23 @@ class Subject(abc.ABC):
 
     @abc.abstractmethod
     def refs(self, key: str) -> set[str]:
-        """All that is ours and bears the key, whole or half, seen from outside."""
+        """All that is ours and bears the key, seen from outside: images, and what is not one yet."""
+
+    def parts(self, image_ref: str) -> set[str]:
+        """What refs() may have given while it was made."""
+        return {image_ref}
 
     @abc.abstractmethod
     def read(self, image_ref: str) -> bytes:
-        """The bytes that the cloud gives to whoever uses the image."""
+        """The bytes that the cloud gives to whoever uses the image, without the zeros it added at the end."""
+
+    def size_of(self, staged: staging.StagedFile) -> int:
+        """Bytes that its disk has there."""
+        return -(-staged.size // self.unit) * self.unit
+
+    def name_of(self, metadata: Mapping[str, Any]) -> str:
+        """The name in what show() and list() give."""
+        return str(metadata["name"])
 
     @abc.abstractmethod
     def ref_of(self, metadata: Mapping[str, Any]) -> str:
@@ -121,7 +137,8 @@ def stage(file: pathlib.Path, data: bytes, disk_format: str = "raw") -> staging.
 
 def new_spec(**values: Any) -> base.ImageSpec:
     image_id = str(uuid.uuid4())
-    return base.ImageSpec(**{"image_id": image_id, "name": f"contract {image_id}", **values})
+    known = {"properties": {"architecture": "x86_64"}}
+    return base.ImageSpec(**{"image_id": image_id, "name": f"contract {image_id}", **known, **values})
 
 
 def new_key() -> str:

@@ -37,7 +37,7 @@ def set_up(state: State) -> None:
         caller = Caller(name, account, f"arn:aws:iam::{account}:user/{name}", key_id("AIDA"))
         credential = Credential(key_id("AKIA"), secrets.token_urlsafe(30), caller)
         state.credentials[credential.access_key] = credential
-    role = Role(ROLE, ACCOUNTS["owner"][0], secrets.token_hex(8), frozenset({"owner", "broker"}))
+    role = Role(ROLE, ACCOUNTS["owner"][0], f"ciming-{secrets.token_hex(16)}", frozenset({"owner", "broker"}))
     state.roles[role.arn] = role
     allow_all(state)
 

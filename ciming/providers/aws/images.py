@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: Apache-2.0
+"""AMIs: made of a snapshot, shared, described, and removed together with it."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from ciming import exceptions, points
+from ciming.providers import base
+from ciming.providers.aws import metadata, snapshots
+from ciming.providers.aws.account import Account, Refusal
+
+ABSENT = ("InvalidAMIID.NotFound", "InvalidAMIID.Malformed", "InvalidAMIID.Unavailable", "AuthFailure")
+ROOT = "/dev/sda1"
+NAME_TAKEN = "InvalidAMIName.Duplicate"
+LOOKS = 5       # for an image that bears a name which was free a moment ago
+PATIENCE = 900  # seconds for an image to become available
+
+Alive = Callable[[], None]
+
+
+def find(account: Account, tags: Mapping[str, str]) -> Iterator[Mapping[str, Any]]:
+    """Images of this account with these tags, or all of its own."""
+    filters = {"Filters": snapshots.tagged(tags)} if tags else {}
+    found = snapshots.pages(account, "DescribeImages", "Images", Owners=["self"], **filters)
+    return (image for image in found if image["State"] != "deregistered")
+
+
+def show(account: Account, image_id: str) -> Mapping[str, Any] | None:
+    """What EC2 says of an image; None: there is none that this account may use."""
+    found = account.call("ec2", "DescribeImages", absent=ABSENT, ImageIds=[image_id])
+    alive = [image for image in found["Images"] if image["State"] != "deregistered"] if found else []
+    return alive[0] if alive else None
+
+
+def snapshot_ids(image: Mapping[str, Any]) -> dict[str, str]:
+    """Snapshots of an image, by the name of the device that each is for."""
+    return {
+        device["DeviceName"]: device["Ebs"]["SnapshotId"]
+        for device in image.get("BlockDeviceMappings", ())
+        if "SnapshotId" in device.get("Ebs", {})
+    }
+
+
+def register(
+    account: Account,
+    snapshot_id: str,
+    spec: base.ImageSpec,
+    key: str,
+    tags: Mapping[str, str],
+    volume: Mapping[str, Any],
+    machine: Mapping[str, Any],
+) -> str:
+    """An image of a snapshot; where another one has its name, with a part of the key behind it.
+
+    :param volume: what is to be said of the root device beside its snapshot
+    :param machine: what else RegisterImage is to be told
+    """
+    wanted = {
+        **machine,
+        "RootDeviceName": ROOT,
+        "VirtualizationType": "hvm",
+        "EnaSupport": True,
+        "SriovNetSupport": "simple",
+        "BlockDeviceMappings": [
+            {
+                "DeviceName": ROOT,
+                "Ebs": {"SnapshotId": snapshot_id, "DeleteOnTermination": True, **volume},
+            }
+        ],
+        "TagSpecifications": [{"ResourceType": "image", "Tags": snapshots.as_tags(tags)}],
+    }
+    if machine["Architecture"] == "i386":       # no machine of that kind has either
+        wanted |= {"EnaSupport": False}
+    for suffix in ("", f" {key[:8]}"):
+        try:
+            return _make(account, {**wanted, "Name": metadata.name(spec.name, suffix)})
+        except Refusal as error:
+            if error.name != NAME_TAKEN:
+                raise
+            refused = error
+        made = _ours(account, key)      # by a call whose answer was lost, or by another of us
+        if made is not None:
+            return made
+    raise refused
+
+
+@points.mutation
+def _make(account: Account, wanted: Mapping[str, Any]) -> str:
+    return str(account.ask("ec2", "RegisterImage", **wanted)["ImageId"])
+
+
+def _ours(account: Account, key: str) -> str | None:
+    """AWS shows what was made just now after a while."""
+    for look in range(LOOKS):
+        time.sleep(look * 0.5)
+        for image in find(account, {"ciming:target": key}):
+            return str(image["ImageId"])
+    return None
+
+
+def wait(account: Account, image_id: str, alive: Alive) -> None:
+    """Until an image can be used.
+
+    :raises ProviderError: it failed, or is gone
+    """
+    until = time.monotonic() + PATIENCE
+    for pause in snapshots.pauses():
+        image = show(account, image_id)
+        if image is not None and image["State"] == "available":
+            return
+        if image is not None and image["State"] != "pending":
+            why = account.words(image.get("StateReason", {}).get("Message", ""))
+            raise exceptions.ProviderError(
+                f"{account.name}: image {image_id} is {image['State']}. {why}".strip(),
+                code="image.not_active",
+            )
+        if time.monotonic() > until:
+            raise exceptions.TransientProviderError(
+                f"{account.name}: image {image_id} is not available yet."
+            )
+        alive()
+        time.sleep(pause)
+
+
+@points.mutation
+def share(account: Account, image_id: str, snapshot: str, accounts: Sequence[str]) -> None:
+    """Let others use an image, and copy what it is made of; those who may already stay."""
+    whom = [{"UserId": each} for each in accounts]
+    account.call("ec2", "ModifySnapshotAttribute", SnapshotId=snapshot, CreateVolumePermission={"Add": whom})
+    account.call("ec2", "ModifyImageAttribute", ImageId=image_id, LaunchPermission={"Add": whom})
+
+
+@points.mutation
+def deregister(account: Account, image_id: str) -> None:
+    """Remove an image, and its snapshots where no other image is made of them; absent is fine."""
+    account.call(
+        "ec2", "DeregisterImage", absent=ABSENT, ImageId=image_id, DeleteAssociatedSnapshots=True
+    )

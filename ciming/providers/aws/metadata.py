@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What Glance calls things, and what AWS calls them: one table for both directions, and for the docs.
+
+Glance: https://docs.openstack.org/glance/latest/admin/useful-image-properties.html, AWS:
+https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_RegisterImage.html and
+https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/ami-boot.html
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+from ciming import exceptions
+from ciming.providers import base
+
+
+class Property(NamedTuple):
+    """A property of Glance, and the parameter of RegisterImage that says the same."""
+
+    glance: str
+    aws: str
+    values: Mapping[str, str]
+    """AWS's value by Glance's; of several with the same one, the first is what it becomes in Glance."""
+
+
+PROPERTIES = (
+    Property("architecture", "Architecture", {
+        "x86_64": "x86_64", "aarch64": "arm64", "arm64": "arm64", "amd64": "x86_64", "i686": "i386",
+        "i386": "i386",
+    }),
+    Property("hw_firmware_type", "BootMode", {"uefi": "uefi", "bios": "legacy-bios"}),
+    Property("hw_tpm_version", "TpmSupport", {"2.0": "v2.0"}),
+    Property("description", "Description", {}),
+)  # fmt: skip
+"""The table; without values, any text is the same in both."""
+AS_TAGS = re.compile(r"os_(?!hash_|hidden$|glance_|secure_boot$|require_quiesce$|admin_user$)\w+")
+"""Properties that become tags, and such tags properties: what the guest is."""
+BOOT_MODES = {"x86_64": "uefi-preferred", "arm64": "uefi"}
+"""By architecture, what an image boots by that does not say it; others: as AWS thinks."""
+
+NAME = r"[^A-Za-z0-9()\[\] ./\-'@_]"
+LONGEST_NAME = 128
+LONGEST_TEXT = 255      # of a description
+LONGEST_KEY, LONGEST_VALUE = 127, 256       # of a tag
+MOST_TAGS = 50
+OURS = "ciming:"
+
+
+def parameters(spec: base.ImageSpec, cloud: str) -> dict[str, Any]:
+    """What RegisterImage is to be told of the machine.
+
+    :raises ProviderError: it can not be told for what machines the image is
+    """
+    found = {}
+    for row in PROPERTIES:
+        value = spec.properties.get(row.glance)
+        if value is not None and (told := _there(row, value)):
+            found[row.aws] = told
+    if "Architecture" not in found:
+        known, said = ", ".join(PROPERTIES[0].values), spec.properties.get("architecture")
+        raise exceptions.ProviderError(
+            f"{cloud} has to be told for which machines the image is, and "
+            f"{f'does not know the architecture {said!r}' if said else 'nothing says it'}. Create it with "
+            f"--property architecture=VALUE, which may be {known}.",
+            code="image.architecture_unknown",
+        )
+    if "BootMode" not in found and found["Architecture"] in BOOT_MODES:
+        found["BootMode"] = BOOT_MODES[found["Architecture"]]
+    return found
+
+
+def _there(row: Property, value: str) -> str | None:
+    if row.values:
+        return row.values.get(value.lower())
+    text = "".join(filter(str.isprintable, value))
+    return text[:LONGEST_TEXT] or None
+
+
+def tags(spec: base.ImageSpec, more: Mapping[str, str]) -> dict[str, str]:
+    """Tags for the image and its snapshot: Glance's, what the guest is, and more that come first."""
+    found = dict(more)
+    said = {name: value for name, value in spec.properties.items() if AS_TAGS.fullmatch(name)}
+    for name, value in {**said, **dict.fromkeys(spec.tags, "")}.items():
+        if _fits(name, value) and len(found) < MOST_TAGS:
+            found.setdefault(name, value)
+    return found
+
+
+def _fits(name: str, value: str) -> bool:
+    reserved = name.lower().startswith(("aws:", OURS))
+    return 1 <= len(name) <= LONGEST_KEY and len(value) <= LONGEST_VALUE and not reserved
+
+
+def name(wanted: str, suffix: str = "") -> str:
+    """A name that AWS takes, as near to what is wanted as can be."""
+    fitting = re.sub(NAME, "-", wanted)[: LONGEST_NAME - len(suffix)] + suffix
+    return fitting.ljust(3, "-")
+
+
+def lost(spec: base.ImageSpec, more: Mapping[str, str]) -> Iterator[str]:
+    """What AWS can not be told, in words."""
+    by_name = {row.glance: row for row in PROPERTIES}
+    for each, value in spec.properties.items():
+        if each in by_name:
+            if _there(by_name[each], value) is None:
+                yield f"Property {each}={value[:100]} has no counterpart in AWS."
+        elif not AS_TAGS.fullmatch(each):
+            yield f"Property {each} has no counterpart in AWS."
+    there = tags(spec, more)
+    for each in (*filter(AS_TAGS.fullmatch, spec.properties), *spec.tags):
+        if each not in there:
+            yield f"{each[:100]} could not become a tag in AWS."
+    if name(spec.name) != spec.name:
+        yield f"Its name in AWS is {name(spec.name)}: not every character may be in one."
+    if spec.min_ram:
+        yield "AWS knows no least memory of an image (min_ram)."
+    if spec.visibility not in (None, "private"):
+        yield f"Who may use it ({spec.visibility}) is for the Cloud's share_with to say."
+
+
+def properties(image: Mapping[str, Any], its_tags: Mapping[str, str]) -> dict[str, str]:
+    """What AWS says of an image, as properties of Glance."""
+    found = {each: value for each, value in its_tags.items() if value and AS_TAGS.fullmatch(each)}
+    for row in PROPERTIES:
+        value = image.get(row.aws)
+        if value and row.values:
+            there = [theirs for theirs, ours in row.values.items() if ours == value]
+            found |= {row.glance: there[0]} if there else {}
+        elif value:
+            found[row.glance] = str(value)
+    return found
+
+
+def glance_tags(its_tags: Mapping[str, str]) -> tuple[str, ...]:
+    """Tags of Glance have no value."""
+    return tuple(
+        each for each, value in its_tags.items() if not value and not each.lower().startswith(("aws:", OURS))
+    )

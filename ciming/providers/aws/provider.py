@@ -1,0 +1,391 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The door to AWS: one region of one account.
+
+An image goes there as blocks of an EBS snapshot, which an AMI is registered of. Both bear the Target's key
+as a tag, and so are found again; of other accounts' images nobody sees our tags.
+"""
+
+import email.utils
+import random
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ciming import disk_image, exceptions, staging
+from ciming.providers import base
+from ciming.providers.aws import images, metadata, snapshots
+from ciming.providers.aws.account import Account, Refusal
+
+LARGEST = 64 << 40      # bytes of a volume
+VERIFY_UP_TO = 256      # GiB of a disk of which all is read back
+SAMPLE = 2048           # blocks that are read back of a larger one
+SKEW_SECONDS = 60       # AWS refuses signatures that are 5 minutes off
+ALLOWED = "DryRunOperation"     # how EC2 says that it would do it
+
+
+class AWS(base.Provider):
+    """A region of AWS. Place: what `configs.aws.AWS` has, and what `Account` wants beside it.
+
+    Where others use the same account, `tenant` is the project whose images are all that there is.
+    """
+
+    def __init__(self, place: Mapping[str, Any], credential: Mapping[str, str]) -> None:
+        self._place = place
+        self._account = Account(place, credential)
+        self._name = self._account.name
+        tenant = place.get("tenant")
+        self._mark = {"ciming:project": str(tenant)} if tenant else {}
+        said = (text.partition("=") for text in place.get("tags", ()))
+        self._tags = {key: value for key, _, value in said}
+
+    @property
+    def formats(self) -> tuple[str, ...]:
+        return ("raw",)
+
+    def check(self, staged: staging.Staged) -> None:
+        if staged.disk_format not in self.formats:
+            raise exceptions.ProviderError(
+                f"{self._name} takes no {staged.disk_format} images, only raw.",
+                code="image.format_not_taken",
+            )
+        if staged.virtual_size > LARGEST:
+            raise exceptions.ProviderError(
+                f"A disk of {staged.virtual_size} bytes is larger than any volume of AWS: {LARGEST} bytes.",
+                code="image.too_large",
+            )
+        self._account.ask("ec2", "DescribeSnapshots", OwnerIds=["self"], MaxResults=5)
+
+    def upload(
+        self, staged: staging.Staged, spec: base.ImageSpec, key: str, transfer: base.Transfer
+    ) -> str:
+        metadata.parameters(spec, self._name)       # before any byte moves
+        transfer.alive()
+        found = self._find_snapshot(key)
+        if found is not None and found["State"] not in ("pending", "completed"):
+            snapshots.delete(self._account, found["SnapshotId"])        # AWS gave it up
+            found = None
+        snapshot_id = found["SnapshotId"] if found else self._start(staged, spec, key)
+        if (transfer.checkpoint or {}).get("snapshot") != snapshot_id:
+            transfer.save_checkpoint({"snapshot": snapshot_id})     # who has to clean up by hand needs it
+        if found is None or found["State"] == "pending":
+            snapshots.write(self._account, snapshot_id, staged, transfer)
+            snapshots.wait(self._account, snapshot_id, transfer.alive)
+        transfer.progress(staged.size)
+        return str(snapshot_id)
+
+    def _start(self, staged: staging.Staged, spec: base.ImageSpec, key: str) -> str:
+        encryption = {"Encrypted": True, "KmsKeyArn": self._key_arn()} if self._place.get("kms_key") else {}
+        tags = {**self._marks(spec, key), "Name": spec.name[: metadata.LONGEST_VALUE]}
+        return snapshots.start(
+            self._account,
+            key,
+            staged.virtual_size,
+            Description=f"CIMinG image {spec.image_id}",
+            Tags=snapshots.as_tags({**tags, **self._tags}),
+            **encryption,
+        )
+
+    def _key_arn(self) -> str:
+        """Of the key by whatever name it was given: EBS wants its ARN."""
+        key = str(self._place["kms_key"])
+        if key.startswith("arn:") and ":key/" in key:
+            return key
+        return str(self._account.ask("kms", "DescribeKey", KeyId=key)["KeyMetadata"]["Arn"])
+
+    def _marks(self, spec: base.ImageSpec, key: str) -> dict[str, str]:
+        return {"ciming:image": spec.image_id, "ciming:target": key, **self._mark}
+
+    def register(
+        self, blob: str, spec: base.ImageSpec, key: str, alive: base.Alive = lambda: None
+    ) -> str:
+        image = next(self._find_images(key), None)
+        image_id = str(image["ImageId"]) if image else self._register(blob, spec, key, alive)
+        images.wait(self._account, image_id, alive)
+        accounts = self._place.get("share_with")
+        if accounts:
+            alive()
+            images.share(self._account, image_id, blob, accounts)
+        return image_id
+
+    def _register(self, blob: str, spec: base.ImageSpec, key: str, alive: base.Alive) -> str:
+        snapshot = snapshots.show(self._account, blob)
+        if snapshot is None or snapshot["State"] != "completed":
+            raise exceptions.ProviderError(
+                f"Snapshot {blob} in {self._name} is {snapshot['State'] if snapshot else 'gone'} after its "
+                "upload.",
+                code="image.not_active",
+            )
+        marks = {**self._marks(spec, key), "Name": spec.name[: metadata.LONGEST_VALUE], **self._tags}
+        volume = {
+            "VolumeType": self._place.get("volume_type", "gp3"),
+            "VolumeSize": max(spec.min_disk, snapshot["VolumeSize"]),
+        }
+        machine = metadata.parameters(spec, self._name)
+        if self._place.get("imds_v2"):
+            machine["ImdsSupport"] = "v2.0"
+        alive()
+        return images.register(
+            self._account, blob, spec, key, metadata.tags(spec, marks), volume, machine
+        )
+
+    def verify(
+        self, image_ref: str, staged: staging.Staged, alive: base.Alive = lambda: None
+    ) -> base.Proof:
+        image = images.show(self._account, image_ref)
+        ids = list(images.snapshot_ids(image).values()) if image else []
+        snapshot = snapshots.show(self._account, ids[0]) if ids else None
+        if snapshot is None:
+            raise exceptions.ProviderError(
+                f"Image {image_ref} is gone from {self._name}.", code="image.not_active"
+            )
+        if snapshot["VolumeSize"] != snapshots.volume_size(staged.virtual_size):
+            raise exceptions.ProviderError(
+                f"{self._name} holds a disk of {snapshot['VolumeSize']} GiB, but one of "
+                f"{staged.virtual_size} bytes was sent.",
+                code="image.size_mismatch",
+            )
+        sample = self._sample(staged)
+        theirs = snapshots.digest(self._account, ids[0], alive, sample)
+        ours = _guest_digest(staged, sample)
+        if theirs != ours:
+            raise exceptions.ProviderError(
+                f"{self._name} holds a disk with the guest digest {theirs}, but {ours} was sent.",
+                code="image.hash_mismatch",
+            )
+        return "guest"
+
+    def _sample(self, staged: staging.Staged) -> Sequence[int] | None:
+        """Indices of the blocks to be read back; None: of all."""
+        count = -(-staged.virtual_size // disk_image.BLOCK)
+        largest = int(self._place.get("verify_up_to", VERIFY_UP_TO))
+        if staged.virtual_size <= largest * snapshots.GIB or count <= SAMPLE:
+            return None
+        return sorted(random.sample(range(count), SAMPLE))
+
+    def remarks(self, staged: staging.Staged, spec: base.ImageSpec) -> Sequence[str]:
+        found = list(metadata.lost(spec, self._marks(spec, "")))
+        size = snapshots.volume_size(staged.virtual_size)
+        if size * snapshots.GIB != staged.virtual_size:
+            grown = f"The disk of {staged.virtual_size} bytes is one of {size} GiB there: grown by zeros."
+            found.append(grown)
+        if self._sample(staged) is not None:
+            found.append(f"Of the disk there, {SAMPLE} blocks were read back and compared, not all.")
+        return found
+
+    def discard(self, key: str, alive: base.Alive = lambda: None) -> None:
+        for image in self._find_images(key):
+            alive()
+            images.deregister(self._account, image["ImageId"])
+        for snapshot in snapshots.find(self._account, self._of_key(key)):
+            alive()
+            snapshots.delete(self._account, snapshot["SnapshotId"])
+
+    def _of_key(self, key: str) -> dict[str, str]:
+        return {"ciming:target": key, **self._mark}
+
+    def _find_images(self, key: str) -> Iterator[Mapping[str, Any]]:
+        return images.find(self._account, self._of_key(key))
+
+    def _find_snapshot(self, key: str) -> Mapping[str, Any] | None:
+        return next(snapshots.find(self._account, self._of_key(key)), None)
+
+    # What is there
+
+    def show(self, image_ref: str) -> Mapping[str, Any] | None:
+        of = snapshots if image_ref.startswith("snap-") else images
+        found = of.show(self._account, image_ref)
+        return found if found and self._is_seen(found) else None
+
+    def _is_seen(self, described: Mapping[str, Any]) -> bool:
+        return self._mark.items() <= snapshots.of_tags(described).items()
+
+    def list(self, filters: Mapping[str, str]) -> Iterator[Mapping[str, Any]]:
+        found = images.find(self._account, self._mark)
+        return (image for image in found if _fits(image, filters))
+
+    def describe(self, image: str) -> base.Description | None:
+        found = self.show(image) if image.startswith(("ami-", "snap-")) else None
+        if found is None:
+            named = [each for each in images.find(self._account, self._mark) if image in _names(each)]
+            if len(named) > 1:
+                raise exceptions.ProviderError(
+                    f"{self._name} has several images of the name {image[:255]}: give an id.",
+                    code="image_ref.ambiguous",
+                )
+            found = named[0] if named else None
+        if found is None:
+            return None
+        return self._described_image(found) if "ImageId" in found else self._described_snapshot(found)
+
+    def _described_image(self, image: Mapping[str, Any]) -> base.Description:
+        tags, ids = snapshots.of_tags(image), images.snapshot_ids(image)
+        root = ids.get(image.get("RootDeviceName", "")) or next(iter(ids.values()), None)
+        snapshot = snapshots.show(self._account, root) if root else None
+        size = snapshot["VolumeSize"] if snapshot else None
+        return base.Description(
+            image_ref=str(image["ImageId"]),
+            name=tags.get("Name") or str(image.get("Name", "")),
+            size=size * snapshots.GIB if size else None,
+            disk_format="raw",
+            properties=metadata.properties(image, tags),
+            min_disk=size or 0,
+            tags=metadata.glance_tags(tags),
+            unreadable=self._unreadable_image(image, ids, snapshot),
+        )
+
+    def _unreadable_image(
+        self, image: Mapping[str, Any], ids: Mapping[str, str], snapshot: Mapping[str, Any] | None
+    ) -> str | None:
+        which = f"Image {image['ImageId']} in {self._name}"
+        if image["State"] != "available":
+            return f"{which} is {image['State']}: only one that is available can be read."
+        if image.get("ProductCodes"):
+            return f"{which} is from the marketplace, where images can not be read."
+        if not ids:
+            return f"{which} is made of no EBS snapshot, so it can not be read."
+        if len(ids) > 1:
+            volumes = ", ".join(f"{device} ({each})" for device, each in ids.items())
+            return f"{which} has several volumes: {volumes}. Name one of these snapshots as the source."
+        if snapshot is None:
+            owner = image.get("OwnerId")
+            return f"{which} is of account {owner}, which does not share the snapshot that it is made of."
+        return self._unreadable_snapshot(snapshot)
+
+    def _described_snapshot(self, snapshot: Mapping[str, Any]) -> base.Description:
+        tags = snapshots.of_tags(snapshot)
+        return base.Description(
+            image_ref=str(snapshot["SnapshotId"]),
+            name=tags.get("Name") or str(snapshot.get("Description", "")),
+            size=snapshot["VolumeSize"] * snapshots.GIB,
+            disk_format="raw",
+            properties=metadata.properties({}, tags),
+            min_disk=snapshot["VolumeSize"],
+            tags=metadata.glance_tags(tags),
+            unreadable=self._unreadable_snapshot(snapshot),
+        )
+
+    def _unreadable_snapshot(self, snapshot: Mapping[str, Any]) -> str | None:
+        which = f"Snapshot {snapshot['SnapshotId']} in {self._name}"
+        if snapshot["State"] != "completed":
+            return f"{which} is {snapshot['State']}: only one that is complete can be read."
+        try:
+            next(snapshots.blocks(self._account, snapshot["SnapshotId"]), None)
+        except Refusal as error:
+            key = f" It is encrypted with {snapshot['KmsKeyId']}." if snapshot.get("KmsKeyId") else ""
+            return f"{which} can not be read.{key} {error.detail}"
+        return None
+
+    def delete(self, image_ref: str) -> None:
+        if self._mark and self.show(image_ref) is None:
+            return
+        if image_ref.startswith("snap-"):
+            snapshots.delete(self._account, image_ref)
+        else:
+            images.deregister(self._account, image_ref)
+
+    def download(self, image_ref: str, offset: int) -> Iterator[bytes]:
+        found = self.show(image_ref)
+        ids = list(images.snapshot_ids(found).values()) if found and "ImageId" in found else [image_ref]
+        snapshot = snapshots.show(self._account, ids[0]) if found else None
+        if snapshot is None:
+            raise exceptions.ProviderError(
+                f"{self._name} has no image {image_ref[:255]} of yours.", code="cloud.not_found"
+            )
+        end = snapshot["VolumeSize"] * snapshots.GIB
+        wanted = snapshots.blocks(self._account, ids[0], offset // disk_image.BLOCK)
+        for index, data in snapshots.read(self._account, ids[0], wanted, lambda: None):
+            start = index * disk_image.BLOCK
+            yield from _zeros(start - offset)
+            yield data[max(0, offset - start) :]
+            offset = start + len(data)
+        yield from _zeros(end - offset)
+
+    # May it be used?
+
+    def probe(self) -> Iterator[base.Verdict]:
+        looks: list[tuple[str, Callable[[], tuple[bool | None, str]]]] = [
+            ("login", self._look_in),
+            ("clock", self._look_at_clock),
+            ("read", self._try_read),
+            ("create", self._try_snapshot),
+            ("register", self._try_register),
+        ]
+        for name, look in looks:
+            try:
+                verdict = base.Verdict(name, *look())
+            except exceptions.CimingError as error:
+                verdict = base.Verdict(name, False, error.detail)
+            yield verdict
+            if name == "login" and not verdict.passed:
+                return
+
+    def _look_in(self) -> tuple[bool | None, str]:
+        found = self._account.ask("sts", "GetCallerIdentity")
+        return True, f"Logged in as {self._account.words(found['Arn'])}."
+
+    def _look_at_clock(self) -> tuple[bool | None, str]:
+        found = self._account.ask("sts", "GetCallerIdentity")
+        said = found["ResponseMetadata"]["HTTPHeaders"].get("date")
+        try:
+            theirs = email.utils.parsedate_to_datetime(str(said)).timestamp()
+        except (ValueError, OverflowError):
+            return None, "It does not say what time it is there."
+        skew = abs(theirs - time.time())
+        return skew < SKEW_SECONDS, f"The clocks there and here differ by {skew:.0f} s."
+
+    def _try_read(self) -> tuple[bool | None, str]:
+        self._account.ask("ec2", "DescribeImages", Owners=["self"], MaxResults=5)
+        self._account.ask("ec2", "DescribeSnapshots", OwnerIds=["self"], MaxResults=5)
+        return True, "Images and snapshots can be listed."
+
+    def _try_snapshot(self) -> tuple[bool | None, str]:
+        """EBS has no dry run: a snapshot is started, and deleted again."""
+        tags = snapshots.as_tags({"Name": "ciming check", **self._mark})
+        made = self._account.ask("ebs", "StartSnapshot", VolumeSize=1, Timeout=10, Tags=tags)
+        snapshots.delete(self._account, made["SnapshotId"])
+        return True, "A snapshot was started, and deleted again."
+
+    def _try_register(self) -> tuple[bool | None, str]:
+        try:
+            self._account.call("ec2", "RegisterImage", Name="ciming check", DryRun=True)
+        except Refusal as error:
+            if error.name == ALLOWED:
+                return True, "Images may be registered."
+            if error.code == "cloud.forbidden":
+                raise
+            return None, f"Whether images may be registered can not be told: {error.detail}"
+        return None, "Whether images may be registered can not be told."
+
+    def hang_up(self) -> None:
+        self._account.hang_up()
+
+
+def _guest_digest(staged: staging.Staged, sample: Sequence[int] | None) -> str:
+    """Of a staged file, or of those blocks of it."""
+    path = Path(staged.path)
+    if sample is None:
+        return disk_image.guest_digest(path, disk_image.Inspection("raw", staged.virtual_size))
+    return disk_image.digest_of(disk_image.records(path, sample))
+
+
+def _zeros(count: int) -> Iterator[bytes]:
+    """So many of them."""
+    while count > 0:
+        yield ZEROS[:count] if count < len(ZEROS) else ZEROS
+        count -= len(ZEROS)
+
+
+ZEROS = bytes(staging.BLOCK)
+
+
+def _names(image: Mapping[str, Any]) -> set[str]:
+    """An image may have another name than was wanted; then a tag has that."""
+    return {str(image.get("Name", "")), snapshots.of_tags(image).get("Name", "")} - {""}
+
+
+def _fits(image: Mapping[str, Any], filters: Mapping[str, str]) -> bool:
+    wanted = dict(filters)
+    name = wanted.pop("name", None)
+    named = name is None or name in _names(image)
+    return named and all(str(image.get(each)) == value for each, value in wanted.items())

@@ -1,0 +1,315 @@
+# SPDX-License-Identifier: Apache-2.0
+"""EBS snapshots, written and read block by block, side by side, and only where there is data.
+
+What these APIs demand: https://docs.aws.amazon.com/ebs/latest/userguide/ebs-accessing-snapshot.html
+"""
+
+import base64
+import hashlib
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ciming import disk_image, exceptions, points, staging
+from ciming.providers import base
+from ciming.providers.aws import pace
+from ciming.providers.aws.account import Account, Refusal
+
+GIB = 1 << 30
+TIMEOUT = 24 * 60       # minutes without a block, after which AWS gives a snapshot up
+POLL_SECONDS = (0.2, 5.0)
+PAGE = 1000     # blocks in a list
+NUMBER = 8      # bytes
+ZEROS = bytes(disk_image.BLOCK)
+SEALING_SECONDS = 60    # for which a snapshot that takes no completion may be about to be complete
+SPOILT = "INVALID_CUSTOMER_KEY"     # of EBS's reasons, the one that does not pass
+MOST_ATTEMPTS = 20      # at starting a snapshot that nobody has deleted
+ABSENT = ("InvalidSnapshot.NotFound", "InvalidSnapshotID.Malformed", "ResourceNotFoundException")
+
+Alive = Callable[[], None]
+
+
+def volume_size(virtual_size: int) -> int:
+    """GiB of the smallest volume that a disk fits on."""
+    return max(1, -(-virtual_size // GIB))
+
+
+# Looking
+
+
+def find(account: Account, tags: Mapping[str, str]) -> Iterator[Mapping[str, Any]]:
+    """Snapshots of this account with these tags."""
+    yield from pages(account, "DescribeSnapshots", "Snapshots", OwnerIds=["self"], Filters=tagged(tags))
+
+
+def show(account: Account, snapshot_id: str) -> Mapping[str, Any] | None:
+    """What EC2 says of a snapshot; None: it is not there."""
+    found = account.call("ec2", "DescribeSnapshots", absent=ABSENT, SnapshotIds=[snapshot_id])
+    return found["Snapshots"][0] if found and found["Snapshots"] else None
+
+
+def pages(account: Account, action: str, what: str, **parameters: Any) -> Iterator[Mapping[str, Any]]:
+    """All that a list of EC2 has: a page may be empty, and yet not the last."""
+    token: dict[str, str] = {}
+    while True:
+        page = account.ask("ec2", action, MaxResults=PAGE, **parameters, **token)
+        yield from page[what]
+        if not page.get("NextToken"):
+            return
+        token = {"NextToken": page["NextToken"]}
+
+
+def tagged(tags: Mapping[str, str]) -> list[dict[str, Any]]:
+    """A filter of EC2's lists."""
+    return [{"Name": f"tag:{name}", "Values": [literal(value)]} for name, value in tags.items()]
+
+
+def literal(value: str) -> str:
+    """In a filter * and ? are wildcards."""
+    return "".join(f"\\{each}" if each in "\\*?" else each for each in value)
+
+
+def as_tags(tags: Mapping[str, str]) -> list[dict[str, str]]:
+    return [{"Key": name, "Value": value} for name, value in tags.items()]
+
+
+def of_tags(described: Mapping[str, Any]) -> dict[str, str]:
+    return {each["Key"]: each["Value"] for each in described.get("Tags", ())}
+
+
+def wait(account: Account, snapshot_id: str, alive: Alive) -> None:
+    """Until a snapshot is complete.
+
+    :raises TransientProviderError: AWS gave it up; it is deleted
+    """
+    for pause in pauses():
+        found = show(account, snapshot_id)
+        if found is None:
+            raise exceptions.ProviderError(
+                f"{account.name}: snapshot {snapshot_id} is gone.", code="image.not_active"
+            )
+        if found["State"] == "completed":
+            return
+        if found["State"] != "pending":
+            alive()
+            delete(account, snapshot_id)
+            raise exceptions.TransientProviderError(
+                f"{account.name}: snapshot {snapshot_id} ended as {found['State']}. "
+                f"{account.words(found.get('StateMessage') or '')}".strip()
+            )
+        alive()
+        time.sleep(pause)
+
+
+def pauses() -> Iterator[float]:
+    """Seconds between two looks at what takes its time."""
+    pause, longest = POLL_SECONDS
+    while True:
+        yield pause
+        pause = min(longest, pause * 1.5)
+
+
+# Writing
+
+
+@points.mutation
+def start(account: Account, key: str, virtual_size: int, **more: Any) -> str:
+    """A pending snapshot for a Target: its id. Asked twice, also at once, it is the same one.
+
+    A token of AWS's leads for ever to the snapshot that it made first, deleted or not.
+    """
+    for attempt in range(MOST_ATTEMPTS):
+        made = account.ask(
+            "ebs",
+            "StartSnapshot",
+            ClientToken=hashlib.sha256(f"{key} {attempt}".encode()).hexdigest(),
+            VolumeSize=volume_size(virtual_size),
+            Timeout=TIMEOUT,
+            **more,
+        )
+        if _is_there(account, made["SnapshotId"]):
+            return str(made["SnapshotId"])
+    raise exceptions.TransientProviderError(f"{account.name}: a snapshot that was started is not there.")
+
+
+def _is_there(account: Account, snapshot_id: str) -> bool:
+    """As far as EBS knows, which made it: EC2 may hear of it later."""
+    try:
+        found = account.call(
+            "ebs", "ListSnapshotBlocks", absent=ABSENT, SnapshotId=snapshot_id, MaxResults=100
+        )
+    except Refusal:     # it can not be read yet
+        return True
+    return found is not None
+
+
+def write(account: Account, snapshot_id: str, staged: staging.Staged, transfer: base.Transfer) -> None:
+    """Put all blocks that are not zero, but for those that were put before, and complete the snapshot."""
+    path = Path(staged.path)
+    with _Journal(path.with_name(f"{snapshot_id}.next")) as journal:
+        first, count, whole = journal.next, 0, hashlib.sha256()
+
+        def put(block: tuple[int, bytes]) -> tuple[int, bytes]:
+            index, data = block
+            digest = hashlib.sha256(data).digest()
+            if index >= first:
+                _put(account, snapshot_id, index, data, digest)
+            return index, digest
+
+        blocks = disk_image.blocks(path)
+        for index, digest in pace.in_order(put, blocks, transfer.alive, pace.Pace()):
+            count += 1
+            whole.update(digest)
+            journal.reached(index + 1)
+            transfer.progress(min(staged.size, index * disk_image.BLOCK))
+    transfer.alive()
+    _complete(account, snapshot_id, count, base64.b64encode(whole.digest()).decode(), transfer.alive)
+
+
+class _Journal:
+    """The index from which on blocks may be missing; all before it were put. It survives a kill.
+
+    Of a staged file that was removed with all of its Job's nothing is left.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        known = os.pread(self._file, NUMBER, 0)
+        self.next = int.from_bytes(known) if len(known) == NUMBER else 0
+
+    def __enter__(self) -> "_Journal":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._file)
+
+    def reached(self, index: int) -> None:
+        if index > self.next:
+            self.next = index
+            os.pwrite(self._file, index.to_bytes(NUMBER), 0)
+
+
+@points.mutation
+def _put(account: Account, snapshot_id: str, index: int, data: bytes, digest: bytes) -> None:
+    try:
+        account.call(
+            "ebs",
+            "PutSnapshotBlock",
+            SnapshotId=snapshot_id,
+            BlockIndex=index,
+            BlockData=data,
+            DataLength=len(data),
+            Checksum=base64.b64encode(digest).decode(),
+            ChecksumAlgorithm="SHA256",
+        )
+    except Refusal as error:
+        if error.code != "cloud.refused" or error.reason == SPOILT:
+            raise
+        # Another of us writes the same block, or was faster and has completed it; or AWS gave it up.
+        raise exceptions.TransientProviderError(
+            error.detail, cloud_request_id=error.cloud_request_id
+        ) from None
+
+
+def _complete(account: Account, snapshot_id: str, count: int, checksum: str, alive: Alive) -> None:
+    """Complete a snapshot, or see that it becomes complete: that is asked for once, and answers get lost."""
+    try:
+        _seal(account, snapshot_id, count, checksum)
+    except Refusal as error:
+        if error.code != "cloud.refused" or not _becomes_complete(account, snapshot_id, alive):
+            raise
+
+
+@points.mutation
+def _seal(account: Account, snapshot_id: str, count: int, checksum: str) -> None:
+    account.call(
+        "ebs",
+        "CompleteSnapshot",
+        SnapshotId=snapshot_id,
+        ChangedBlocksCount=count,
+        Checksum=checksum,
+        ChecksumAlgorithm="SHA256",
+        ChecksumAggregationMethod="LINEAR",
+    )
+
+
+def _becomes_complete(account: Account, snapshot_id: str, alive: Alive) -> bool:
+    until = time.monotonic() + SEALING_SECONDS
+    for pause in pauses():
+        found = show(account, snapshot_id)
+        if found is None or found["State"] != "pending" or time.monotonic() > until:
+            return bool(found and found["State"] == "completed")
+        alive()
+        time.sleep(pause)
+    raise AssertionError
+
+
+@points.mutation
+def delete(account: Account, snapshot_id: str) -> None:
+    """Absent is fine."""
+    account.call("ec2", "DeleteSnapshot", absent=ABSENT, SnapshotId=snapshot_id)
+
+
+# Reading
+
+
+def blocks(account: Account, snapshot_id: str, start: int = 0) -> Iterator[tuple[int, str]]:
+    """Indices and tokens of the blocks that a snapshot has, in order."""
+    token: dict[str, str] = {}
+    while True:
+        page = account.ask(
+            "ebs", "ListSnapshotBlocks", SnapshotId=snapshot_id, StartingBlockIndex=start, **token
+        )
+        for block in page["Blocks"]:
+            yield block["BlockIndex"], block["BlockToken"]
+        if not page.get("NextToken"):
+            return
+        token = {"NextToken": page["NextToken"]}
+
+
+def read(
+    account: Account, snapshot_id: str, wanted: Iterable[tuple[int, str]], alive: Alive
+) -> Iterator[tuple[int, bytes]]:
+    """Blocks and their bytes, in the same order. To be closed.
+
+    :raises TransientProviderError: AWS sent other bytes than it says
+    """
+
+    def get(block: tuple[int, str]) -> tuple[int, bytes]:
+        index, token = block
+        answer = account.ask(
+            *("ebs", "GetSnapshotBlock"),
+            body="BlockData",
+            SnapshotId=snapshot_id,
+            BlockIndex=index,
+            BlockToken=token,
+        )
+        data: bytes = answer["BlockData"]
+        checksum = base64.b64encode(hashlib.sha256(data).digest()).decode()
+        if len(data) != disk_image.BLOCK or answer["Checksum"] != checksum:
+            raise exceptions.TransientProviderError(
+                f"{account.name}: block {index} of snapshot {snapshot_id} is damaged.",
+                code="cloud.bad_answer",
+            )
+        return index, data
+
+    yield from pace.in_order(get, wanted, alive, pace.Pace())
+
+
+def digest(account: Account, snapshot_id: str, alive: Alive, sample: Sequence[int] | None = None) -> str:
+    """The guest digest of a snapshot.
+
+    :param sample: of these blocks only
+    """
+    wanted = blocks(account, snapshot_id)
+    if sample is not None:
+        chosen = set(sample)
+        wanted = (block for block in wanted if block[0] in chosen)
+    found = (
+        (index, hashlib.sha256(data).digest())
+        for index, data in read(account, snapshot_id, wanted, alive)
+        if data != ZEROS
+    )
+    return disk_image.digest_of(found)

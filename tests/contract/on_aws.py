@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: Apache-2.0
+"""AWS under the contract: the sandbox's stand-in, as one who may do all, and by a role."""
+
+import contextlib
+import pathlib
+import tempfile
+from collections.abc import Mapping
+from typing import Any
+
+from ciming import cmd, config, disk_image
+from ciming.providers import base
+from ciming.providers.aws import provider as door
+from tests.contract import subjects
+from tests.sandbox import aws, sandbox
+
+assert cmd  # imported first, as the processes do: it settles how they are concurrent
+
+REGION, OTHER_REGION = "us-east-1", "eu-west-1"
+NOBODY = "http://127.0.0.1:1"
+
+
+def keys(standin: aws.StandIn, account: str) -> dict[str, str]:
+    """A credential as a secret has it."""
+    known = standin.accounts[account]
+    return {"access_key_id": known["access_key"], "secret_access_key": known["secret_key"]}
+
+
+class AWS(subjects.Subject):
+    name = "aws"
+    proof = "guest"
+    foreign_format = "qcow2"
+    unit = 1 << 30
+    knows_digests = False
+    place: Mapping[str, Any] = {}
+
+    def __init__(self, cloud: sandbox.Sandbox, stack: contextlib.ExitStack) -> None:
+        config.register()
+        config.CONF([], project="ciming", default_config_files=[], default_config_dirs=[])
+        for option in ("allow_http", "allow_loopback"):
+            config.CONF.set_override(option, True, group="egress")
+            stack.callback(config.CONF.clear_override, option, group="egress")
+        folder = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ciming-aws-")))
+        self.standin = stack.enter_context(aws.start(folder))
+        self._made: list[door.AWS] = []
+
+    def provider(self) -> door.AWS:
+        return self.at("owner")
+
+    def forbidden(self) -> door.AWS:
+        return self.at("reader")
+
+    def unreachable(self) -> door.AWS:
+        return self.at("owner", endpoint_url=NOBODY)
+
+    def at(self, account: str, **more: Any) -> door.AWS:
+        """As somebody, with another place."""
+        place = {"region": REGION, "endpoint_url": self.standin.url, "cloud": "amazon", "timeout": 30.0}
+        made = door.AWS({**place, **self.place, **more}, self.credential(account))
+        self._made.append(made)
+        return made
+
+    def credential(self, account: str) -> dict[str, str]:
+        return keys(self.standin, account)
+
+    def refs(self, key: str) -> set[str]:
+        images = [each for each in self.standin.images() if self._is_ours(each, key)]
+        used = {snapshot for image in images for snapshot in image["snapshots"]}
+        ours = [each for each in self.standin.snapshots() if self._is_ours(each, key)]
+        return {image["id"] for image in images} | {each["id"] for each in ours} - used
+
+    def _is_ours(self, thing: Mapping[str, Any], key: str) -> bool:
+        owner = self.standin.accounts["owner"]["account_id"]
+        return bool(thing["owner"] == owner and thing["tags"].get("ciming:target") == key)
+
+    def parts(self, image_ref: str) -> set[str]:
+        return {image_ref, self._snapshot(image_ref)}
+
+    def _snapshot(self, image_ref: str) -> str:
+        ((found,),) = (each["snapshots"] for each in self.standin.images() if each["id"] == image_ref)
+        return str(found)
+
+    def read(self, image_ref: str) -> bytes:
+        snapshot = self._snapshot(image_ref)
+        end = (max(self.standin.block_digests(snapshot)) + 1) * disk_image.BLOCK
+        return self.standin.read_snapshot(snapshot, length=end).rstrip(b"\0")
+
+    def ref_of(self, metadata: Mapping[str, Any]) -> str:
+        return str(metadata["ImageId"])
+
+    def name_of(self, metadata: Mapping[str, Any]) -> str:
+        return str(metadata["Name"])
+
+    def squat(self, spec: base.ImageSpec, key: str) -> str:
+        """With all our tags, of our name, for everybody."""
+        ebs, ec2 = (self.standin.client(service, "stranger") for service in ("ebs", "ec2"))
+        tags = [{"Key": "ciming:target", "Value": key}, {"Key": "ciming:image", "Value": spec.image_id}]
+        snapshot = ebs.start_snapshot(VolumeSize=1, Tags=tags)["SnapshotId"]
+        ebs.complete_snapshot(SnapshotId=snapshot, ChangedBlocksCount=0)
+        ec2.get_waiter("snapshot_completed").wait(SnapshotIds=[snapshot], WaiterConfig={"Delay": 1})
+        made: str = ec2.register_image(
+            Name=spec.name,
+            RootDeviceName="/dev/sda1",
+            VirtualizationType="hvm",
+            BlockDeviceMappings=[{"DeviceName": "/dev/sda1", "Ebs": {"SnapshotId": snapshot}}],
+            TagSpecifications=[{"ResourceType": "image", "Tags": tags}],
+        )["ImageId"]
+        ec2.get_waiter("image_available").wait(ImageIds=[made], WaiterConfig={"Delay": 1})
+        ec2.modify_image_attribute(ImageId=made, LaunchPermission={"Add": [{"Group": "all"}]})
+        return made
+
+    def squatted(self, image_ref: str) -> bool:
+        return image_ref in {each["id"] for each in self.standin.images()}
+
+    def secrets(self) -> list[str]:
+        return [secret for each in self._made for secret in each._account._secrets]
+
+
+class Role(AWS):
+    """By a role that is assumed, for one of several projects; of another one's keys."""
+
+    def __init__(self, cloud: sandbox.Sandbox, stack: contextlib.ExitStack) -> None:
+        super().__init__(cloud, stack)
+        project = self.standin.role.external_id.removeprefix("ciming-")
+        self.place = {"project": project, "tenant": project}
+
+    def credential(self, account: str) -> dict[str, str]:
+        if account == "owner":
+            return {**keys(self.standin, "broker"), "role_arn": self.standin.role.arn}
+        return super().credential(account)
