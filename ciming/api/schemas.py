@@ -296,6 +296,11 @@ class Target(Answer):
         allow_none=True, metadata={"description": "Id of the image there, once it is known."}
     )
     error = fields.Nested(Fault, allow_none=True)
+    remarks = fields.List(
+        fields.String(),
+        allow_none=True,
+        metadata={"description": "In what the image is another there, and what could not be said of it."},
+    )
 
 
 class Progress(Answer):

@@ -172,7 +172,7 @@ def _hand_to(session: orm.Session, row: models.Job, user_id: str, request_id: st
 def _reset(target: models.Target) -> None:
     target.status, target.step = "waiting", None
     target.attempts, target.bytes_done = 0, 0
-    target.checkpoint, target.image_ref, target.error = None, None, None
+    target.checkpoint, target.image_ref, target.error, target.remarks = None, None, None, None
 
 
 def _no_retry(job: models.Job) -> exceptions.Conflict:

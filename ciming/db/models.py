@@ -171,6 +171,7 @@ class Target(Base):
     checkpoint: Mapped[dict[str, Any] | None]
     image_ref: Mapped[str | None] = mapped_column(sa.String(1024))
     error: Mapped[dict[str, Any] | None]            # {code, message, cloud_request_id}
+    remarks: Mapped[list[str] | None]               # in what the image is another there
 
     __table_args__ = (
         sa.UniqueConstraint("job_id", "cloud_key", name="uq_targets_job_cloud"),

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """A Job's image in other formats, for Clouds that do not take the one it came in.
 
-Each format is made once, in a thread of its own, when the first Target asks for it. Its file is hashed as it
-is sent on: Targets follow it as they follow an upload. After a crash it is found again, or made again.
+Each format is made once, in a thread of its own, when the first Target asks for it. Where that one's cloud
+wants hashes, its file is hashed as it is sent on: Targets follow it as they follow an upload. After a crash it
+is found again, or made again.
 """
 
 import dataclasses
@@ -47,14 +48,19 @@ class Conversions:
         self._over = threading.Event()
         self._pool = futures.ThreadPoolExecutor(len(disk_image.FORMATS_OUT), "convert")
 
-    def of(self, disk_format: str) -> growing.GrowingFile:
-        """The image in this format, on its way; what has failed is begun anew."""
+    def of(self, disk_format: str, *, hashed: bool = True) -> growing.GrowingFile:
+        """The image in this format, on its way; what has failed is begun anew.
+
+        As soon as it is known its file is whole.
+
+        :param hashed: it is wanted with its digests, if it is not being made already
+        """
         with self._lock:
             found = self._files.get(disk_format)
             if found is None or found.failed:
                 self._earlier += [found] if found else []
                 found = self._files[disk_format] = growing.GrowingFile()
-                self._pool.submit(self._bring, disk_format, found)
+                self._pool.submit(self._bring, disk_format, found, hashed)
             return found
 
     def close(self) -> None:
@@ -72,12 +78,19 @@ class Conversions:
         if self._watch.cancelled:
             raise exceptions.Cancelled("The Job was cancelled.")
 
-    def _bring(self, disk_format: str, file: growing.GrowingFile) -> None:
+    def _bring(self, disk_format: str, file: growing.GrowingFile, hashed: bool) -> None:
         slot = self._limit.slot()
         try:
             self._source.await_whole(self._alive)
             slot.take(self._alive)
-            self._hash(self._find(disk_format) or self._make(disk_format), disk_format, file)
+            path = self._find(disk_format) or self._make(disk_format)
+            found = disk_image.inspect_file(path, disk_format)
+            size = path.stat().st_size
+            known = staging.StagedFile(str(path), disk_format, size, found.virtual_size, {})
+            if hashed:
+                self._hash(path, known, file)
+            else:
+                file.finish(known)
         except BaseException as reason:
             if not isinstance(reason, exceptions.CimingError | exceptions.Interrupted):
                 LOG.exception("Unexpected error in a conversion to %s", disk_format)
@@ -121,10 +134,8 @@ class Conversions:
                 self._claim, needed, lambda held, coming: self._area.room(held=held, coming=coming)
             )
 
-    def _hash(self, path: Path, disk_format: str, file: growing.GrowingFile) -> None:
+    def _hash(self, path: Path, known: staging.StagedFile, file: growing.GrowingFile) -> None:
         """Have it sent on as far as it is hashed, and its end when all of it is."""
-        size, found = path.stat().st_size, disk_image.inspect_file(path, disk_format)
-        known = staging.StagedFile(str(path), disk_format, size, found.virtual_size, {})
         file.begin(path.open("rb", buffering=0))
         hasher, there = staging.Hasher("sha512"), 0
         for block in staging.read_blocks(path):

@@ -183,7 +183,7 @@ class Remote:
             origin, told = self._origin(), time.monotonic()
             for block in origin.provider.download(origin.image_ref, file.tell()):
                 alive()
-                staging.write_all(file, block)
+                staging.write_sparse(file, block)
                 if file.tell() > origin.size:
                     staging.unlink(self.path)
                     raise _other_size(origin, "more than")

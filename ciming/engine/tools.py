@@ -30,6 +30,7 @@ AFTER_CHECK = ("upload", "convert", "register")     # steps of a flow that begin
 HANG_SECONDS = 2.0      # without a question, after which a call to a cloud hangs
 NOT_CONVERTED = tuple(set(disk_image.DISK_FORMATS) - set(disk_image.FORMATS_IN))
 LONGEST = 2000      # characters of a cloud's own words
+MOST_REMARKS = 100
 RESUME = "The Job waits: resume it with a credential that is good."
 
 
@@ -443,7 +444,7 @@ class TargetTools(Tools):
         self._source.await_whole(self.alive)
         to = self._format_there()       # only its end told that it is a fixed VHD, and not raw
         if to is not None:
-            self.staged = self._converted.of(to)
+            self.staged = self._converted.of(to, hashed=self.provider.follows)
             self.staged.await_known(self.alive)
         self.target.bytes_total = self.staged.size
         self._write(step=step, bytes_total=self.staged.size)
@@ -459,9 +460,8 @@ class TargetTools(Tools):
         self._choose("upload")
         if self.staged is not self._source:
             self._epoch = self.staged.epoch
-            self.await_known()
         try:
-            if self.staged.whole:
+            if self.staged.whole or not self.provider.follows:
                 self._slot.take(self.alive)
             return self.provider.upload(self.staged, self.spec, self.key, self)
         finally:
@@ -476,6 +476,9 @@ class TargetTools(Tools):
         self._choose("verify")
         self.await_whole()
         proof = self.provider.verify(image_ref, self.staged, self.alive)
+        remarks = [*self.provider.remarks(self.staged, self.spec)][:MOST_REMARKS]
+        if remarks:
+            self._write(remarks=[remark[:LONGEST] for remark in remarks])
         return "guest" if self.staged is not self._source and proof == "bytes" else proof
 
     def blocks(self, staged: staging.Staged) -> Iterator[bytes]:

@@ -386,7 +386,7 @@ JOB_FIELDS = {
 }
 TARGET_FIELDS = {
     *("id", "cloud", "provider", "region", "status", "step", "bytes_done", "bytes_total"),
-    *("attempts", "image_ref", "error"),
+    *("attempts", "image_ref", "error", "remarks"),
 }
 LINK_FIELDS = {"cloud", "provider", "region", "image_ref", "proof", "verified_at"}
 

@@ -115,6 +115,18 @@ def test_write_all() -> None:
     assert file.taken == data
 
 
+def test_zeros_take_no_room(tmp_path: pathlib.Path) -> None:
+    nothing, some = bytes(staging.BLOCK), os.urandom(staging.BLOCK)
+    blocks = [nothing, some, nothing, some[:-1] + b"\0", nothing, nothing[:-17]]
+    with (tmp_path / "file").open("w+b", buffering=0) as file:
+        for number, block in enumerate(blocks, start=1):
+            staging.write_sparse(file, block)
+            end = sum(map(len, blocks[:number]))
+            assert file.tell() == os.fstat(file.fileno()).st_size == end
+    assert (tmp_path / "file").read_bytes() == b"".join(blocks)
+    assert (tmp_path / "file").stat().st_blocks * 512 < 3 * staging.BLOCK
+
+
 def test_a_late_writer_spoils_nothing(tmp_path: pathlib.Path) -> None:
     made = area(tmp_path)
     with made.incoming("job", 1) as late, made.incoming("job", 2) as successor:

@@ -372,11 +372,8 @@ def _guest_digest(staged: staging.Staged, sample: Sequence[int] | None) -> str:
 def _zeros(count: int) -> Iterator[bytes]:
     """So many of them."""
     while count > 0:
-        yield ZEROS[:count] if count < len(ZEROS) else ZEROS
-        count -= len(ZEROS)
-
-
-ZEROS = bytes(staging.BLOCK)
+        yield staging.ZEROS[:count]
+        count -= staging.BLOCK
 
 
 def _names(image: Mapping[str, Any]) -> set[str]:

@@ -75,8 +75,10 @@ def _target(target: dict[str, Any]) -> str:
         parts.append(str(target["step"]))
     parts.append(done(target.get("bytes_done"), target.get("bytes_total")))
     parts.append(attempts(target.get("attempts")))
-    line = text.plain(", ".join(filter(None, parts)))
-    return f"{line}\n  {error(target['error'])}" if target.get("error") else line
+    lines = [text.plain(", ".join(filter(None, parts)))]
+    lines += [f"  {text.plain(remark)}" for remark in target.get("remarks") or ()]
+    lines += [f"  {error(target['error'])}"] if target.get("error") else []
+    return "\n".join(lines)
 
 
 def attempts(count: int | None) -> str:

@@ -49,7 +49,7 @@ class _Watching(common.Base):
             raise exceptions.CommandError(
                 f"{text.explain(exc)}\nJob {job.id} goes on. To watch it again: {how}"
             ) from exc
-        for line in failures(job):
+        for line in (*remarks(job), *failures(job)):
             self.say(line)
         self._exit_status = self._exit_status or EXIT_STATUS.get(job.status, 1)
         return job
@@ -61,6 +61,15 @@ class WatchingShowOne(_Watching, common.ShowOne):
 
 class WatchingCommand(_Watching, common.Command):
     """Does something, and shows nothing but how it goes."""
+
+
+def remarks(job: _job.Job) -> list[str]:
+    """In what the image is another in some cloud."""
+    return [
+        f"{text.plain(target['cloud'])}: {text.plain(remark)}"
+        for target in job.targets or []
+        for remark in target.get("remarks") or ()
+    ]
 
 
 def failures(job: _job.Job) -> list[str]:

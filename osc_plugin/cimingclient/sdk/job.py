@@ -40,7 +40,7 @@ class Job(resource.Resource):
     #: `bytes_done` and `bytes_total`.
     progress = resource.Body("progress", type=dict)
     #: One dict per cloud: `id, cloud, status, step, bytes_done, bytes_total, attempts,
-    #: image_ref, error{code, message, cloud_request_id}`.
+    #: image_ref, error{code, message, cloud_request_id}, remarks`.
     targets = resource.Body("targets", type=list)
     #: Why the work that all Targets share failed: `code` and `message`; None when it did not.
     error = resource.Body("error", type=dict)

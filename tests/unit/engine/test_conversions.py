@@ -100,6 +100,17 @@ def test_it_is_converted_once_when_the_image_is_whole(bench: Bench) -> None:
     assert whole(made.of("qcow2")).disk_format == "qcow2"
 
 
+def test_who_wants_no_hash_waits_for_none(bench: Bench) -> None:
+    bench.stage()
+    made = bench.engine()
+    file = made.of("raw", hashed=False)
+    file.await_known(nothing)
+    assert pathlib.Path(file.path).read_bytes() == bench.disk and file.whole
+    assert file._what.digests == {}
+    assert file.digest("sha512") == hashlib.sha512(bench.disk).hexdigest()
+    assert made.of("raw") is file
+
+
 def test_its_digest_is_kept_and_its_room_is_reserved(bench: Bench) -> None:
     bench.stage()
     made = bench.engine()
