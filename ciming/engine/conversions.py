@@ -2,8 +2,8 @@
 """A Job's image in other formats, for Clouds that do not take the one it came in.
 
 Each format is made once, in a thread of its own, when the first Target asks for it. Where that one's cloud
-wants hashes, its file is hashed as it is sent on: Targets follow it as they follow an upload. After a crash it
-is found again, or made again.
+wants hashes, its file is hashed as it is sent on: Targets follow it as they follow an upload. After a crash
+it is found again, or made again.
 """
 
 import dataclasses

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The demonstration behind tools/demo.sh: one image, two zones and another OpenStack, one identity."""
+"""The demonstration behind tools/demo.sh: one image, two zones, another OpenStack and AWS, one identity."""
 
 import argparse
 import contextlib
@@ -16,7 +16,7 @@ from collections.abc import Iterator
 
 import yaml
 
-from tests.sandbox import ciming, disk, distributed, files, processes, servers, services
+from tests.sandbox import aws, ciming, disk, distributed, files, processes, servers, services
 from tests.sandbox import sandbox as sandboxes
 
 FOLDER = sandboxes.ROOT / ".demo"
@@ -24,6 +24,8 @@ BIN = pathlib.Path(sys.executable).parent
 IMAGE = "demo.qcow2"
 OTHER = "other"
 """The second OpenStack: its name among the Clouds, and of its user in clouds.yaml."""
+AMAZON, REGION = "aws", "eu-central-1"
+"""The region of AWS, which a stand-in plays: its name among the Clouds, and its own."""
 STANDALONE, DISTRIBUTED = "", "-distributed"
 """Shapes, as the names of folders end."""
 
@@ -51,6 +53,7 @@ It stays up. To use it:
   openstack multicloud image create mine --file {image} --cloud zone-a --cloud zone-b --wait
   openstack --os-region-name zone-b image list
   openstack multicloud image create taken --from other:elsewhere --cloud zone-b --wait
+  openstack multicloud image sync mine --cloud aws --wait
   openstack --os-cloud reader multicloud image list    # also: admin, stranger, other
 
 To stop it: tools/demo.sh --down
@@ -85,6 +88,8 @@ class Demo:
         if not all(healthy for _, _, healthy in self.sandbox.status()):
             say("Starting Keystone, Barbican, a Glance in each of zone-a and zone-b, and another OpenStack")
         self.sandbox.up()
+        if not aws.running(self.folder / AMAZON):
+            aws.start(self.folder / AMAZON, stays=True)
         if not self.service.running:
             beside = " in processes of its own, with RabbitMQ and PostgreSQL" if self.servers else ""
             say(f"Starting CIMinG{beside}")
@@ -97,6 +102,7 @@ class Demo:
         self.service.stop()
         for server in self.servers:
             server.stop()
+        aws.stop(self.folder / AMAZON)
         self.sandbox.down()
 
     def _list_processes(self, service: distributed.Distributed) -> None:
@@ -110,17 +116,20 @@ class Demo:
         self._register()
         say("Making a disk image: qcow2, with a partition table and a file system")
         image = disk.make(self.folder / IMAGE)
-        clouds = " ".join(f"--cloud {name}" for name in (*services.ZONES, OTHER))
-        self._run(f"openstack multicloud image create demo --file {IMAGE} {clouds} --wait")
+        clouds = " ".join(f"--cloud {name}" for name in (*services.ZONES, OTHER, AMAZON))
+        machine = "--property architecture=x86_64"
+        self._run(f"openstack multicloud image create demo --file {IMAGE} {clouds} {machine} --wait")
         uuid = self._ask("openstack multicloud image show demo -f value -c id").strip()
         with image.open("rb") as data:
             expected = hashlib.file_digest(data, "sha512").hexdigest()
         for zone in services.ZONES:
             self._compare(zone, f"--os-region-name {zone}", uuid, expected)
         self._compare(OTHER, f"--os-cloud {OTHER}", uuid, expected)
+        self._look_into_aws(uuid)
         self._run("openstack multicloud image show demo")
         self._take(expected)
-        say(f"The same image, under the same UUID {uuid}, in {', '.join((*services.ZONES, OTHER))}")
+        zones = ", ".join((*services.ZONES, OTHER))
+        say(f"The same image, under the same UUID {uuid}, in {zones}; in {AMAZON} as an AMI with it as a tag")
 
     def _register(self) -> None:
         """Tell CIMinG of the second OpenStack."""
@@ -128,6 +137,30 @@ class Demo:
         where = f"--config auth_url={self.sandbox.url('keystone2')} --config region={services.SECOND_REGION}"
         stored = f"--credential {shlex.quote(str(self.sandbox.clouds_file))} --store"
         self._run(f"openstack multicloud cloud create {OTHER} {where} {stored}")
+
+        say("Registering a region of AWS (a stand-in plays it): the access key goes into Barbican")
+        keys = self.folder / "aws-credentials"
+        files.write(keys, aws.StandIn(self.folder / AMAZON).profile("owner"))
+        where = f"--config region={REGION} --config endpoint_url={aws.StandIn(self.folder / AMAZON).url}"
+        stored = f"--credential {shlex.quote(str(keys))} --store"
+        self._run(f"openstack multicloud cloud create {AMAZON} --provider aws {where} {stored}")
+        keys.unlink()
+
+    def _look_into_aws(self, uuid: str) -> None:
+        """Ask AWS by plain boto3 for the image, and compare its disk with the file's."""
+        standin = aws.StandIn(self.folder / AMAZON)
+        filters = [{"Name": "tag:ciming:image", "Values": [uuid]}]
+        print(f"\n$ boto3: ec2.describe_images(Owners=['self'], Filters={filters})", flush=True)
+        ec2 = standin.client("ec2", region=REGION)
+        (found,) = ec2.describe_images(Owners=["self"], Filters=filters)["Images"]
+        shown = ("ImageId", "State", "Name", "Architecture", "BootMode", "BlockDeviceMappings", "Tags")
+        print(yaml.safe_dump({name: found[name] for name in shown}, sort_keys=False).rstrip(), flush=True)
+        snapshot = found["BlockDeviceMappings"][0]["Ebs"]["SnapshotId"]
+        raw = self.folder / "demo.raw"
+        subprocess.run(["qemu-img", "convert", "-O", "raw", self.folder / IMAGE, raw], check=True)
+        if not standin.holds(snapshot, raw):
+            raise DemoError(f"{AMAZON} does not have the disk that was sent, in {snapshot}")
+        raw.unlink()
 
     def _take(self, expected: str) -> None:
         """Bring what the second OpenStack has into a zone."""

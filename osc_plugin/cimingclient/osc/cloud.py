@@ -15,7 +15,7 @@ from cimingclient.sdk import cloud as _cloud
 FIELDS = ("id", "name", "provider", "region", "visibility", "zone")
 SHOWN = (*FIELDS, "project_id", "config", "credential_ref", "created_at", "updated_at")
 FORMATTERS = {"config": format_columns.DictColumn}
-LISTS = ("formats",)  # keys of a config whose value is a list: in a command it has commas
+LISTS = ("formats", "share_with", "tags")  # keys of a config whose values are lists: with commas
 
 
 class ListCloud(common.Lister):
@@ -212,7 +212,7 @@ def _add_credential(parser: argparse.ArgumentParser) -> argparse._MutuallyExclus
     ways.add_argument(
         "--credential",
         metavar="<file>",
-        help="File with the credential for it: JSON, or a clouds.yaml; with --store",
+        help="File with the credential for it: JSON, a clouds.yaml or ~/.aws/credentials; with --store",
     )
     parser.add_argument(
         "--store",

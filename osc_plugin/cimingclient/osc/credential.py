@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A credential for a cloud, out of a file: JSON, or a clouds.yaml as one downloads it."""
+"""A credential for a cloud, out of a file: JSON, a clouds.yaml as one downloads it, or ~/.aws/credentials."""
 
 import argparse
+import configparser
 import pathlib
 from typing import Any
 
@@ -9,19 +10,21 @@ import yaml
 from osc_lib import exceptions
 
 LARGEST = 20_000  # bytes, which is what Barbican takes
+DEFAULT = "default"  # what AWS calls the profile that is meant where none is named
 
 
 def read(path: str, name: str) -> dict[str, Any]:
     """What is to be stored of a file.
 
-    :param name: of the cloud: in a clouds.yaml with several entries, that of this name is meant
+    :param name: of the cloud: of several entries (in AWS's file also: before that called default), that of
+        this name is meant
     :raises: `CommandError`, which shows nothing of the file's content.
     """
     try:
         data = pathlib.Path(path).read_bytes()
         if len(data) > LARGEST:
             raise exceptions.CommandError(f"{path} is larger than {LARGEST} bytes: no credential is")
-        said = yaml.safe_load(data)
+        said = _profiles(data) or yaml.safe_load(data)
     except OSError as exc:
         raise exceptions.CommandError(f"Cannot read {path}: {exc.strerror}") from None
     except (yaml.YAMLError, ValueError, RecursionError):
@@ -33,6 +36,20 @@ def read(path: str, name: str) -> dict[str, Any]:
     return {"auth_type": entry.get("auth_type", "password"), "auth": entry["auth"]}
 
 
+def _profiles(data: bytes) -> dict[str, Any] | None:
+    """A file as AWS's tools have it, like a clouds.yaml; None: it is none."""
+    parser = configparser.RawConfigParser(default_section="")
+    try:
+        parser.read_string(data.decode())
+    except (configparser.Error, ValueError):
+        return None
+    known = ("aws_access_key_id", "aws_secret_access_key", "aws_session_token", "role_arn")
+    profiles = ((name, parser[name]) for name in parser.sections())
+    found = {name: {key: said[key] for key in known if key in said} for name, said in profiles}
+    entries = {name: keys for name, keys in found.items() if keys}
+    return {"clouds": entries} if entries else None
+
+
 def add_option(parser: argparse.ArgumentParser) -> None:
     """`--credential`; the value is a dict by cloud, or None."""
     parser.add_argument(
@@ -40,8 +57,8 @@ def add_option(parser: argparse.ArgumentParser) -> None:
         metavar="<cloud>=<file>",
         dest="credentials",
         action=_Read,
-        help="File with a credential for a cloud, JSON or a clouds.yaml, that is used for this job and "
-        "stored nowhere (repeat the option for several)",
+        help="File with a credential for a cloud, JSON, a clouds.yaml or ~/.aws/credentials, that is used "
+        "for this job and stored nowhere (repeat the option for several)",
     )
 
 
@@ -66,6 +83,7 @@ def given(parsed_args: argparse.Namespace) -> dict[str, dict[str, Any]] | None:
 def _entry(said: Any, path: str, name: str) -> dict[str, Any]:
     if isinstance(said, dict) and isinstance(said.get("clouds"), dict):
         entries = said["clouds"]
+        name = name if name in entries else DEFAULT
         if name not in entries and len(entries) != 1:
             names = ", ".join(map(str, entries)) or "none"
             raise exceptions.CommandError(f"{path} has several clouds, and none of them is {name}: {names}")

@@ -22,6 +22,6 @@ Beside AWS's services there is a side door, which ``StandIn`` speaks to: faults 
 (`state.Settings`), and a look at everything that was made.
 """
 
-from tests.sandbox.aws.starter import StandIn, start, stop
+from tests.sandbox.aws.starter import StandIn, running, start, stop
 
-__all__ = ["StandIn", "start", "stop"]
+__all__ = ["StandIn", "running", "start", "stop"]

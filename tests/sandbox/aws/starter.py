@@ -2,7 +2,9 @@
 """Starts and stops the stand-in as a process of its own, and speaks to its side door."""
 
 import functools
+import hashlib
 import http.client
+import itertools
 import json
 import os
 import pathlib
@@ -15,6 +17,7 @@ from typing import Any, NamedTuple, Self
 
 from tests.sandbox import files, processes
 from tests.sandbox.aws import door
+from tests.sandbox.aws.state import BLOCK
 
 ROOT = pathlib.Path(__file__).parents[3]
 PATIENCE = 20.0
@@ -75,6 +78,27 @@ class StandIn:
             }
         signs = tuple(sorted((mine | dict(keys or {})).items()))
         return _client(self.url, service, region, signs, connections, checks)
+
+    def profile(self, account: str) -> str:
+        """Return a user's keys as ~/.aws/credentials has them."""
+        known = self.accounts[account]
+        return (
+            f"[default]\naws_access_key_id = {known['access_key']}\n"
+            f"aws_secret_access_key = {known['secret_key']}\n"
+        )
+
+    def holds(self, snapshot_id: str, disk: pathlib.Path) -> bool:
+        """Tell whether a snapshot has these bytes, and but for them only zeros."""
+        digests = self.block_digests(snapshot_id)
+        expected: dict[int, str] = {}
+        with disk.open("rb") as file:
+            for index in itertools.count():
+                block = file.read(BLOCK)
+                if not block:
+                    return digests == expected
+                if block.strip(b"\0"):
+                    expected[index] = hashlib.sha256(block.ljust(BLOCK, b"\0")).hexdigest()
+        raise AssertionError
 
     def fault(self, kind: str, action: str = "*", **more: Any) -> None:
         """Let calls go wrong: see ``faults.Fault``."""
@@ -203,6 +227,11 @@ def _client(
         s3={"addressing_style": "path"},
     )
     return _session().client(service, region_name=region, endpoint_url=url, config=config, **dict(keys))
+
+
+def running(directory: pathlib.Path) -> bool:
+    """Tell whether there is a stand-in of the folder."""
+    return processes.running(directory / door.PID) is not None and (directory / door.KEYS).exists()
 
 
 _PIPES: dict[pathlib.Path, subprocess.Popen[bytes]] = {}

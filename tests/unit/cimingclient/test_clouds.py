@@ -125,6 +125,10 @@ def test_from_python(stub: _stub.Stub, client: Any) -> None:
     assert stub.secrets == {}
 
 
+KEYS = {"aws_access_key_id": "AKIA", "aws_secret_access_key": "sword%fish=/+"}
+AWS_KEYS = "\n".join(f"{name} = {value}" for name, value in KEYS.items())
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -132,6 +136,9 @@ def test_from_python(stub: _stub.Stub, client: Any) -> None:
         (json.dumps({"clouds": {"x": {"auth": AUTH}}}), {"auth_type": "password", "auth": AUTH}),
         (json.dumps({"clouds": {"x": {"auth": {}}, "other": ENTRY}}), ENTRY),
         (json.dumps({"access_key": "k", "secret_key": "s"}), {"access_key": "k", "secret_key": "s"}),
+        ("[some]\naws_access_key_id=x\n[other]\n" + AWS_KEYS, KEYS),
+        ("[some]\naws_access_key_id=x\n[default]\nregion = eu-west-1\n" + AWS_KEYS, KEYS),
+        ("[only]\n" + AWS_KEYS, KEYS),
     ],
 )
 def test_files_with_a_credential(tmp_path: pathlib.Path, text: str, said: dict[str, Any]) -> None:
@@ -152,6 +159,7 @@ def test_files_with_a_credential(tmp_path: pathlib.Path, text: str, said: dict[s
         b"clouds: {x: {password: swordfish}, y: {}}",
         b"clouds: {x: swordfish}",
         b"x: " + b"y" * 20_000,
+        b"[a]\naws_access_key_id = swordfish\n[b]\naws_access_key_id = swordfish\n",
     ],
 )
 def test_files_without_one(tmp_path: pathlib.Path, data: bytes) -> None:

@@ -120,10 +120,11 @@ def test_job_show(stub: _stub.Stub, run: conftest.Runner) -> None:
         attempts=3,
         error={"code": "cloud.forbidden", "message": "No\nway", "cloud_request_id": "req-9"},
     )
-    stub.jobs["j"] = [_stub.job("partial", _stub.target("zone-a", "success"), failed, identity="j")]
+    fine = _stub.target("zone-a", "success") | {"remarks": ["It\nis larger."]}
+    stub.jobs["j"] = [_stub.job("partial", fine, failed, identity="j")]
     assert run(job.ShowJob, "j", "-f", "json").json["targets"][1]["error"]["message"] == "No\nway"
     table = run(job.ShowJob, "j").stdout
-    assert "zone-a: success" in table
+    assert "zone-a: success" in table and "  It is larger." in table
     [line] = [line for line in table.splitlines() if "zone-b" in line]
     assert "zone-b: error, 100 % (100 B of 100 B), 3 attempts" in line
     assert "No way [cloud.forbidden] (cloud request id: req-9)" in table
