@@ -54,7 +54,7 @@ def pages(account: Account, action: str, what: str, **parameters: Any) -> Iterat
     """All that a list of EC2 has: a page may be empty, and yet not the last."""
     token: dict[str, str] = {}
     while True:
-        page = account.ask("ec2", action, MaxResults=PAGE, **parameters, **token)
+        page = account.ask("ec2", action, **{"MaxResults": PAGE, **parameters, **token})
         yield from page[what]
         if not page.get("NextToken"):
             return
@@ -129,12 +129,12 @@ def start(account: Account, key: str, virtual_size: int, **more: Any) -> str:
             Timeout=TIMEOUT,
             **more,
         )
-        if _is_there(account, made["SnapshotId"]):
+        if is_there(account, made["SnapshotId"]):
             return str(made["SnapshotId"])
     raise exceptions.TransientProviderError(f"{account.name}: a snapshot that was started is not there.")
 
 
-def _is_there(account: Account, snapshot_id: str) -> bool:
+def is_there(account: Account, snapshot_id: str) -> bool:
     """As far as EBS knows, which made it: EC2 may hear of it later."""
     try:
         found = account.call(
