@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The other way to a snapshot: an object in S3, sent in parts, which AWS imports.
 
-A Target has one object, found by its name, and one import, found by its tags; the snapshot bears the tags once
+A Target has one object, found by its name, and one import, found by its tags, which the snapshot bears once
 it is complete. Then the object goes. What S3 and the import demand:
 https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html,
 https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_ImportSnapshot.html
@@ -75,14 +75,14 @@ def check(place: Bucket) -> None:
         if error.code != "cloud.forbidden":
             raise
         raise exceptions.ProviderError(
-            f"{error.detail} Is {which} of account {place.owner}, and may these keys s3:ListBucket there?",
+            f"{error.detail} Is {which} of account {place.owner}, and may these keys list it?",
             code=error.code,
             cloud_request_id=error.cloud_request_id,
         ) from None
     region, wanted = (found or {}).get("BucketRegion"), place.account.region
     if found is None:
         raise exceptions.ProviderError(
-            f"{place.account.name}: {which} is not there. Make it in {wanted}, or give the Cloud another one.",
+            f"{place.account.name}: {which} is not there. Make it in {wanted}, or name another one.",
             code="cloud.not_found",
         )
     if region not in (None, wanted):
@@ -140,7 +140,7 @@ class _Part(io.RawIOBase):
 
     def digest(self) -> bytes:
         self.seek(0)
-        digest = hashlib.file_digest(self, "sha256").digest()   # type: ignore[arg-type]  # it is like a file
+        digest = hashlib.file_digest(self, "sha256").digest()
         self.seek(0)
         return digest
 
@@ -216,9 +216,7 @@ def _send(
 
 
 def _uploads(place: Bucket, name: str) -> Iterator[str]:
-    """Ids of what was begun of an object and has not ended, the oldest first; so many that there are more
-    pages of them are not begun.
-    """
+    """Ids of what was begun of an object and has not ended, the oldest first: never more than a page."""
     found = place.call("ListMultipartUploads", absent=NO_BUCKET, Prefix=name) or {}
     ours = [each for each in found.get("Uploads", ()) if each["Key"] == name]
     yield from (each["UploadId"] for each in sorted(ours, key=lambda each: each["Initiated"]))
@@ -274,7 +272,7 @@ def _delete(place: Bucket, name: str, **version: str) -> None:
 
 
 def clear(place: Bucket, name: str, alive: Alive) -> None:
-    """Remove an object, where the bucket keeps versions all of them, and what was begun of it; absent is fine."""
+    """Remove an object, all its versions where the bucket keeps them, and what was begun; absent is fine."""
     for upload in _uploads(place, name):
         alive()
         _abort(place, name, upload)
@@ -317,7 +315,8 @@ def bring(
         task_id = _start(account, key, told, len(ours))
     if (transfer.checkpoint or {}).get("import") != task_id:
         transfer.save_checkpoint({"import": task_id})
-    snapshot_id = _wait(account, task_id, staged.size, transfer, wanted.get("RoleName", ROLE))
+    role = str(wanted.get("RoleName", ROLE))
+    snapshot_id = _wait(account, task_id, staged.size, transfer, role)
     _appears(account, snapshot_id, transfer.alive)
     snapshots.wait(account, snapshot_id, transfer.alive)
     transfer.alive()
@@ -346,7 +345,7 @@ def _holds(account: Account, task: Mapping[str, Any]) -> bool:
     """Does it run, or is what it made still there?"""
     made = _detail(task).get("SnapshotId")
     completed = _detail(task).get("Status") == "completed"
-    return _runs(task) or (completed and snapshots.is_there(account, made))
+    return _runs(task) or (completed and snapshots.is_there(account, str(made)))
 
 
 def _start(account: Account, key: str, told: Mapping[str, Any], earlier: int) -> str:
@@ -376,7 +375,7 @@ def _import(account: Account, told: Mapping[str, Any]) -> str:
 
 
 def _advised(error: Refusal, role: str) -> exceptions.ProviderError:
-    if error.code != "cloud.refused" or "role" not in error.detail:
+    if error.name != "InvalidParameter" or " role " not in error.detail:
         return error
     return exceptions.ProviderError(
         f"{error.detail} {_advice(role)}",
@@ -387,8 +386,8 @@ def _advised(error: Refusal, role: str) -> exceptions.ProviderError:
 
 def _advice(role: str) -> str:
     return (
-        f"AWS imports as the role {role}: it has to be there, to trust vmie.amazonaws.com and to be allowed to "
-        f"read the bucket. See {PERMISSIONS}"
+        f"AWS imports as the role {role}: it has to be there, to trust vmie.amazonaws.com, and may need more "
+        f"rights to the bucket: see {PERMISSIONS}"
     )
 
 

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The door to AWS: one region of one account.
 
-An image goes there as an EBS snapshot, written block by block or imported from S3, which an AMI is registered
-of. Both bear the Target's key as a tag, and so are found again; of other accounts' images nobody sees our tags.
+An image goes there as an EBS snapshot, written block by block or imported from S3, and an AMI is registered
+of that. Both bear the Target's key as a tag, and so are found again; of other accounts' images nobody sees
+our tags.
 """
 
 import email.utils
@@ -58,8 +59,8 @@ class AWS(base.Provider):
         if self._by_import:
             if staged.size > imports.LARGEST:
                 raise exceptions.ProviderError(
-                    f"{staged.size} bytes are more than an object in S3 may have: {imports.LARGEST}. The route "
-                    "ebs-direct has no such limit.",
+                    f"{staged.size} bytes are more than an object in S3 may have: {imports.LARGEST}. Such "
+                    "an image can go by the route ebs-direct.",
                     code="image.too_large",
                 )
             imports.check(self._bucket())
@@ -111,7 +112,8 @@ class AWS(base.Provider):
         transfer: base.Transfer,
     ) -> str:
         """The snapshot, imported from an object; or that which was found. The object goes in any case."""
-        bucket, wanted = self._bucket(), {"Description": f"CIMinG image {spec.image_id}"}
+        bucket = self._bucket()
+        wanted: dict[str, Any] = {"Description": f"CIMinG image {spec.image_id}"}
         if self._place.get("kms_key"):
             wanted |= {"Encrypted": True, "KmsKeyId": self._place["kms_key"]}
         if self._place.get("import_role"):
