@@ -52,11 +52,6 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(imports, "PART", SMALLEST)
 
 
-@pytest.fixture
-def one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pace, "MOST", 1)
-
-
 @pytest.fixture(scope="module")
 def large() -> bytes:
     return os.urandom(SMALLEST) * (PARTS - 1) + b"and a bit."
@@ -188,15 +183,16 @@ def test_a_part_that_fails_is_sent_again(
     assert made["s3:UploadPart"] == PARTS + 2
 
 
-def test_an_object_that_was_spoilt_is_noticed(
-    subject: on_aws.Import, provider: door.AWS, staged: Staged, spec: Spec, key: str
+def test_a_part_that_was_spoilt_is_noticed(
+    subject: on_aws.Import, provider: door.AWS, in_parts: Staged, spec: Spec, key: str
 ) -> None:
+    """Before the object is made; another attempt sends that part again."""
     subject.standin.fault("corrupt", "UploadPart")
-    blob = provider.upload(staged, spec, key, Transfer())
-    image_ref = provider.register(blob, spec, key)
-    with pytest.raises(exceptions.ProviderError) as caught:
-        provider.verify(image_ref, staged)
-    assert caught.value.code == "image.hash_mismatch"
+    made = Counted(subject)
+    with pytest.raises(exceptions.TransientProviderError, match="InvalidPart"):
+        provider.upload(in_parts, spec, key, Transfer())
+    is_whole(subject, provider, in_parts, spec, key)
+    assert made["s3:UploadPart"] == PARTS + 1
 
 
 # Answers that got lost
@@ -279,8 +275,9 @@ def test_without_the_role(
     subject: on_aws.Import, staged: Staged, spec: Spec, key: str, role: Mapping[str, str]
 ) -> None:
     """What to do is said; done, it goes on with the object that is there."""
+    name = role.get("import_role", "vmimport")
     subject.standin.settings(vmimport=bool(role))
-    with pytest.raises(exceptions.ProviderError, match=f"role {role.get('import_role', 'vmimport')}") as caught:
+    with pytest.raises(exceptions.ProviderError, match=f"role {name}") as caught:
         subject.at("owner", **role).upload(staged, spec, key, Transfer())
     assert caught.value.code == "cloud.role_refused"
     assert imports.PERMISSIONS in caught.value.detail and caught.value.cloud_request_id
@@ -293,7 +290,7 @@ def test_without_the_role(
 @pytest.mark.parametrize(
     ("said", "code"),
     [
-        ("ClientError: Disk validation failed [We do not have access. Reason 403 Forbidden]", "cloud.role_refused"),
+        ("ClientError: Disk validation failed [Reason 403 Forbidden]", "cloud.role_refused"),
         ("ClientError: Disk validation failed [Unsupported specified file format]", "image.not_active"),
         ("User Cancelled", "image.not_active"),
         (None, "cloud.unavailable"),
@@ -301,7 +298,8 @@ def test_without_the_role(
 )
 def test_what_became_of_an_import(provider: door.AWS, said: str | None, code: str) -> None:
     for status in imports.FAILED:
-        error = imports._failure(provider._account, "import-snap-1", {"Status": status, "StatusMessage": said}, "r")
+        found = {"Status": status, "StatusMessage": said}
+        error = imports._failure(provider._account, "import-snap-1", found, "vmimport")
         assert error.code == code and status in error.detail and (said or "") in error.detail
         assert isinstance(error, exceptions.TransientProviderError) == (said is None)
 
@@ -461,16 +459,22 @@ def verdicts(provider: door.AWS) -> dict[str, base.Verdict]:
 
 
 @pytest.mark.parametrize(
-    "missing", ["PutObject", "AbortMultipartUpload", "GetObject", "DeleteObject", "ListBucketMultipartUploads"]
+    "missing",
+    [
+        *("ListBucket", "PutObject", "GetObject", "DeleteObject", "AbortMultipartUpload"),
+        *("ListMultipartUploadParts", "ListBucketMultipartUploads"),
+    ],
 )
-def test_probe_finds_what_is_not_allowed(subject: on_aws.Import, provider: door.AWS, missing: str) -> None:
+def test_probe_finds_what_is_not_allowed(
+    subject: on_aws.Import, provider: door.AWS, missing: str
+) -> None:
+    """And leaves nothing, as far as it may remove it."""
     assert all(each.passed for each in verdicts(provider).values())
     assert not subject.objects("check")
-    permissions = [*USED - {f"s3:{missing}"}]
-    subject.standin.allow("owner", *permissions)
+    subject.standin.allow("owner", *USED - {f"s3:{missing}"})
     assert verdicts(provider)["bucket"].passed is False
+    assert bool(subject.objects("check")) == (missing == "AbortMultipartUpload")
     subject.standin.reset()
-    subject.provider()._account     # noqa: B018
     imports.clear(provider._bucket(), imports.object_name("check"), lambda: None)
 
 

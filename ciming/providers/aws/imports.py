@@ -38,6 +38,7 @@ OTHERWISE = "IdempotentParameterMismatch"
 NO_BUCKET = ("NoSuchBucket", "404")
 NO_OBJECT = ("NoSuchKey", *NO_BUCKET)
 NO_UPLOAD = "NoSuchUpload"
+CHANGED = (NO_UPLOAD, "InvalidPart")        # by another of us, or whoever clears away: to be looked at anew
 NO_TASK = ("InvalidConversionTaskId", "InvalidConversionTaskId.Malformed")
 
 Alive = Callable[[], None]
@@ -92,15 +93,19 @@ def check(place: Bucket) -> None:
         )
 
 
-def try_out(place: Bucket, alive: Alive = lambda: None) -> None:
+def try_out(place: Bucket) -> None:
     """Do in the bucket what an upload does there, but for the bytes.
 
     :raises ProviderError: it can not be done
     """
     check(place)
     name = object_name("check")
-    _begin(place, name)
-    clear(place, name, alive)
+    upload = _begin(place, name)
+    try:
+        list(_parts(place, name, upload))
+    finally:
+        _abort(place, name, upload)
+    clear(place, name, lambda: None)
     _delete(place, name)
 
 
@@ -208,9 +213,9 @@ def _send(
         transfer.alive()
         _complete(place, name, upload, done)
     except Refusal as error:
-        if error.name != NO_UPLOAD:
+        if error.name not in CHANGED:
             raise
-        raise exceptions.TransientProviderError(      # another of us was faster, or somebody cleared it away
+        raise exceptions.TransientProviderError(
             error.detail, cloud_request_id=error.cloud_request_id
         ) from None
 
@@ -312,7 +317,7 @@ def bring(
                 {"ResourceType": "import-snapshot-task", "Tags": snapshots.as_tags(tags)}
             ],
         }
-        task_id = _start(account, key, told, len(ours))
+        task_id = _start(account, key, told, {each["ImportTaskId"] for each in ours})
     if (transfer.checkpoint or {}).get("import") != task_id:
         transfer.save_checkpoint({"import": task_id})
     role = str(wanted.get("RoleName", ROLE))
@@ -348,14 +353,14 @@ def _holds(account: Account, task: Mapping[str, Any]) -> bool:
     return _runs(task) or (completed and snapshots.is_there(account, str(made)))
 
 
-def _start(account: Account, key: str, told: Mapping[str, Any], earlier: int) -> str:
+def _start(account: Account, key: str, told: Mapping[str, Any], earlier: set[str]) -> str:
     """An import for a Target: its id. Asked twice, also at once, it is the same one.
 
     A token leads to the import that it was first used for, whatever became of that.
 
-    :param earlier: how many came to nothing
+    :param earlier: those that came to nothing
     """
-    for attempt in range(earlier, earlier + MOST_ATTEMPTS):
+    for attempt in range(len(earlier), len(earlier) + MOST_ATTEMPTS):
         token = hashlib.sha256(f"{key} {attempt}".encode()).hexdigest()
         try:
             task_id = _import(account, {**told, "ClientToken": token})
@@ -363,8 +368,7 @@ def _start(account: Account, key: str, told: Mapping[str, Any], earlier: int) ->
             if error.name == OTHERWISE:     # the Cloud's config was another one then
                 continue
             raise _advised(error, told.get("RoleName", ROLE)) from None
-        task = _show_task(account, task_id)
-        if task is None or _holds(account, task):       # AWS shows what was made just now after a while
+        if task_id not in earlier:
             return task_id
     raise exceptions.TransientProviderError(f"{account.name}: an import that was started is not there.")
 

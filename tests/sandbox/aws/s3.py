@@ -75,6 +75,8 @@ def answer(state: State, request: wire.Request, signed: signing.Signed, request_
         response = _moto(request, body, signed.caller.account)
         if action == "ListParts":
             response = _with_checksums(response, _parts(places["Bucket"], upload))
+        if action == "HeadObject" and "x-amz-checksum-sha256" in response.headers:
+            response = _with_count(response, _bucket(places["Bucket"]).keys[places["Key"]])
     if fault is not None and fault.kind == "lost":
         raise errors.Dropped
     if fault is not None and fault.kind == "corrupt" and request.method == "GET":
@@ -178,6 +180,14 @@ def _with_checksums(response: wire.Response, parts: dict[int, str]) -> wire.Resp
 
     body = re.sub(rb"<PartNumber>(\d+)</PartNumber>", listed, response.body)
     return response._replace(body=body)
+
+
+def _with_count(response: wire.Response, found: Any) -> wire.Response:
+    """The checksum of an object that came in parts tells how many: moto says so to GET only."""
+    if found.checksum_type != "COMPOSITE":
+        return response
+    checksum = f"{found.checksum_value}-{found.checksum_parts}"
+    return response._replace(headers=response.headers | {"x-amz-checksum-sha256": checksum})
 
 
 # Moto
