@@ -5,6 +5,7 @@ What these APIs demand: https://docs.aws.amazon.com/ebs/latest/userguide/ebs-acc
 """
 
 import base64
+import contextlib
 import hashlib
 import os
 import time
@@ -159,11 +160,12 @@ def write(account: Account, snapshot_id: str, staged: staging.Staged, transfer: 
             return index, digest
 
         blocks = disk_image.blocks(path)
-        for index, digest in pace.in_order(put, blocks, transfer.alive, pace.Pace()):
-            count += 1
-            whole.update(digest)
-            journal.reached(index + 1)
-            transfer.progress(min(staged.size, index * disk_image.BLOCK))
+        with contextlib.closing(pace.in_order(put, blocks, transfer.alive, pace.Pace())) as results:
+            for index, digest in results:
+                count += 1
+                whole.update(digest)
+                journal.reached(index + 1)
+                transfer.progress(min(staged.size, index * disk_image.BLOCK))
     transfer.alive()
     _complete(account, snapshot_id, count, base64.b64encode(whole.digest()).decode(), transfer.alive)
 
