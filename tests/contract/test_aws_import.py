@@ -256,6 +256,41 @@ def test_an_import_that_fails_says_why_and_is_made_again(
     assert made["s3:UploadPart"] == 0, "the object was still there"
 
 
+def test_earlier_imports_that_are_not_listed_any_more(
+    subject: on_aws.Import, provider: door.AWS, staged: Staged, spec: Spec, key: str, monkeypatch: Any
+) -> None:
+    """Their tokens lead to them still: so the one that would be next was used already."""
+    known: list[str] = []
+    for _ in range(2):
+        subject.standin.fault("fail", "ImportSnapshot")
+        with pytest.raises(exceptions.TransientProviderError):
+            provider.upload(staged, spec, key, Transfer())
+        known += [each for each in map(_id, subject.tasks(key)) if each not in known]
+    find = imports.find
+    monkeypatch.setattr(
+        imports, "find", lambda *args: (each for each in find(*args) if _id(each) != known[0])
+    )
+    is_whole(subject, provider, staged, spec, key)
+    assert len(subject.tasks(key)) == 3
+
+
+def _id(task: Mapping[str, Any]) -> str:
+    return str(task["ImportTaskId"])
+
+
+def test_another_key_than_an_earlier_import_had(
+    subject: on_aws.Import, provider: door.AWS, staged: Staged, spec: Spec, key: str, monkeypatch: Any
+) -> None:
+    """A token is for one wish only."""
+    subject.standin.fault("fail", "ImportSnapshot")
+    with pytest.raises(exceptions.TransientProviderError):
+        provider.upload(staged, spec, key, Transfer())
+    monkeypatch.setattr(imports, "find", lambda *_: iter(()))
+    arn = subject.standin.make_key()
+    blob = subject.at("owner", kms_key=arn).upload(staged, spec, key, Transfer())
+    assert [each["key"] for each in subject.standin.snapshots() if each["id"] == blob] == [arn]
+
+
 def test_an_import_that_fails_for_good(
     subject: on_aws.Import, provider: door.AWS, staged: Staged, spec: Spec, key: str
 ) -> None:
