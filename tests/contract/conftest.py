@@ -18,6 +18,7 @@ SUBJECTS: list[type[subjects.Subject]] = [
     on_openstack.Registered,
     on_aws.AWS,
     on_aws.Role,
+    on_aws.Import,
 ]
 
 

@@ -127,3 +127,42 @@ class Role(AWS):
         if account == "owner":
             return {**keys(self.standin, "broker"), "role_arn": self.standin.role.arn}
         return super().credential(account)
+
+
+class Import(AWS):
+    """By an object in a bucket, which AWS imports."""
+
+    place: Mapping[str, Any] = {"route": "s3-import", "bucket": "contract"}
+
+    def __init__(self, cloud: sandbox.Sandbox, stack: contextlib.ExitStack) -> None:
+        super().__init__(cloud, stack)
+        self.s3, self.ec2 = self.standin.client("s3"), self.standin.client("ec2")
+        self.s3.create_bucket(Bucket=self.place["bucket"])
+
+    def refs(self, key: str) -> set[str]:
+        """Of one kind in the bucket, whole or not, there is one; of imports only those that go on."""
+        tasks = {each["ImportTaskId"] for each in self.tasks(key) if _detail(each)["Status"] == "active"}
+        return super().refs(key) | self.objects(key) | tasks
+
+    def parts(self, image_ref: str) -> set[str]:
+        (key,) = (each["tags"]["ciming:target"] for each in self.standin.images() if each["id"] == image_ref)
+        tasks = {each["ImportTaskId"] for each in self.tasks(key)}
+        return super().parts(image_ref) | {f"ciming/{key}.raw"} | tasks
+
+    def objects(self, key: str) -> set[str]:
+        """Names in the bucket that have to do with the key, and of what was begun there."""
+        listed = self.s3.list_objects_v2(Bucket=self.place["bucket"]).get("Contents", [])
+        return {each["Key"] for each in [*listed, *self.uploads(key)] if key in each["Key"]}
+
+    def uploads(self, key: str) -> list[dict[str, Any]]:
+        found = self.s3.list_multipart_uploads(Bucket=self.place["bucket"]).get("Uploads", [])
+        return [each for each in found if key in each["Key"]]
+
+    def tasks(self, key: str) -> list[dict[str, Any]]:
+        found = self.ec2.describe_import_snapshot_tasks()["ImportSnapshotTasks"]
+        return [each for each in found if {"Key": "ciming:target", "Value": key} in each["Tags"]]
+
+
+def _detail(task: Mapping[str, Any]) -> Mapping[str, Any]:
+    found: Mapping[str, Any] = task["SnapshotTaskDetail"]
+    return found

@@ -41,6 +41,7 @@ _STUMBLED = frozenset(
         *("InternalError", "InternalFailure", "InternalServerException", "Unavailable"),
         *("ServiceUnavailable", "ServiceUnavailableException", "RequestTimeout", "RequestTimeoutException"),
         *("KMSInternalException", "IncompleteBody", "PriorRequestNotComplete"),
+        *("BadDigest", "XAmzContentSHA256Mismatch"),        # damaged on the way
     )
 )
 _LOGIN = frozenset(

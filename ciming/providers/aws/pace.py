@@ -6,7 +6,7 @@ import random
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent import futures
 from typing import TypeVar
 
@@ -64,7 +64,7 @@ class _Stopped(Exception):
 
 def in_order(
     call: Callable[[Item], Result], items: Iterable[Item], alive: Callable[[], None], pace: Pace
-) -> Iterator[Result]:
+) -> Generator[Result, None, None]:
     """What a call gives for each item, in their order; no more items are taken than can be worked on.
 
     To be closed, or read to its end: then no call runs any more.

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The door to AWS: one region of one account.
 
-An image goes there as blocks of an EBS snapshot, which an AMI is registered of. Both bear the Target's key
-as a tag, and so are found again; of other accounts' images nobody sees our tags.
+An image goes there as an EBS snapshot, written block by block or imported from S3, and an AMI is registered
+of that. Both bear the Target's key as a tag, and so are found again; of other accounts' images nobody sees
+our tags.
 """
 
 import email.utils
@@ -14,7 +15,7 @@ from typing import Any
 
 from ciming import disk_image, exceptions, staging
 from ciming.providers import base
-from ciming.providers.aws import images, metadata, snapshots
+from ciming.providers.aws import images, imports, metadata, snapshots
 from ciming.providers.aws.account import Account, Refusal
 
 LARGEST = 64 << 40      # bytes of a volume
@@ -55,6 +56,21 @@ class AWS(base.Provider):
                 code="image.too_large",
             )
         self._account.ask("ec2", "DescribeSnapshots", OwnerIds=["self"], MaxResults=5)
+        if self._by_import:
+            if staged.size > imports.LARGEST:
+                raise exceptions.ProviderError(
+                    f"{staged.size} bytes are more than an object in S3 may have: {imports.LARGEST}. Such "
+                    "an image can go by the route ebs-direct.",
+                    code="image.too_large",
+                )
+            imports.check(self._bucket())
+
+    @property
+    def _by_import(self) -> bool:
+        return self._place.get("route") == "s3-import"
+
+    def _bucket(self) -> imports.Bucket:
+        return imports.bucket(self._account, str(self._place["bucket"]))
 
     def upload(
         self, staged: staging.Staged, spec: base.ImageSpec, key: str, transfer: base.Transfer
@@ -65,24 +81,60 @@ class AWS(base.Provider):
         if found is not None and found["State"] not in ("pending", "completed"):
             snapshots.delete(self._account, found["SnapshotId"])        # AWS gave it up
             found = None
+        bring = self._import if self._by_import else self._write
+        snapshot_id = bring(found, staged, spec, key, transfer)
+        transfer.progress(staged.size)
+        return snapshot_id
+
+    def _write(
+        self,
+        found: Mapping[str, Any] | None,
+        staged: staging.Staged,
+        spec: base.ImageSpec,
+        key: str,
+        transfer: base.Transfer,
+    ) -> str:
+        """The snapshot, of blocks that are put into it; or that which was found, completed."""
         snapshot_id = found["SnapshotId"] if found else self._start(staged, spec, key)
         if (transfer.checkpoint or {}).get("snapshot") != snapshot_id:
             transfer.save_checkpoint({"snapshot": snapshot_id})     # who has to clean up by hand needs it
         if found is None or found["State"] == "pending":
             snapshots.write(self._account, snapshot_id, staged, transfer)
             snapshots.wait(self._account, snapshot_id, transfer.alive)
-        transfer.progress(staged.size)
+        return str(snapshot_id)
+
+    def _import(
+        self,
+        found: Mapping[str, Any] | None,
+        staged: staging.Staged,
+        spec: base.ImageSpec,
+        key: str,
+        transfer: base.Transfer,
+    ) -> str:
+        """The snapshot, imported from an object; or that which was found. The object goes in any case."""
+        bucket = self._bucket()
+        wanted: dict[str, Any] = {"Description": f"CIMinG image {spec.image_id}"}
+        if self._place.get("kms_key"):
+            wanted |= {"Encrypted": True, "KmsKeyId": self._place["kms_key"]}
+        if self._place.get("import_role"):
+            wanted |= {"RoleName": self._place["import_role"]}
+        marks, tags = self._of_key(key), self._snapshot_tags(spec, key)
+        snapshot_id = (
+            found["SnapshotId"]
+            if found
+            else imports.bring(bucket, key, staged, marks, tags, wanted, transfer)
+        )
+        imports.clear(bucket, imports.object_name(key), transfer.alive)
         return str(snapshot_id)
 
     def _start(self, staged: staging.Staged, spec: base.ImageSpec, key: str) -> str:
         encryption = {"Encrypted": True, "KmsKeyArn": self._key_arn()} if self._place.get("kms_key") else {}
-        tags = {**self._marks(spec, key), "Name": spec.name[: metadata.LONGEST_VALUE]}
         return snapshots.start(
             self._account,
             key,
             staged.virtual_size,
             Description=f"CIMinG image {spec.image_id}",
-            Tags=snapshots.as_tags({**tags, **self._tags}),
+            Tags=snapshots.as_tags(self._snapshot_tags(spec, key)),
             **encryption,
         )
 
@@ -92,6 +144,10 @@ class AWS(base.Provider):
         if key.startswith("arn:") and ":key/" in key:
             return key
         return str(self._account.ask("kms", "DescribeKey", KeyId=key)["KeyMetadata"]["Arn"])
+
+    def _snapshot_tags(self, spec: base.ImageSpec, key: str) -> dict[str, str]:
+        name = {"Name": spec.name[: metadata.LONGEST_VALUE]}
+        return {**self._marks(spec, key), **name, **self._tags}
 
     def _marks(self, spec: base.ImageSpec, key: str) -> dict[str, str]:
         return {"ciming:image": spec.image_id, "ciming:target": key, **self._mark}
@@ -177,6 +233,8 @@ class AWS(base.Provider):
         for image in self._find_images(key):
             alive()
             images.deregister(self._account, image["ImageId"])
+        if self._by_import:
+            imports.discard(self._bucket(), key, self._of_key(key), alive)
         for snapshot in snapshots.find(self._account, self._of_key(key)):
             alive()
             snapshots.delete(self._account, snapshot["SnapshotId"])
@@ -308,9 +366,12 @@ class AWS(base.Provider):
             ("login", self._look_in),
             ("clock", self._look_at_clock),
             ("read", self._try_read),
-            ("create", self._try_snapshot),
-            ("register", self._try_register),
         ]
+        if self._by_import:
+            looks += [("bucket", self._try_bucket), ("import", self._try_import)]
+        else:
+            looks += [("create", self._try_snapshot)]
+        looks += [("register", self._try_register)]
         for name, look in looks:
             try:
                 verdict = base.Verdict(name, *look())
@@ -346,16 +407,27 @@ class AWS(base.Provider):
         snapshots.delete(self._account, made["SnapshotId"])
         return True, "A snapshot was started, and deleted again."
 
+    def _try_bucket(self) -> tuple[bool | None, str]:
+        imports.try_out(self._bucket())
+        return True, "In the bucket an upload was begun, and removed again."
+
+    def _try_import(self) -> tuple[bool | None, str]:
+        """Of the role, which is not ours, nothing is told."""
+        return self._dry_run("ImportSnapshot", "snapshots may be imported")
+
     def _try_register(self) -> tuple[bool | None, str]:
+        return self._dry_run("RegisterImage", "images may be registered", Name="ciming check")
+
+    def _dry_run(self, action: str, what: str, **parameters: Any) -> tuple[bool | None, str]:
         try:
-            self._account.call("ec2", "RegisterImage", Name="ciming check", DryRun=True)
+            self._account.call("ec2", action, DryRun=True, **parameters)
         except Refusal as error:
             if error.name == ALLOWED:
-                return True, "Images may be registered."
+                return True, f"{what.capitalize()}."
             if error.code == "cloud.forbidden":
                 raise
-            return None, f"Whether images may be registered can not be told: {error.detail}"
-        return None, "Whether images may be registered can not be told."
+            return None, f"Whether {what} can not be told: {error.detail}"
+        return None, f"Whether {what} can not be told."
 
     def hang_up(self) -> None:
         self._account.hang_up()

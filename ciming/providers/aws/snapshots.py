@@ -5,6 +5,7 @@ What these APIs demand: https://docs.aws.amazon.com/ebs/latest/userguide/ebs-acc
 """
 
 import base64
+import contextlib
 import hashlib
 import os
 import time
@@ -54,7 +55,7 @@ def pages(account: Account, action: str, what: str, **parameters: Any) -> Iterat
     """All that a list of EC2 has: a page may be empty, and yet not the last."""
     token: dict[str, str] = {}
     while True:
-        page = account.ask("ec2", action, MaxResults=PAGE, **parameters, **token)
+        page = account.ask("ec2", action, **{"MaxResults": PAGE, **parameters, **token})
         yield from page[what]
         if not page.get("NextToken"):
             return
@@ -129,12 +130,12 @@ def start(account: Account, key: str, virtual_size: int, **more: Any) -> str:
             Timeout=TIMEOUT,
             **more,
         )
-        if _is_there(account, made["SnapshotId"]):
+        if is_there(account, made["SnapshotId"]):
             return str(made["SnapshotId"])
     raise exceptions.TransientProviderError(f"{account.name}: a snapshot that was started is not there.")
 
 
-def _is_there(account: Account, snapshot_id: str) -> bool:
+def is_there(account: Account, snapshot_id: str) -> bool:
     """As far as EBS knows, which made it: EC2 may hear of it later."""
     try:
         found = account.call(
@@ -159,11 +160,12 @@ def write(account: Account, snapshot_id: str, staged: staging.Staged, transfer: 
             return index, digest
 
         blocks = disk_image.blocks(path)
-        for index, digest in pace.in_order(put, blocks, transfer.alive, pace.Pace()):
-            count += 1
-            whole.update(digest)
-            journal.reached(index + 1)
-            transfer.progress(min(staged.size, index * disk_image.BLOCK))
+        with contextlib.closing(pace.in_order(put, blocks, transfer.alive, pace.Pace())) as results:
+            for index, digest in results:
+                count += 1
+                whole.update(digest)
+                journal.reached(index + 1)
+                transfer.progress(min(staged.size, index * disk_image.BLOCK))
     transfer.alive()
     _complete(account, snapshot_id, count, base64.b64encode(whole.digest()).decode(), transfer.alive)
 

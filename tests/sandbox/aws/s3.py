@@ -7,6 +7,8 @@
   https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html
 - An upload that was completed or aborted is there no more (NoSuchUpload):
   https://docs.aws.amazon.com/AmazonS3/latest/API/API_UploadPart.html
+- Checksums of parts are listed, and wanted again at the end, if the upload was begun with them (InvalidPart,
+  InvalidRequest): https://docs.aws.amazon.com/AmazonS3/latest/API/API_CompletedPart.html
 
 Signatures of single chunks are not done here, nor checksums that Python has no code for.
 """
@@ -15,6 +17,7 @@ import base64
 import functools
 import hashlib
 import pathlib
+import re
 import shutil
 import threading
 import time
@@ -62,11 +65,18 @@ def answer(state: State, request: wire.Request, signed: signing.Signed, request_
     body = _verified(request, action)
     with LOCK:
         _check_bucket(signed, places.get("Bucket"), action)
-        if "uploadId" in dict(request.arguments):
-            _check_upload(places["Bucket"], places["Key"], dict(request.arguments)["uploadId"])
+        upload = dict(request.arguments).get("uploadId")
+        if upload is not None:
+            _check_upload(places["Bucket"], places["Key"], upload)
+        if action == "CompleteMultipartUpload":
+            _check_parts(_parts(places["Bucket"], upload), body)
         if fault is not None and fault.kind == "corrupt" and request.method == "PUT":
             body = bytes([body[0] ^ 1]) + body[1:]
         response = _moto(request, body, signed.caller.account)
+        if action == "ListParts":
+            response = _with_checksums(response, _parts(places["Bucket"], upload))
+        if action == "HeadObject" and "x-amz-checksum-sha256" in response.headers:
+            response = _with_count(response, _bucket(places["Bucket"]).keys[places["Key"]])
     if fault is not None and fault.kind == "lost":
         raise errors.Dropped
     if fault is not None and fault.kind == "corrupt" and request.method == "GET":
@@ -138,6 +148,46 @@ def _check_upload(bucket: str, key: str, upload: str) -> None:
     found = _bucket(bucket).multiparts.get(upload)
     if found is None or found.key_name != key:
         raise errors.Refused("NoSuchUpload", "The specified multipart upload does not exist.", 404)
+
+
+def _parts(bucket: str, upload: str | None) -> dict[int, str]:
+    """Return the checksums of an upload's parts by their numbers; none if it was begun without."""
+    found = _bucket(bucket).multiparts[upload] if bucket in _backends().bucket_accounts else None
+    if found is None or found.metadata.get("x-amz-checksum-algorithm") != "SHA256":
+        return {}
+    return {
+        number: base64.b64encode(hashlib.sha256(part.value).digest()).decode()
+        for number, part in found.parts.items()
+    }
+
+
+def _check_parts(parts: dict[int, str], body: bytes) -> None:
+    listed = re.findall(rb"<Part>.*?</Part>", body, re.DOTALL) if parts else []
+    for one in listed:
+        number = int(re.search(rb"<PartNumber>(\d+)<", one)[1])  # type: ignore[index]
+        said = re.search(rb"<ChecksumSHA256>([^<]+)<", one)
+        if said is None:
+            message = f"The complete request must include the checksum for each part. Part {number} has none."
+            raise errors.Refused("InvalidRequest", message)
+        if said[1].decode() != parts.get(number):
+            raise errors.Refused("InvalidPart", "One or more of the specified parts could not be found.")
+
+
+def _with_checksums(response: wire.Response, parts: dict[int, str]) -> wire.Response:
+    def listed(found: re.Match[bytes]) -> bytes:
+        checksum = parts.get(int(found[1]))
+        return found[0] + (f"<ChecksumSHA256>{checksum}</ChecksumSHA256>".encode() if checksum else b"")
+
+    body = re.sub(rb"<PartNumber>(\d+)</PartNumber>", listed, response.body)
+    return response._replace(body=body)
+
+
+def _with_count(response: wire.Response, found: Any) -> wire.Response:
+    """The checksum of an object that came in parts tells how many: moto says so to GET only."""
+    if found.checksum_type != "COMPOSITE":
+        return response
+    checksum = f"{found.checksum_value}-{found.checksum_parts}"
+    return response._replace(headers=response.headers | {"x-amz-checksum-sha256": checksum})
 
 
 # Moto

@@ -395,6 +395,8 @@ def refuse(service: str, refused: errors.Refused, request_id: str) -> Response:
             "x-amz-request-id": request_id,
             "x-amz-id-2": request_id,
         }
+        if "Region" in refused.more:  # an answer to HEAD has no body
+            headers["x-amz-bucket-region"] = refused.more["Region"]
         return Response(refused.status, headers, body.encode())
     return Response(refused.status, _headers("text/xml", request_id), body.encode())
 

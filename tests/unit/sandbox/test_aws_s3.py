@@ -2,6 +2,7 @@
 """The stand-in of AWS: what S3 checks before moto has its turn."""
 
 import base64
+import hashlib
 import http.client
 import itertools
 import os
@@ -20,7 +21,7 @@ import pytest
 
 from tests.sandbox import aws
 from tests.sandbox.aws import s3 as stand_in
-from tests.unit.sandbox.calls import refused
+from tests.unit.sandbox.calls import checksum, refused
 
 _numbers = itertools.count()
 WRONG = base64.b64encode(bytes(32)).decode()
@@ -139,6 +140,34 @@ def test_upload_in_parts(s3: Any, bucket: str) -> None:
             call()
 
 
+def test_checksums_of_parts(s3: Any, bucket: str) -> None:
+    where = {"Bucket": bucket, "Key": "summed"}
+    upload = s3.create_multipart_upload(**where, ChecksumAlgorithm="SHA256")["UploadId"]
+    bodies = [os.urandom(5 << 20), b"end"]
+    parts = [
+        {
+            "PartNumber": number,
+            "ETag": s3.upload_part(
+                **where, UploadId=upload, PartNumber=number, Body=body, ChecksumSHA256=checksum(body)
+            )["ETag"],
+            "ChecksumSHA256": checksum(body),
+        }
+        for number, body in enumerate(bodies, 1)
+    ]
+    listed = s3.list_parts(**where, UploadId=upload)["Parts"]
+    assert [one["ChecksumSHA256"] for one in listed] == [checksum(body) for body in bodies]
+    for wrong, code in (({"ChecksumSHA256": WRONG}, "InvalidPart"), ({}, "InvalidRequest")):
+        one = {name: parts[1][name] for name in ("PartNumber", "ETag")} | wrong
+        with refused(code):
+            s3.complete_multipart_upload(
+                **where, UploadId=upload, MultipartUpload={"Parts": [parts[0], one]}
+            )
+    s3.complete_multipart_upload(**where, UploadId=upload, MultipartUpload={"Parts": parts})
+    digests = b"".join(hashlib.sha256(body).digest() for body in bodies)
+    found = s3.head_object(**where, ChecksumMode="ENABLED")
+    assert found["ChecksumSHA256"] == f"{checksum(digests)}-2"
+
+
 def over(s3: Any, where: dict[str, str], upload: str) -> list[Callable[[], Any]]:
     """What can not be done with an upload that has ended."""
     return [
@@ -204,6 +233,7 @@ def test_region_of_a_bucket(standin: aws.StandIn) -> None:
     assert here.get_bucket_location(Bucket=name)["LocationConstraint"] == "eu-central-1"
     status, text = sent(standin, f"/{name}/x", b"2", **{"X-Amz-Content-SHA256": "UNSIGNED-PAYLOAD"})
     assert (status, "<Region>eu-central-1</Region>" in text) == (400, True)
+    assert here.head_bucket(Bucket=name)["BucketRegion"] == "eu-central-1"     # botocore goes there
 
 
 def test_presigned(standin: aws.StandIn, s3: Any, bucket: str) -> None:
