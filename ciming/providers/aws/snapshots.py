@@ -24,6 +24,7 @@ POLL_SECONDS = (0.2, 5.0)
 PAGE = 1000     # blocks in a list
 NUMBER = 8      # bytes
 ZEROS = bytes(disk_image.BLOCK)
+SEEN_SECONDS = 30       # after which EC2 has heard of what EBS made
 SEALING_SECONDS = 60    # for which a snapshot that takes no completion may be about to be complete
 SPOILT = "INVALID_CUSTOMER_KEY"     # of EBS's reasons, the one that does not pass
 MOST_ATTEMPTS = 20      # at starting a snapshot that nobody has deleted
@@ -85,8 +86,13 @@ def wait(account: Account, snapshot_id: str, alive: Alive) -> None:
 
     :raises TransientProviderError: AWS gave it up; it is deleted
     """
+    until = time.monotonic() + SEEN_SECONDS
     for pause in pauses():
         found = show(account, snapshot_id)
+        if found is None and time.monotonic() < until:
+            alive()
+            time.sleep(pause)
+            continue
         if found is None:
             raise exceptions.ProviderError(
                 f"{account.name}: snapshot {snapshot_id} is gone.", code="image.not_active"
@@ -119,17 +125,18 @@ def pauses() -> Iterator[float]:
 def start(account: Account, key: str, virtual_size: int, **more: Any) -> str:
     """A pending snapshot for a Target: its id. Asked twice, also at once, it is the same one.
 
-    A token of AWS's leads for ever to the snapshot that it made first, deleted or not.
+    A token of AWS's leads for ever to the snapshot that it made first, deleted or not; and with another name,
+    say, after a retry, to none.
     """
     for attempt in range(MOST_ATTEMPTS):
-        made = account.ask(
-            "ebs",
-            "StartSnapshot",
-            ClientToken=hashlib.sha256(f"{key} {attempt}".encode()).hexdigest(),
-            VolumeSize=volume_size(virtual_size),
-            Timeout=TIMEOUT,
-            **more,
-        )
+        token = hashlib.sha256(f"{key} {attempt}".encode()).hexdigest()
+        wanted = {"ClientToken": token, "VolumeSize": volume_size(virtual_size), "Timeout": TIMEOUT, **more}
+        try:
+            made = account.ask("ebs", "StartSnapshot", **wanted)
+        except Refusal as error:
+            if error.name != "ConflictException":
+                raise
+            continue
         if is_there(account, made["SnapshotId"]):
             return str(made["SnapshotId"])
     raise exceptions.TransientProviderError(f"{account.name}: a snapshot that was started is not there.")

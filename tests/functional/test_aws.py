@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: Apache-2.0
+"""AWS through the whole service, a stand-in plays it: an image goes there, comes back, and is deleted."""
+
+import json
+import pathlib
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+
+from tests.contract.on_aws import keys
+from tests.functional.test_clouds import secret
+from tests.person import JSON, Person
+from tests.sandbox import aws, ciming
+
+pytestmark = [pytest.mark.usefixtures("service"), pytest.mark.one_shape]
+GIB = 1 << 30
+MACHINE = {"architecture": "x86_64", "hw_machine_type": "q35"}
+
+
+@pytest.fixture(scope="module")
+def standin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[aws.StandIn]:
+    with aws.start(tmp_path_factory.mktemp("aws")) as running:
+        yield running
+
+
+@pytest.fixture
+def amazon(service: ciming.Ciming, member: Person, standin: aws.StandIn) -> Iterator[JSON]:
+    """A Cloud whose keys are in Barbican."""
+    config = {"region": "eu-west-1", "endpoint_url": standin.url}
+    ref = secret(member, json.dumps(keys(standin, "owner")))
+    body = {"name": "amazon", "provider": "aws", "config": config, "credential_ref": ref}
+    made = member.call("POST", "/v1/clouds", json=body)
+    assert made.status_code == 201, made.text
+    yield made.json()
+    assert member.call("DELETE", f"/v1/clouds/{made.json()['id']}").status_code == 204
+
+
+def test_there_and_back(
+    member: Person, standin: aws.StandIn, amazon: JSON, qcow2: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    raw = tmp_path / "raw"
+    subprocess.run(["qemu-img", "convert", "-O", "raw", qcow2, raw], check=True)
+    job = member.bring(qcow2, name="travels", clouds=["zone-a", "amazon"], properties=MACHINE)
+    assert job["status"] == "success", job
+    target = next(each for each in job["targets"] if each["cloud"] == "amazon")
+    assert any("hw_machine_type" in each for each in target["remarks"])
+    assert any("grown by zeros" in each for each in target["remarks"])
+    links = {link["cloud"]: link for link in member.image(job["image_id"])["links"]}
+    assert links["amazon"]["proof"] == "guest"
+    (image,) = standin.images()
+    assert (image["id"], image["region"]) == (links["amazon"]["image_ref"], "eu-west-1")
+    assert standin.holds(image["snapshots"][0], raw)
+
+    source = {"cloud": "amazon", "image": image["id"]}
+    back = member.create(name="back", clouds=["zone-b"], source=source)
+    ended = member.wait(back["job"]["id"], seconds=120)
+    assert ended["status"] == "success", ended
+    links = {link["cloud"]: link for link in member.image(back["image"]["id"])["links"]}
+    found = member.zone("zone-b").image.get_image(links["zone-b"]["image_ref"])
+    assert (found.size, found.disk_format, found.architecture) == (GIB, "raw", "x86_64")
+    disk = tmp_path / "disk"
+    with disk.open("wb") as file:
+        for block in member.zone("zone-b").image.download_image(found.id, stream=True).iter_content(1 << 20):
+            file.write(block)
+    assert disk.stat().st_size == GIB and standin.holds(image["snapshots"][0], disk)
+
+    for image_id, clouds in ((back["image"]["id"], {"cloud": "zone-b"}), (job["image_id"], {})):
+        gone = member.call("DELETE", f"/v1/images/{image_id}", params=clouds)
+        assert gone.status_code == 202, gone.text
+        member.wait(member.get("/v1/jobs", params={"image_id": image_id}).json()["jobs"][0]["id"])
+    assert standin.images() == standin.snapshots() == []
+    for image_id in (back["image"]["id"], job["image_id"]):
+        member.call("DELETE", f"/v1/images/{image_id}", params={"keep_remote": "true"})
+
+
+def test_what_aws_has_to_be_told(
+    member: Person, standin: aws.StandIn, amazon: JSON, qcow2: pathlib.Path
+) -> None:
+    job = member.bring(qcow2, name="of nothing known", clouds=["amazon"])
+    assert job["status"] == "error"
+    assert job["targets"][0]["error"]["code"] == "image.architecture_unknown"
+    assert "--property architecture=" in job["targets"][0]["error"]["message"]
+    assert standin.snapshots() == []
+    member.call("DELETE", f"/v1/images/{job['image_id']}", params={"keep_remote": "true"})
+
+
+def test_check(member: Person, standin: aws.StandIn, amazon: JSON) -> None:
+    checks = member.call("POST", f"/v1/clouds/{amazon['id']}/check").json()["checks"]
+    assert len(checks) > 4 and not [each for each in checks if each["passed"] is False], checks
+    standin.allow("owner", "ec2:Describe*", "sts:*")
+    refused = member.call("POST", f"/v1/clouds/{amazon['id']}/check").json()["checks"]
+    standin.reset()
+    assert "ebs:StartSnapshot" in next(each for each in refused if each["check"] == "create")["message"]
+    assert standin.snapshots() == []
