@@ -54,7 +54,7 @@ def test_there_and_back(
 
     source = {"cloud": "amazon", "image": image["id"]}
     back = member.create(name="back", clouds=["zone-b"], source=source)
-    ended = member.wait(back["job"]["id"], seconds=120)
+    ended = member.wait(back["job"]["id"], seconds=400)
     assert ended["status"] == "success", ended
     links = {link["cloud"]: link for link in member.image(back["image"]["id"])["links"]}
     found = member.zone("zone-b").image.get_image(links["zone-b"]["image_ref"])
@@ -68,7 +68,8 @@ def test_there_and_back(
     for image_id, clouds in ((back["image"]["id"], {"cloud": "zone-b"}), (job["image_id"], {})):
         gone = member.call("DELETE", f"/v1/images/{image_id}", params=clouds)
         assert gone.status_code == 202, gone.text
-        member.wait(member.get("/v1/jobs", params={"image_id": image_id}).json()["jobs"][0]["id"])
+        last, *_ = member.get("/v1/jobs", params={"image_id": image_id}).json()["jobs"]
+        assert member.wait(last["id"], seconds=200)["status"] == "success"
     assert standin.images() == standin.snapshots() == []
     for image_id in (back["image"]["id"], job["image_id"]):
         member.call("DELETE", f"/v1/images/{image_id}", params={"keep_remote": "true"})
