@@ -65,7 +65,6 @@ CHANGING: dict[str, Calls] = {
 }
 UNMARKED = {
     ("providers/aws/provider.py", "_try_snapshot"): "no Job does it",
-    ("providers/aws/provider.py", "_try_register"): "a dry run",
     ("db/work.py", "fenced"): "those who write with it are marked",
     ("db/work.py", "check"): "only the time changes",
     ("staging.py", "__init__"): "at a start, before any Job",
