@@ -15,12 +15,19 @@ from typing import Any
 import requests
 import sqlalchemy as sa
 
+from tests.functional import amazon
 from tests.person import ENDS, JSON, Person
 from tests.sandbox import ciming, distributed
 
 ZONES = ("zone-a", "zone-b")
 PATIENCE = 240.0        # many Jobs are begun anew after each kill
-UUID = r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
+NAMES = {
+    r"req-[0-9a-f-]{36}": "REQUEST",
+    r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}": "ANOTHER",
+    r"\b(ami|snap)-[0-9a-f]{17}\b": r"\1-ANOTHER",
+    r'("(upload|import)": )"[^"]+"': r'\1"ANOTHER"',     # in a checkpoint
+}
+"""What names that are chosen at random are called."""
 OCTETS = {"Content-Type": "application/octet-stream"}
 TUS = {"Tus-Resumable": "1.0.0"}
 PART = {**TUS, "Content-Type": "application/offset+octet-stream"}
@@ -116,11 +123,13 @@ class Survivor:
         member: Person,
         points: Points,
         refuse_once: Callable[[str], None],
+        aws: amazon.Amazon,
     ) -> None:
         self.service = service
         self.points = points
         self.member = member
         self.refuse_once = refuse_once
+        self.aws = aws
         self._starting = threading.Lock()     # held while it starts, or is killed
         self.database = sa.create_engine(service.database_url, poolclass=sa.NullPool)
 
@@ -277,13 +286,15 @@ class Survivor:
         for target in found["targets"]:
             if target["status"] != "success":
                 del target["bytes_done"]        # as far as it came
+        found["aws"] = self.aws.left(image_id, [target["id"] for target in found["targets"]])
         names = {image_id: "IMAGE", **dict.fromkeys(jobs, "JOB")}
         names |= {target["id"]: f"TARGET-{target['cloud']}" for target in found["targets"]}
         text = json.dumps(_without_changes(found), sort_keys=True, default=str, indent=1)
         for each, name in names.items():
             text = text.replace(each, name)
-        text = re.sub(r"req-[0-9a-f-]{36}", "REQUEST", text)
-        return dict(json.loads(re.sub(UUID, "ANOTHER", text)))
+        for pattern, name in NAMES.items():
+            text = re.sub(pattern, name, text)
+        return dict(json.loads(text))
 
     def _rows(self, image_id: str) -> JSON:
         metadata = sa.MetaData()

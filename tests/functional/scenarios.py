@@ -12,6 +12,8 @@ from tests.sandbox import sandbox
 
 STALL_SECONDS = 7.0     # after eight, the service gives its client up
 SLOW = 200_000          # bytes a second: what is sent there can be cancelled
+LONG_IMPORT, SHORT_IMPORT = 120.0, 0.3      # seconds
+MACHINE = {"architecture": "x86_64"}
 
 
 class Refusing(faulty.Proxy):
@@ -171,6 +173,42 @@ def resumed(user: crash.Survivor, name: str, data: bytes) -> str:
     return image_id
 
 
+def spread(user: crash.Survivor, name: str, data: bytes) -> str:
+    """To AWS by blocks, shared with somebody there; then deleted."""
+    image_id = user.create(name, clouds=["virginia"], properties=MACHINE)
+    assert user.send(image_id, data) in ("", "image.has_data")
+    assert user.ended(image_id)["status"] == "success"
+    there = {"cloud": "virginia"}
+    user.change(image_id, "DELETE", "", "image.busy", "link.not_found", params=there)
+    return image_id
+
+
+def imported(user: crash.Survivor, name: str, data: bytes) -> str:
+    """To AWS by an object that is imported, and by blocks in another region."""
+    image_id = user.create(name, clouds=["ireland", "virginia"], properties=MACHINE)
+    assert user.send(image_id, data) in ("", "image.has_data")
+    return image_id
+
+
+def unregistered(user: crash.Survivor, name: str, data: bytes) -> str:
+    """AWS refuses a part of the bytes here, and there what it could make of all of them."""
+    image_id = user.create(name, clouds=["oregon", "portland"], properties=MACHINE)
+    assert user.send(image_id, data) in ("", "image.has_data")
+    return image_id
+
+
+def abandoned(user: crash.Survivor, name: str, data: bytes) -> str:
+    """AWS imports, and takes its time, when the user wants it no more."""
+    user.aws.standin.settings(import_seconds=LONG_IMPORT)
+    image_id = user.create(name, clouds=["ireland"], properties=MACHINE)
+    assert user.send(image_id, data) in ("", "image.has_data")
+    user.until(lambda: user.aws.imports(image_id))
+    user.act(image_id, "cancel", "job.has_ended")
+    user.ended(image_id)
+    user.aws.standin.settings(import_seconds=SHORT_IMPORT)
+    return image_id
+
+
 class Scenario(NamedTuple):
     """What is done, and how its Job ends."""
 
@@ -190,5 +228,9 @@ SCENARIOS = {
     "converted": Scenario(converted, "success"),
     "moved": Scenario(moved, "success"),
     "resumed": Scenario(resumed, "success"),
+    "spread": Scenario(spread, "success"),
+    "imported": Scenario(imported, "success"),
+    "unregistered": Scenario(unregistered, "error"),
+    "abandoned": Scenario(abandoned, "cancelled"),
 }
 assert {scenario.end for scenario in SCENARIOS.values()} == set(ENDS)

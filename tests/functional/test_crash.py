@@ -17,7 +17,7 @@ import pytest
 import ciming
 from ciming import cmd, flows, points
 from ciming.engine import atom_points
-from tests.functional import crash, scenarios
+from tests.functional import amazon, crash, scenarios
 from tests.person import JSON, Person
 from tests.sandbox import processes, sandbox
 from tests.shapes import Shape
@@ -50,6 +50,13 @@ SHORT = {
     "converted": ("after db.work.reserve", "after db.work.converted"),
     "moved": ("after db.work.found", "after staging.rename", "noted withdraw Delete execute"),
     "resumed": ("before db.work.wait", "after db.jobs.resume"),
+    "spread": (
+        "after providers.aws.snapshots.start",
+        "before providers.aws.snapshots._seal",
+        "after providers.aws.images._make",
+        "after providers.aws.images.deregister",
+    ),
+    "imported": ("after providers.aws.imports._import",),
 }
 """Some of each kind, where not all are tested."""
 
@@ -67,9 +74,12 @@ def survivor(
     port = processes.free_block(str(folder))
     with (
         scenarios.Zones(cloud) as zones,
+        amazon.Amazon(folder / "aws") as aws,
         shape(cloud, folder, crash.OPTIONS, port=port, environment=where.environment) as running,
     ):
-        yield crash.Survivor(running, Person(cloud, "member", running.url), where, zones.refuse_once)
+        member = Person(cloud, "member", running.url)
+        aws.register(member)
+        yield crash.Survivor(running, member, where, zones.refuse_once, aws)
 
 
 class Undisturbed(NamedTuple):
@@ -106,13 +116,15 @@ def test_every_point_is_reached(undisturbed: dict[str, Undisturbed]) -> None:
     for module in pkgutil.walk_packages(ciming.__path__, "ciming."):
         if ".migrations" not in module.name and module.name != "ciming.api.wsgi":     # that starts
             importlib.import_module(module.name)
-    # No scenario goes to AWS yet: tests/contract cuts its uploads at each question, and loses answers.
-    names = {name for name in points.MUTATIONS if not name.startswith("providers.aws.")}
+    names = set(points.MUTATIONS)
     for module in pkgutil.iter_modules(flows.__path__, "ciming.flows."):
         factory = getattr(importlib.import_module(module.name), "flow", None)
         names |= set(atom_points.names(factory())) if factory else set()
     reached = {point.partition(" ")[2] for found in undisturbed.values() for point in found.reached}
-    nothing_to_revert = {"publish Check revert", "stage Receive revert", "stage Inspect revert"}
+    nothing_to_revert = {
+        *("publish Check revert", "publish Register revert"),
+        *("stage Receive revert", "stage Inspect revert"),
+    }
     assert reached - nothing_to_revert == names - UNREACHED.keys()      # that is noted all the same
 
 
