@@ -47,28 +47,49 @@ def of_place(job: models.Job, place: Place) -> tuple[dict[str, Any], Any]:
     :raises ProviderError: there is none, or it can not be used
     """
     if clouds.is_zone(place.cloud_key, place.region):
-        options = cfg.CONF.openstack
-        formats = options.zone_formats.get(place.region, "").split()
-        where = {"region": place.region, "interface": options.interface, "formats": formats}
-        return where, _as_user(job, place)
-    row = clouds.find(place.cloud_key, job.project_id)
-    if row is None:
-        raise exceptions.ProviderError(
-            f"Cloud {place.cloud} is registered no more.", code="credential.missing"
-        )
-    public = row.visibility == "public"
-    extra = {"tenant": job.project_id} if public else {}
-    extra |= {"project": job.project_id, "timeout": cfg.CONF.openstack.timeout}
-    where = {**row.config, "cloud": row.name, **extra}
+        return _of_zone(place), _as_user(job, place)
+    row = _row(job, place)
+    there = _of_row(job, row)
     if place.cloud_key in (job.spec or {}).get("given", ()):
-        return where, _given(job, row)
+        return there, _given(job, row)
     if not row.credential_ref:
         raise exceptions.ProviderError(
             f"Cloud {row.name} has no credential: set its credential_ref, then retry the Job.",
             code="credential.missing",
         )
-    reader = trusts.service_session() if public else _as_user(job, place)
-    return where, _parsed(row, _read(row, reader))
+    reader = trusts.service_session() if row.visibility == "public" else _as_user(job, place)
+    return there, _parsed(row, _read(row, reader))
+
+
+def where(job: models.Job, place: Place) -> dict[str, Any]:
+    """Where a Cloud is: `place` of a Provider.
+
+    :raises ProviderError: it is registered no more
+    """
+    if clouds.is_zone(place.cloud_key, place.region):
+        return _of_zone(place)
+    return _of_row(job, _row(job, place))
+
+
+def _of_zone(place: Place) -> dict[str, Any]:
+    options = cfg.CONF.openstack
+    formats = options.zone_formats.get(place.region, "").split()
+    return {"region": place.region, "interface": options.interface, "formats": formats}
+
+
+def _of_row(job: models.Job, row: models.Cloud) -> dict[str, Any]:
+    extra = {"tenant": job.project_id} if row.visibility == "public" else {}
+    extra |= {"project": job.project_id, "timeout": cfg.CONF.openstack.timeout}
+    return {**row.config, "cloud": row.name, **extra}
+
+
+def _row(job: models.Job, place: Place) -> models.Cloud:
+    row = clouds.find(place.cloud_key, job.project_id)
+    if row is None:
+        raise exceptions.ProviderError(
+            f"Cloud {place.cloud} is registered no more.", code="credential.missing"
+        )
+    return row
 
 
 def _as_user(job: models.Job, place: Place) -> ks_session.Session:

@@ -37,6 +37,8 @@ class GrowingFile:
         self._settled = False                           # or that of what was here before
         self._whole: staging.StagedFile | None = None
         self._failure: BaseException | None = None
+        self._guest: str | None = None
+        self.wanted = threading.Event()     # somebody asks for the bytes
 
     # Who brings the bytes in
 
@@ -118,6 +120,17 @@ class GrowingFile:
         assert self._whole is not None, "await_whole() comes first"
         return self._whole.digest(algorithm)
 
+    def guest_digest(self) -> str:
+        """The digest of the disk in it; it is made up once."""
+        assert self._whole is not None, "await_whole() comes first"
+        self._guest = self._guest or self._whole.guest_digest()
+        return self._guest
+
+    @property
+    def guest(self) -> str | None:
+        """The same, if somebody has asked for it."""
+        return self._guest
+
     def check(self) -> None:
         """:raises BaseException: what ended the stage flow"""
         if self._failure is not None:
@@ -163,6 +176,7 @@ class GrowingFile:
         return self.whole or position + staging.BLOCK <= min(self._there, self.size - 1)
 
     def _await(self, condition: Callable[[], bool], alive: Alive, until: float = float("inf")) -> None:
+        self.wanted.set()
         with self._changed:
             while not condition():
                 self.check()

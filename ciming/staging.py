@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol, Self
 
-from ciming import exceptions, points
+from ciming import disk_image, exceptions, points
 
 BLOCK = 1024 * 1024
 ZEROS = bytes(BLOCK)
@@ -33,6 +33,7 @@ class StagedFile:
     size: int
     virtual_size: int
     digests: dict[str, str]
+    guest: str | None = None    # its guest digest, where somebody knows it
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -51,6 +52,14 @@ class StagedFile:
                 return hashlib.file_digest(file, algorithm).hexdigest()
         return self.digests[algorithm]
 
+    def guest_digest(self) -> str:
+        """The digest of the disk in it; the file is read where nobody knows it.
+
+        :raises CimingError: see disk_image.guest_digest()
+        """
+        what = disk_image.Inspection(self.disk_format, self.virtual_size)
+        return self.guest or disk_image.guest_digest(Path(self.path), what)
+
 
 class Staged(Protocol):
     """What a Provider may know of a staged file. Where that still grows, only format and size are known."""
@@ -65,6 +74,8 @@ class Staged(Protocol):
     def virtual_size(self) -> int: ...
     def digest(self, algorithm: str) -> str:
         """:raises ValueError: hashlib does not know the algorithm"""
+    def guest_digest(self) -> str:
+        """Of the disk in it, in hex."""
 
 
 class StagingArea:

@@ -20,7 +20,7 @@ JOB_KINDS = ("create", "sync", "link", "update", "delete", "zone-sync")
 TARGET_STATUSES = ("waiting", "running", "retrying", "success", "error", "cancelled")
 STEPS = (
     *("receive", "download", "inspect", "convert", "check"),
-    *("upload", "register", "verify", "link", "withdraw"),
+    *("copy", "upload", "register", "verify", "link", "withdraw"),
 )
 VISIBILITIES = ("private", "shared", "community", "public")
 

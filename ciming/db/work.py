@@ -280,8 +280,8 @@ def reserve(held: Claim, count: int, room: uploads.Room) -> None:
 
 
 @points.mutation
-def converted(held: Claim, guest: str) -> None:
-    """The image was converted, and the result has the same guest digest."""
+def proven(held: Claim, guest: str) -> None:
+    """The image was converted, or read back from a cloud, and that had this same guest digest."""
     with fenced(held) as (session, job):
         image = session.get_one(models.Image, job.image_id)
         image.digests = {**image.digests, "guest": guest}

@@ -85,8 +85,8 @@ class Conversions:
             slot.take(self._alive)
             path = self._find(disk_format) or self._make(disk_format)
             found = disk_image.inspect_file(path, disk_format)
-            size = path.stat().st_size
-            known = staging.StagedFile(str(path), disk_format, size, found.virtual_size, {})
+            size, guest = path.stat().st_size, work.load(self._claim).image.digests.get("guest")
+            known = staging.StagedFile(str(path), disk_format, size, found.virtual_size, {}, guest)
             if hashed:
                 self._hash(path, known, file)
             else:
@@ -121,7 +121,7 @@ class Conversions:
         with path.open("rb") as file:
             os.fsync(file.fileno())
         self._alive()
-        work.converted(self._claim, made.guest)
+        work.proven(self._claim, made.guest)
         whole = folder / f"converted-{disk_format}.{generation}"
         staging.rename(path, whole)
         return whole

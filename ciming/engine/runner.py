@@ -163,13 +163,13 @@ class Runner:
             kits = [self._tools(claim, job, target, watching, staged, converted) for target in todo]
             parts = [pool.submit(self._publish, flows, job, kit) for kit in kits]
             try:
-                if job.kind in status.MOVING:
+                if job.kind in status.MOVING and _are_wanted(job, staged, parts, kits, watching):
                     self._stage(flows, job, watching, staged)
             except BaseException as reason:
                 staged.fail(reason)     # or those who follow would wait for ever
                 raise
             finally:
-                _await(parts, kits, watching)
+                _await(lambda seconds: not futures.wait(parts, seconds).not_done, parts, kits, watching)
             _raise_first([part.exception() for part in parts])
 
     def _stage(
@@ -230,7 +230,8 @@ class Runner:
             disk_format=str(image.disk_format),
             size=int(image.size or 0),
             virtual_size=int(image.virtual_size or 0),
-            digests={name: digest for name, digest in image.digests.items() if digest},
+            digests={name: image.digests[name] for name in ("sha256", "sha512") if image.digests.get(name)},
+            guest=image.digests.get("guest"),
         )
 
     def _publish(self, flows: "Flows", job: models.Job, kit: tools.TargetTools) -> None:
@@ -263,11 +264,37 @@ class Runner:
         events.ended(job, work.finish(claim, purge=purge))
 
 
+def _are_wanted(
+    job: models.Job,
+    staged: growing.GrowingFile,
+    parts: Sequence[futures.Future[None]],
+    kits: Sequence[tools.TargetTools],
+    watching: watch.Watch,
+) -> bool:
+    """Does any Target ask for the bytes? A cloud may copy by itself what another region of it has."""
+    if job.kind != "sync":
+        return True
+
+    def settled(seconds: float) -> bool:
+        return staged.wanted.wait(seconds) or all(part.done() for part in parts)
+
+    for part in parts:      # the last one that ends need not be waited for
+        part.add_done_callback(lambda _part: staged.wanted.set() if settled(0) else None)
+    _await(settled, parts, kits, watching)
+    return not all(part.done() for part in parts)
+
+
 def _await(
-    parts: Sequence[futures.Future[None]], kits: Sequence[tools.TargetTools], watching: watch.Watch
+    settled: Callable[[float], bool],
+    parts: Sequence[futures.Future[None]],
+    kits: Sequence[tools.TargetTools],
+    watching: watch.Watch,
 ) -> None:
-    """Until all publish flows have ended; no cloud that hangs holds that up when nobody is to go on."""
-    while futures.wait(parts, watch.ASK_SECONDS).not_done:
+    """Until that is so; no cloud that hangs holds it up when nobody is to go on.
+
+    :param settled: looks for so many seconds whether it is
+    """
+    while not settled(watch.ASK_SECONDS):
         with contextlib.suppress(exceptions.Interrupted):
             watching.ask()
         if watching.over:

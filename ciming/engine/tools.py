@@ -10,7 +10,7 @@ import dataclasses
 import functools
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -26,7 +26,7 @@ from ciming.providers import base
 LOG = log.getLogger(__name__)
 Result = TypeVar("Result")
 PROGRESS_SECONDS = 1.0
-AFTER_CHECK = ("upload", "convert", "register")     # steps of a flow that begins with a check
+AFTER_CHECK = ("copy", "upload", "convert", "register")     # steps of a flow that begins with a check
 HANG_SECONDS = 2.0      # without a question, after which a call to a cloud hangs
 NOT_CONVERTED = tuple(set(disk_image.DISK_FORMATS) - set(disk_image.FORMATS_IN))
 LONGEST = 2000      # characters of a cloud's own words
@@ -376,6 +376,9 @@ class TargetTools(Tools):
     @functools.cached_property
     def spec(self) -> base.ImageSpec:
         """What is said about the image. Made when first used: when the source is known, where it has one."""
+        return self._spec()
+
+    def _spec(self) -> base.ImageSpec:
         said = work.load(self._claim).spec or {}
         found = said.get("found", {})
         return base.ImageSpec(
@@ -406,22 +409,52 @@ class TargetTools(Tools):
             LOG.info("Hanging up on %s", self.target.cloud)
             self.provider.hang_up()
 
+    @functools.cached_property
+    def _origins(self) -> Sequence[models.Link]:
+        """Where its provider may copy the image from by itself: we have seen that it is this disk."""
+        guest = self.job.image.digests.get("guest")
+        if self.job.kind != "sync" or not guest:
+            return ()
+        with contextlib.suppress(exceptions.ProviderError):     # the first attempt will say so
+            if base.load(self.target.provider).copies:
+                links = [link for link in self.job.image.links if link.proof == "guest"]
+                return [link for link in links if link.provider == self.target.provider]
+        return ()
+
+    @property
+    def _disk(self) -> staging.StagedFile:
+        """What is known of it without its bytes."""
+        size = int(self.job.image.virtual_size or 0)
+        return staging.StagedFile("", "raw", size, size, {}, self.job.image.digests.get("guest"))
+
     def await_known(self) -> None:
-        """Wait until enough of the image is known to begin; most providers need it whole."""
+        """Wait until enough of the image is known to begin."""
+        if not self._origins:
+            self._await_known()
+
+    def _await_known(self) -> None:
+        """Wait until enough of its bytes are there; most providers need all of them."""
         follows = False
         with contextlib.suppress(exceptions.ProviderError):     # the first attempt will say so
             follows = base.load(self.target.provider).follows
         if follows:
             self.staged.await_known(self.alive)
         else:
-            self.await_whole()
+            self.staged.await_whole(self.alive)
 
     def await_whole(self) -> None:
-        """Wait until all of what is sent is there, and fine."""
-        self.staged.await_whole(self.alive)
+        """Wait until all that the proof needs is there, and fine."""
+        if not self._origins:
+            self.staged.await_whole(self.alive)
 
     def check(self) -> None:
         """:raises ProviderError: what would fail later"""
+        if self._origins:
+            self.provider.check(self._disk)
+        else:
+            self._check_source()
+
+    def _check_source(self) -> None:
         to = self._format_there()
         self.provider.check(self._source if to is None else staging.StagedFile("", to, 0, 0, {}))
 
@@ -454,9 +487,15 @@ class TargetTools(Tools):
 
     def upload(self) -> str:
         """Have the provider bring the bytes to its cloud; the id of what holds them."""
+        if self._origins:
+            copied = self._copy()
+            if copied is not None:
+                return copied
         self.staged = self._source
         self._epoch = self.staged.epoch     # before anything is made of what is known of the file
-        self.await_known()
+        self._await_known()
+        if self._origins:
+            self._check_source()
         self._choose("upload")
         if self.staged is not self._source:
             self._epoch = self.staged.epoch
@@ -467,19 +506,43 @@ class TargetTools(Tools):
         finally:
             self._slot.free()
 
+    def _copy(self) -> str | None:
+        """What the cloud itself brings from where the image is; None: it needs the bytes from us."""
+        self._write(step="copy", bytes_total=self.job.image.size)
+        for link in self._origins:
+            try:
+                place = credentials.where(self.job, link)
+            except exceptions.ProviderError:        # it is registered no more
+                continue
+            copied = self.provider.copy(place, link.image_ref, self._spec(), self.key, self)
+            if copied is not None:
+                self.progress(self.job.image.size or 0)
+                return copied
+        self._write(step="upload")
+        return None
+
     def register(self, blob: str) -> str:
         """Have the provider make it an image; its ref."""
         return self.provider.register(blob, self.spec, self.key, self.alive)
 
     def verify(self, image_ref: str) -> str:
         """The proof that the cloud has the image: of what was converted, it can only be the same disk."""
+        if self._origins:       # however it came there, it has to be the disk that was proven before
+            self._verify(image_ref, self._disk)
+            return "guest"
         self._choose("verify")
-        self.await_whole()
-        proof = self.provider.verify(image_ref, self.staged, self.alive)
-        remarks = [*self.provider.remarks(self.staged, self.spec)][:MOST_REMARKS]
+        self.staged.await_whole(self.alive)
+        proof = self._verify(image_ref, self.staged)
+        if self.staged.guest is not None:
+            work.proven(self._claim, self.staged.guest)
+        return "guest" if self.staged is not self._source and proof == "bytes" else proof
+
+    def _verify(self, image_ref: str, staged: staging.Staged) -> base.Proof:
+        proof = self.provider.verify(image_ref, staged, self.alive)
+        remarks = [*self.provider.remarks(staged, self.spec)][:MOST_REMARKS]
         if remarks:
             self._write(remarks=[remark[:LONGEST] for remark in remarks])
-        return "guest" if self.staged is not self._source and proof == "bytes" else proof
+        return proof
 
     def blocks(self, staged: staging.Staged) -> Iterator[bytes]:
         """See Transfer. A slot is held only while there are bytes to be sent.

@@ -113,6 +113,24 @@ class Provider(abc.ABC):
     ) -> str:
         """Bring the bytes there; the id of what holds them."""
 
+    copies: ClassVar[bool] = False
+    """May copy() find a way?"""
+
+    def copy(
+        self,
+        place: Mapping[str, Any],
+        image_ref: str,
+        spec: ImageSpec,
+        key: str,
+        transfer: Transfer,
+    ) -> str | None:
+        """Have the cloud itself bring the bytes from another Cloud of the same provider, as upload() would.
+
+        :param place: where that Cloud is
+        :return: the id of what holds them; None: this can not be done
+        """
+        return None
+
     @abc.abstractmethod
     def register(self, blob: str, spec: ImageSpec, key: str, alive: Alive = lambda: None) -> str:
         """Make them an image that can be used; its ref.

@@ -15,6 +15,7 @@ BUCKET = "ciming-imports-"
 EVER = 10**9
 CLOUDS: dict[str, JSON] = {
     "virginia": {"region": "us-east-1"},
+    "frankfurt": {"region": "eu-central-1"},
     "ireland": {"region": "eu-west-1", "route": "s3-import", "bucket": BUCKET + "ireland"},
     "oregon": {"region": "us-west-2", "route": "s3-import", "bucket": BUCKET + "oregon"},
     "portland": {"region": "us-west-2"},

@@ -183,6 +183,16 @@ def spread(user: crash.Survivor, name: str, data: bytes) -> str:
     return image_id
 
 
+def copied(user: crash.Survivor, name: str, data: bytes) -> str:
+    """To AWS by blocks; then AWS brings it to another region."""
+    image_id = user.create(name, clouds=["virginia"], properties=MACHINE)
+    assert user.send(image_id, data) in ("", "image.has_data")
+    assert user.ended(image_id)["status"] == "success"
+    there = {"clouds": ["frankfurt"]}
+    user.change(image_id, "POST", "/clouds", "image.busy", "image.already_linked", json=there)
+    return image_id
+
+
 def imported(user: crash.Survivor, name: str, data: bytes) -> str:
     """To AWS by an object that is imported, and by blocks in another region."""
     image_id = user.create(name, clouds=["ireland", "virginia"], properties=MACHINE)
@@ -229,6 +239,7 @@ SCENARIOS = {
     "moved": Scenario(moved, "success"),
     "resumed": Scenario(resumed, "success"),
     "spread": Scenario(spread, "success"),
+    "copied": Scenario(copied, "success"),
     "imported": Scenario(imported, "success"),
     "unregistered": Scenario(unregistered, "error"),
     "abandoned": Scenario(abandoned, "cancelled"),

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """AWS through the whole service, a stand-in plays it: an image goes there, comes back, and is deleted."""
 
+import contextlib
 import json
 import pathlib
 import subprocess
@@ -24,16 +25,50 @@ def standin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[aws.StandIn]:
         yield running
 
 
-@pytest.fixture
-def amazon(service: ciming.Ciming, member: Person, standin: aws.StandIn) -> Iterator[JSON]:
+@contextlib.contextmanager
+def registered(member: Person, standin: aws.StandIn, name: str, region: str) -> Iterator[JSON]:
     """A Cloud whose keys are in Barbican."""
-    config = {"region": "eu-west-1", "endpoint_url": standin.url}
+    config = {"region": region, "endpoint_url": standin.url}
     ref = secret(member, json.dumps(keys(standin, "owner")))
-    body = {"name": "amazon", "provider": "aws", "config": config, "credential_ref": ref}
+    body = {"name": name, "provider": "aws", "config": config, "credential_ref": ref}
     made = member.call("POST", "/v1/clouds", json=body)
     assert made.status_code == 201, made.text
     yield made.json()
     assert member.call("DELETE", f"/v1/clouds/{made.json()['id']}").status_code == 204
+
+
+@pytest.fixture
+def amazon(service: ciming.Ciming, member: Person, standin: aws.StandIn) -> Iterator[JSON]:
+    with registered(member, standin, "amazon", "eu-west-1") as cloud:
+        yield cloud
+
+
+@pytest.fixture
+def virginia(service: ciming.Ciming, member: Person, standin: aws.StandIn) -> Iterator[JSON]:
+    with registered(member, standin, "virginia", "us-east-1") as cloud:
+        yield cloud
+
+
+@pytest.fixture
+def there(
+    member: Person, standin: aws.StandIn, amazon: JSON, virginia: JSON, qcow2: pathlib.Path
+) -> Iterator[str]:
+    """The id of an Image that is in one region; in the end it is nowhere."""
+    job = member.bring(qcow2, name="spreads", clouds=["amazon"], properties=MACHINE)
+    assert job["status"] == "success", job
+    yield job["image_id"]
+    for query in ({}, {"keep_remote": "true"}):
+        if member.call("DELETE", f"/v1/images/{job['image_id']}", params=query).status_code == 202:
+            last, *_ = member.get("/v1/jobs", params={"image_id": job["image_id"]}).json()["jobs"]
+            assert member.wait(last["id"], seconds=200)["status"] == "success"
+    assert standin.images() == standin.snapshots() == []
+
+
+def synced(member: Person, image_id: str, *clouds: str) -> JSON:
+    """The ended Job that brought an Image there."""
+    answer = member.call("POST", f"/v1/images/{image_id}/clouds", json={"clouds": list(clouds)})
+    assert answer.status_code == 202, answer.text
+    return member.wait(answer.json()["job"]["id"], seconds=200)
 
 
 def test_there_and_back(
@@ -94,3 +129,53 @@ def test_check(member: Person, standin: aws.StandIn, amazon: JSON) -> None:
     standin.reset()
     assert "ebs:StartSnapshot" in next(each for each in refused if each["check"] == "create")["message"]
     assert standin.snapshots() == []
+
+
+def test_from_region_to_region(
+    member: Person, standin: aws.StandIn, service: ciming.Ciming, there: str
+) -> None:
+    """AWS does it: no byte of a disk that came as qcow2, which no Cloud has, is needed for it."""
+    before = standin.counters()
+    job = synced(member, there, "virginia")
+    assert job["status"] == "success", job
+    assert standin.counters()["puts"] == before["puts"]
+    assert standin.counters()["calls"]["ec2:CopyImage"] == 1
+    (target,) = job["targets"]
+    assert target["bytes_done"] == target["bytes_total"]
+    assert not (service.staging_dir / job["id"]).exists()
+    links = {link["cloud"]: link for link in member.image(there)["links"]}
+    assert (links["virginia"]["proof"], links["virginia"]["region"]) == ("guest", "us-east-1")
+    images = {image["region"]: image for image in standin.images()}
+    assert images["us-east-1"]["id"] == links["virginia"]["image_ref"]
+    original, copy = (images[region]["snapshots"][0] for region in ("eu-west-1", "us-east-1"))
+    assert standin.block_digests(original) == standin.block_digests(copy)
+    assert not member.trusts()
+
+
+def test_copy_that_aws_does_not_make(
+    member: Person,
+    standin: aws.StandIn,
+    amazon: JSON,
+    virginia: JSON,
+    qcow2: pathlib.Path,
+    tmp_path: pathlib.Path,
+) -> None:
+    """Its bytes are fetched from a zone, then; another zone needs them anyway."""
+    raw = tmp_path / "raw"
+    subprocess.run(["qemu-img", "convert", "-O", "raw", qcow2, raw], check=True)
+    job = member.bring(qcow2, name="denied", clouds=["amazon", "zone-a"], properties=MACHINE)
+    assert job["status"] == "success", job
+    standin.allow("owner", "ebs:*", "ec2:[!C]*", "ec2:CreateTags", "sts:*", "kms:*")
+    job = synced(member, job["image_id"], "virginia", "zone-b")
+    standin.reset()
+    assert job["status"] == "success", job
+    links = {link["cloud"]: link for link in member.image(job["image_id"])["links"]}
+    assert {cloud: link["proof"] for cloud, link in links.items()} == {
+        "amazon": "guest", "virginia": "guest", "zone-a": "bytes", "zone-b": "bytes",
+    }  # fmt: skip
+    regions = {image["region"] for image in standin.images() if standin.holds(image["snapshots"][0], raw)}
+    assert regions == {"eu-west-1", "us-east-1"}
+    gone = member.call("DELETE", f"/v1/images/{job['image_id']}")
+    assert member.wait(gone.json()["job"]["id"], seconds=200)["status"] == "success"
+    member.call("DELETE", f"/v1/images/{job['image_id']}", params={"keep_remote": "true"})
+    assert standin.images() == standin.snapshots() == []

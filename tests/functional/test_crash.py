@@ -47,7 +47,7 @@ SHORT = {
     "failing": ("after providers.openstack.OpenStack.delete", "before db.work.end_target"),
     "cancelled": ("after db.jobs.cancel",),
     "restored": ("after staging.rename",),
-    "converted": ("after db.work.reserve", "after db.work.converted"),
+    "converted": ("after db.work.reserve", "after db.work.proven"),
     "moved": ("after db.work.found", "after staging.rename", "noted withdraw Delete execute"),
     "resumed": ("before db.work.wait", "after db.jobs.resume"),
     "spread": (
@@ -56,6 +56,7 @@ SHORT = {
         "after providers.aws.images._make",
         "after providers.aws.images.deregister",
     ),
+    "copied": ("after providers.aws.images._copy", "noted publish Upload execute"),
     "imported": ("after providers.aws.imports._import",),
 }
 """Some of each kind, where not all are tested."""

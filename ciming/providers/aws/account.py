@@ -9,6 +9,7 @@ https://docs.aws.amazon.com/ebs/latest/APIReference/CommonErrors.html,
 https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html
 """
 
+import copy
 import functools
 import os
 import socket
@@ -140,6 +141,12 @@ class Account:
         found = self.call(service, action, **parameters)
         assert found is not None
         return found
+
+    def in_region(self, region: str) -> "Account":
+        """The same account in another region; it hangs up when this one does."""
+        other = copy.copy(self)
+        other.region, other._clients = region, {}
+        return other
 
     def hang_up(self) -> None:
         """End all calls that run, from another thread."""

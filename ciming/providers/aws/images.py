@@ -51,7 +51,7 @@ def register(
     volume: Mapping[str, Any],
     machine: Mapping[str, Any],
 ) -> str:
-    """An image of a snapshot; where another one has its name, with a part of the key behind it.
+    """An image of a snapshot: its ref.
 
     :param volume: what is to be said of the root device beside its snapshot
     :param machine: what else RegisterImage is to be told
@@ -60,7 +60,7 @@ def register(
         **machine,
         "RootDeviceName": ROOT,
         "VirtualizationType": "hvm",
-        "EnaSupport": True,
+        "EnaSupport": machine["Architecture"] != "i386",    # no machine of that kind has it
         "SriovNetSupport": "simple",
         "BlockDeviceMappings": [
             {
@@ -70,11 +70,41 @@ def register(
         ],
         "TagSpecifications": [{"ResourceType": "image", "Tags": snapshots.as_tags(tags)}],
     }
-    if machine["Architecture"] == "i386":       # no machine of that kind has either
-        wanted |= {"EnaSupport": False}
+    return _named(account, spec, key, lambda name: _make(account, {**wanted, "Name": name}))
+
+
+def copy(
+    account: Account,
+    image: Mapping[str, Any],
+    region: str,
+    spec: base.ImageSpec,
+    key: str,
+    tags: Mapping[str, Mapping[str, str]],
+    more: Mapping[str, Any],
+) -> str:
+    """Have AWS copy an image of a region into that of the account; its ref there, where it is pending yet.
+
+    Asked twice it is the same one, also without a token: names are used once.
+
+    :param tags: by what is to bear them, `image` and `snapshot`
+    :param more: what else CopyImage is to be told
+    """
+    wanted = {
+        **more,
+        "SourceImageId": image["ImageId"],
+        "SourceRegion": region,
+        "TagSpecifications": [
+            {"ResourceType": what, "Tags": snapshots.as_tags(each)} for what, each in tags.items()
+        ],
+    }
+    return _named(account, spec, key, lambda name: _copy(account, {**wanted, "Name": name}))
+
+
+def _named(account: Account, spec: base.ImageSpec, key: str, make: Callable[[str], str]) -> str:
+    """An image of the name that it is to have; where that is taken, with a part of the key behind it."""
     for suffix in ("", f" {key[:8]}"):
         try:
-            return _make(account, {**wanted, "Name": metadata.name(spec.name, suffix)})
+            return make(metadata.name(spec.name, suffix))
         except Refusal as error:
             if error.name != NAME_TAKEN:
                 raise
@@ -90,6 +120,11 @@ def _make(account: Account, wanted: Mapping[str, Any]) -> str:
     return str(account.ask("ec2", "RegisterImage", **wanted)["ImageId"])
 
 
+@points.mutation
+def _copy(account: Account, wanted: Mapping[str, Any]) -> str:
+    return str(account.ask("ec2", "CopyImage", **wanted)["ImageId"])
+
+
 def _ours(account: Account, key: str) -> str | None:
     """AWS shows what was made just now after a while."""
     for look in range(LOOKS):
@@ -99,12 +134,13 @@ def _ours(account: Account, key: str) -> str | None:
     return None
 
 
-def wait(account: Account, image_id: str, alive: Alive) -> None:
+def wait(account: Account, image_id: str, alive: Alive, patience: float = PATIENCE) -> None:
     """Until an image can be used.
 
+    :param patience: seconds
     :raises ProviderError: it failed, or is gone
     """
-    until = time.monotonic() + PATIENCE
+    until = time.monotonic() + patience
     for pause in snapshots.pauses():
         image = show(account, image_id)
         if image is not None and image["State"] == "available":

@@ -6,6 +6,7 @@ https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_RegisterImage.html an
 https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/ami-boot.html
 """
 
+import dataclasses
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
@@ -74,6 +75,15 @@ def _there(row: Property, value: str) -> str | None:
         return row.values.get(value.lower())
     text = "".join(filter(str.isprintable, value))
     return text[:LONGEST_TEXT] or None
+
+
+def beside(spec: base.ImageSpec, image: Mapping[str, Any], its_tags: Mapping[str, str]) -> base.ImageSpec:
+    """The same with what AWS says of an image, where nothing else is said."""
+    return dataclasses.replace(
+        spec,
+        properties={**properties(image, its_tags), **spec.properties},
+        tags=tuple(dict.fromkeys([*spec.tags, *glance_tags(its_tags)])),
+    )
 
 
 def tags(spec: base.ImageSpec, more: Mapping[str, str]) -> dict[str, str]:

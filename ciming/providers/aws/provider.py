@@ -13,14 +13,18 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from oslo_log import log
+
 from ciming import disk_image, exceptions, staging
 from ciming.providers import base
 from ciming.providers.aws import images, imports, metadata, snapshots
 from ciming.providers.aws.account import Account, Refusal
 
+LOG = log.getLogger(__name__)
 LARGEST = 64 << 40      # bytes of a volume
 VERIFY_UP_TO = 256      # GiB of a disk of which all is read back
 SAMPLE = 2048           # blocks that are read back of a larger one
+COPYING = 12 * 3600     # seconds that a copy between regions may take
 SKEW_SECONDS = 60       # AWS refuses signatures that are 5 minutes off
 ALLOWED = "DryRunOperation"     # how EC2 says that it would do it
 
@@ -35,8 +39,7 @@ class AWS(base.Provider):
         self._place = place
         self._account = Account(place, credential)
         self._name = self._account.name
-        tenant = place.get("tenant")
-        self._mark = {"ciming:project": str(tenant)} if tenant else {}
+        self._mark = _mark(place)
         said = (text.partition("=") for text in place.get("tags", ()))
         self._tags = {key: value for key, _, value in said}
 
@@ -85,6 +88,76 @@ class AWS(base.Provider):
         snapshot_id = bring(found, staged, spec, key, transfer)
         transfer.progress(staged.size)
         return snapshot_id
+
+    copies = True
+
+    def copy(
+        self,
+        place: Mapping[str, Any],
+        image_ref: str,
+        spec: base.ImageSpec,
+        key: str,
+        transfer: base.Transfer,
+    ) -> str | None:
+        """By CopyImage, where that makes the image that register() would make."""
+        image = next(self._find_images(key), None)
+        image_id = image["ImageId"] if image else None
+        if image_id is None and self._find_snapshot(key) is None:       # no upload was begun
+            transfer.alive()
+            image_id = self._copy(place, image_ref, spec, key)
+        if image_id is None:
+            return None
+        transfer.save_checkpoint({"image": image_id})       # who has to clean up by hand needs it
+        images.wait(self._account, image_id, transfer.alive, COPYING)
+        made = images.show(self._account, image_id)
+        return next(iter(images.snapshot_ids(made or {}).values()), None)
+
+    def _copy(
+        self, place: Mapping[str, Any], image_ref: str, spec: base.ImageSpec, key: str
+    ) -> str | None:
+        """A copy that was begun; None: AWS does not make it, or it would be another image."""
+        if place.get("endpoint_url") != self._place.get("endpoint_url"):
+            return None
+        region = str(place["region"])
+        try:
+            image = images.show(self._account.in_region(region), image_ref)
+            tags = snapshots.of_tags(image or {})
+            if image is None or not {*self._mark.items(), *_mark(place).items()} <= {*tags.items()}:
+                return None
+            spec = metadata.beside(spec, image, tags)
+            if not self._is_as_wanted(image, spec):
+                return None
+            labels = {"image": self._image_tags(spec, key), "snapshot": self._snapshot_tags(spec, key)}
+            described = {"Description": image["Description"]} if image.get("Description") else {}
+            key_id = self._place.get("kms_key")
+            encryption = {"Encrypted": True, "KmsKeyId": key_id} if key_id else {}
+            return images.copy(
+                self._account, image, region, spec, key, labels, {**described, **encryption}
+            )
+        except Refusal as error:
+            LOG.info("%s does not copy image %s: %s", self._name, image_ref, error)
+            return None
+
+    def _is_as_wanted(self, image: Mapping[str, Any], spec: base.ImageSpec) -> bool:
+        """Is an image what register() would make? Of most, CopyImage changes nothing."""
+        devices = [device["Ebs"] for device in image.get("BlockDeviceMappings", ()) if "Ebs" in device]
+        machine = self._machine(spec)
+        size = devices[0].get("VolumeSize", 0) if len(devices) == 1 else 0
+        return (
+            size >= max(1, spec.min_disk)
+            and devices[0].get("VolumeType") == self._volume_type
+            and all(image.get(name) == value for name, value in machine.items())
+        )
+
+    def _machine(self, spec: base.ImageSpec) -> dict[str, Any]:
+        """What RegisterImage is told of machines."""
+        return metadata.parameters(spec, self._name) | (
+            {"ImdsSupport": "v2.0"} if self._place.get("imds_v2") else {}
+        )
+
+    @property
+    def _volume_type(self) -> str:
+        return str(self._place.get("volume_type", "gp3"))
 
     def _write(
         self,
@@ -149,6 +222,9 @@ class AWS(base.Provider):
         name = {"Name": spec.name[: metadata.LONGEST_VALUE]}
         return {**self._marks(spec, key), **name, **self._tags}
 
+    def _image_tags(self, spec: base.ImageSpec, key: str) -> dict[str, str]:
+        return metadata.tags(spec, self._snapshot_tags(spec, key))
+
     def _marks(self, spec: base.ImageSpec, key: str) -> dict[str, str]:
         return {"ciming:image": spec.image_id, "ciming:target": key, **self._mark}
 
@@ -172,17 +248,14 @@ class AWS(base.Provider):
                 "upload.",
                 code="image.not_active",
             )
-        marks = {**self._marks(spec, key), "Name": spec.name[: metadata.LONGEST_VALUE], **self._tags}
         volume = {
-            "VolumeType": self._place.get("volume_type", "gp3"),
+            "VolumeType": self._volume_type,
             "VolumeSize": max(spec.min_disk, snapshot["VolumeSize"]),
         }
-        machine = metadata.parameters(spec, self._name)
-        if self._place.get("imds_v2"):
-            machine["ImdsSupport"] = "v2.0"
+        machine = self._machine(spec)
         alive()
         return images.register(
-            self._account, blob, spec, key, metadata.tags(spec, marks), volume, machine
+            self._account, blob, spec, key, self._image_tags(spec, key), volume, machine
         )
 
     def verify(
@@ -203,7 +276,7 @@ class AWS(base.Provider):
             )
         sample = self._sample(staged)
         theirs = snapshots.digest(self._account, ids[0], alive, sample)
-        ours = _guest_digest(staged, sample)
+        ours = staged.guest_digest() if sample is None else _sample_digest(staged, sample)
         if theirs != ours:
             raise exceptions.ProviderError(
                 f"{self._name} holds a disk with the guest digest {theirs}, but {ours} was sent.",
@@ -215,8 +288,8 @@ class AWS(base.Provider):
         """Indices of the blocks to be read back; None: of all."""
         count = -(-staged.virtual_size // disk_image.BLOCK)
         largest = int(self._place.get("verify_up_to", VERIFY_UP_TO))
-        if staged.virtual_size <= largest * snapshots.GIB or count <= SAMPLE:
-            return None
+        if staged.virtual_size <= largest * snapshots.GIB or count <= SAMPLE or not staged.path:
+            return None     # what AWS copied can be held against no file
         return sorted(random.sample(range(count), SAMPLE))
 
     def remarks(self, staged: staging.Staged, spec: base.ImageSpec) -> Sequence[str]:
@@ -433,12 +506,14 @@ class AWS(base.Provider):
         self._account.hang_up()
 
 
-def _guest_digest(staged: staging.Staged, sample: Sequence[int] | None) -> str:
-    """Of a staged file, or of those blocks of it."""
-    path = Path(staged.path)
-    if sample is None:
-        return disk_image.guest_digest(path, disk_image.Inspection("raw", staged.virtual_size))
-    return disk_image.digest_of(disk_image.records(path, sample))
+def _mark(place: Mapping[str, Any]) -> dict[str, str]:
+    """The tag by which images are known as a project's, where others use the same account."""
+    return {"ciming:project": str(place["tenant"])} if place.get("tenant") else {}
+
+
+def _sample_digest(staged: staging.Staged, sample: Sequence[int]) -> str:
+    """Of those blocks of a staged file."""
+    return disk_image.digest_of(disk_image.records(Path(staged.path), sample))
 
 
 def _zeros(count: int) -> Iterator[bytes]:

@@ -30,7 +30,7 @@ WRITES: dict[str, Write] = {
     "found": lambda held, _job: work.found(held, SOURCE, lambda _held, _coming: 1 << 40),
     "fetched": lambda held, _job: work.fetched(held, 7),
     "reserve": lambda held, _job: work.reserve(held, 7, lambda _held, _coming: 1 << 40),
-    "converted": lambda held, _job: work.converted(held, "x"),
+    "proven": lambda held, _job: work.proven(held, "x"),
     "update_stage": lambda held, _job: work.update_stage(held, step="inspect", error={"code": "x"}),
     "end_stage": lambda held, _job: work.end_stage(held),
     "update_target": lambda held, job: work.update_target(held, job.targets[0].id, bytes_done=7),
