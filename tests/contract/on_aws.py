@@ -16,6 +16,7 @@ from tests.sandbox import aws, sandbox
 assert cmd  # imported first, as the processes do: it settles how they are concurrent
 
 REGION, OTHER_REGION = "us-east-1", "eu-west-1"
+AROUND = ("allow_http", "allow_loopback")
 NOBODY = "http://127.0.0.1:1"
 
 
@@ -23,6 +24,29 @@ def keys(standin: aws.StandIn, account: str) -> dict[str, str]:
     """A credential as a secret has it."""
     known = standin.accounts[account]
     return {"access_key_id": known["access_key"], "secret_access_key": known["secret_key"]}
+
+
+def configure() -> None:
+    """Let a process go where the stand-in is."""
+    config.register()
+    config.CONF([], project="ciming", default_config_files=[], default_config_dirs=[])
+    for option in AROUND:
+        config.CONF.set_override(option, True, group="egress")
+
+
+class Counted:
+    """How often each call was made since."""
+
+    def __init__(self, subject: "AWS") -> None:
+        self._subject = subject
+        self._before = self._now()
+
+    def _now(self) -> dict[str, int]:
+        found = self._subject.standin.counters()
+        return {**found["calls"], "puts": found["puts"]}
+
+    def __getitem__(self, call: str) -> int:
+        return self._now().get(call, 0) - self._before.get(call, 0)
 
 
 class AWS(subjects.Subject):
@@ -34,10 +58,8 @@ class AWS(subjects.Subject):
     place: Mapping[str, Any] = {}
 
     def __init__(self, cloud: sandbox.Sandbox, stack: contextlib.ExitStack) -> None:
-        config.register()
-        config.CONF([], project="ciming", default_config_files=[], default_config_dirs=[])
-        for option in ("allow_http", "allow_loopback"):
-            config.CONF.set_override(option, True, group="egress")
+        configure()
+        for option in AROUND:
             stack.callback(config.CONF.clear_override, option, group="egress")
         folder = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ciming-aws-")))
         self.standin = stack.enter_context(aws.start(folder))

@@ -12,11 +12,12 @@ from typing import Any
 
 import pytest
 
-from ciming import config, exceptions, staging
+from ciming import exceptions, staging
 from ciming.providers import base
 from ciming.providers.aws import imports, pace
 from ciming.providers.aws import provider as door
 from tests.contract import on_aws, subjects
+from tests.contract.on_aws import Counted
 from tests.contract.subjects import Transfer, persistently
 from tests.sandbox import sandbox
 
@@ -60,20 +61,6 @@ def large() -> bytes:
 @pytest.fixture
 def in_parts(tmp_path: pathlib.Path, large: bytes, small: None) -> Staged:
     return subjects.stage(tmp_path / "large", large)
-
-
-class Counted:
-    """How often each call was made since."""
-
-    def __init__(self, subject: on_aws.Import) -> None:
-        self._subject = subject
-        self._before = self._now()
-
-    def _now(self) -> dict[str, int]:
-        return dict(self._subject.standin.counters()["calls"])
-
-    def __getitem__(self, call: str) -> int:
-        return self._now().get(call, 0) - self._before.get(call, 0)
 
 
 def is_whole(subject: on_aws.Import, provider: door.AWS, staged: Staged, spec: Spec, key: str) -> None:
@@ -121,10 +108,7 @@ def _upload(*args: Any) -> None:
     """In a process of its own, until two parts are there: then it is killed."""
     place, credential, staged, spec, key = args
     imports.PART, pace.MOST = SMALLEST, 1
-    config.register()
-    config.CONF([], project="ciming", default_config_files=[], default_config_dirs=[])
-    for option in ("allow_http", "allow_loopback"):
-        config.CONF.set_override(option, True, group="egress")
+    on_aws.configure()
 
     class Doomed(Transfer):
         def progress(self, bytes_done: int) -> None:

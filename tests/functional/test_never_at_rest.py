@@ -32,12 +32,13 @@ from tests.functional import tus
 from tests.functional.conftest import soon
 from tests.functional.test_clouds import allow, config, secret
 from tests.person import ENDS, JSON
-from tests.sandbox import ciming, processes, sandbox, seed, servers
+from tests.sandbox import aws, ciming, processes, sandbox, seed, servers
 from tests.shapes import Shape
 
 SMALL = bytes(range(256)) * 4096
 LARGE = SMALL * 6
 PIECE = 64 << 10
+AMAZON = "for AWS: the"
 WAITS = "waiting-credentials"
 NOTIFICATIONS = ("oslo_messaging_notifications", "driver")
 
@@ -112,8 +113,10 @@ class World:
     taps: list[birds.Tap]
     processes: birds.Processes
     mirror: birds.Mirror
+    amazon: aws.StandIn
     keys: int = 0
     sent: set[bytes] = dataclasses.field(default_factory=set)
+    of_keys: dict[str, set[bytes]] = dataclasses.field(default_factory=dict)
 
     def password(self) -> JSON:
         """Of the other cloud's user: the password itself is a canary."""
@@ -138,6 +141,27 @@ class World:
     def s3(self) -> JSON:
         """Keys as of S3: no Cloud here takes them, and what they are called is no secret's name."""
         return {"access_key": self.canaries.new("an access key"), "secret_key": self.canaries.new("a key")}
+
+    def access_key(self, account: str = "owner", *, token: bool = False) -> JSON:
+        """A new key for AWS; with a token, as of a session."""
+        names = ["access_key_id", "secret_access_key", *(["session_token"] if token else [])]
+        said = {name: self.canaries.new(f"{AMAZON} {name}", signs=False) for name in names}
+        self.amazon.add_credential(account, *said.values())
+        self.of_keys[said["access_key_id"]] = self.canaries.numbers(json.dumps(said).encode())
+        return said
+
+    def stale(self) -> JSON:
+        """A key for AWS, with a secret that is not its own."""
+        return {**self.access_key(), "secret_access_key": self.canaries.new("a stale key", signs=False)}
+
+    def session(self) -> JSON:
+        return self.access_key(token=True)
+
+    def role(self) -> JSON:
+        """Keys that may do nothing but assume a role; secrets of its sessions are canaries, too."""
+        self.amazon.settings(session_mark=self.canaries.new(f"{AMAZON} session of a role", signs=False))
+        self.amazon.trust(f"ciming-{self.member.project_id}")
+        return {**self.access_key("broker"), "role_arn": self.amazon.role.arn}
 
     def wrong(self) -> JSON:
         return {**self.password(), "password": self.canaries.new("a wrong password")}
@@ -164,7 +188,11 @@ class World:
 
     def unused(self) -> list[str]:
         """Of what was sent, that with which nobody has tried to log in: it proves nothing."""
-        return self.canaries.names(self.sent - self.mirror.told)
+        return self.canaries.names(self.sent - self.told())
+
+    def told(self) -> set[bytes]:
+        """Of what somebody has logged in with."""
+        return self.mirror.told.union(*(self.of_keys.get(key, set()) for key in self.amazon.callers()))
 
     def everything(self) -> list[birds.Hit]:
         """What is found of canaries anywhere now; our own password is in the configuration."""
@@ -195,7 +223,8 @@ def world(
         taps = [stack.enter_context(birds.Tap(broker)) for broker in birds.brokers(service)]
         seen = stack.enter_context(birds.Processes(service))
         mirror = stack.enter_context(birds.Mirror(canaries, cloud.url("keystone2"), cloud.url("glance2")))
-        made = World(canaries, cloud, service, member, admin, taps, seen, mirror)
+        amazon = stack.enter_context(aws.start(cloud.folder / "aws"))
+        made = World(canaries, cloud, service, member, admin, taps, seen, mirror, amazon)
         _register(made)
         yield made
 
@@ -228,6 +257,16 @@ def _register(world: World) -> None:
     register("shared", person=admin, visibility="public", credential_ref=ref)
     allow(world.cloud, admin, ref)
     register("bare")
+    ref = world.stored(member, world.access_key())
+    for name, more in (
+        ("by-access-key", {"credential_ref": ref}),
+        ("by-role", {"credential_ref": world.stored(member, world.role())}),
+        ("wrong-keys", {"credential_ref": secret(member, json.dumps(world.stale()))}),
+        ("region", {}),
+    ):
+        where = {"region": "eu-west-1", "endpoint_url": world.amazon.url}
+        body = {"name": name, "provider": "aws", "config": where, **more}
+        assert member.call("POST", "/v1/clouds", json=body).status_code == 201
 
 
 class Way(NamedTuple):
@@ -238,6 +277,7 @@ class Way(NamedTuple):
     :param given: credential for the Cloud in the request
     :param waits: is it gone with the engine that had it?
     :param error: what it leads to, where it is of no use
+    :param follows: does the Cloud take bytes that are still on their way?
     """
 
     name: str
@@ -246,6 +286,7 @@ class Way(NamedTuple):
     given: Callable[[World], JSON] | None = None
     waits: bool = False
     error: str = ""
+    follows: bool = True
 
 
 WAYS = (
@@ -254,6 +295,9 @@ WAYS = (
     Way("a key that the command stored", "stored"),
     Way("an operator's key", "shared"),
     Way("a token that can not delegate", token=lambda world: key_token(world), waits=True),
+    Way("an access key in Barbican", "by-access-key", follows=False),
+    Way("a role of AWS", "by-role", follows=False),
+    Way("a session of AWS given", "region", given=World.session, waits=True, follows=False),
     Way("a password given", "bare", given=World.password, waits=True),
     Way("a key given", "bare", given=World.key, waits=True),
 )
@@ -262,6 +306,7 @@ OF_NO_USE = (
     Way("keys of another kind", "s3", error="credential.invalid"),
     Way("a payload that is no object", "payload", error="credential.invalid"),
     Way("a key where there is no such region", "nowhere", error="cloud.no_endpoint"),
+    Way("a stale access key", "wrong-keys", error="cloud.auth_failed", follows=False),
     Way("a wrong password given", "bare", given=World.wrong, error="cloud.auth_failed"),
     Way("a Keystone that repeats a password", "password-body", error="cloud."),
     *(
@@ -296,7 +341,8 @@ class Begun(NamedTuple):
 
 def begin(world: World, way: Way, **wanted: Any) -> Begun:
     headers = {"X-Auth-Token": way.token(world)} if way.token else {}
-    body = {"name": way.name, "clouds": ["zone-a", way.cloud], **world.given(way), **wanted}
+    said = {"name": way.name, "clouds": ["zone-a", way.cloud], "properties": {"architecture": "x86_64"}}
+    body = {**said, **world.given(way), **wanted}
     answer = world.member.call("POST", "/v1/images", json=body, headers=headers)
     assert answer.status_code == 202, answer.text
     made = answer.json()
@@ -311,7 +357,8 @@ def halfway(world: World, way: Way, **wanted: Any) -> Begun:
         """Until each Cloud has some of it: that takes until the service notes how much came."""
         for at in range(0, len(LARGE) - PIECE, PIECE):
             yield LARGE[at : at + PIECE]
-            if all(each["bytes_done"] for each in targets(world, begun)):
+            following = [each for each in targets(world, begun) if way.follows or each["cloud"] != way.cloud]
+            if all(each["bytes_done"] for each in following):
                 return
             time.sleep(0.4)
         raise AssertionError(targets(world, begun))
@@ -341,9 +388,14 @@ def send_the_rest(world: World, begun: Begun) -> requests.Response:
 
 
 def finish(world: World, begun: Begun) -> JSON:
-    """Send what is missing; if its credential is gone, bring another one."""
-    member, way = world.member, begun.way
+    """Send what is missing, and wait for its end."""
     assert send_the_rest(world, begun).status_code == 204
+    return ended(world, begun)
+
+
+def ended(world: World, begun: Begun) -> JSON:
+    """If its credential is gone, bring another one."""
+    member, way = world.member, begun.way
     job = member.wait(begun.job_id, WAITS, *ENDS, seconds=100)
     assert (job["status"] == WAITS) == way.waits, job
     if job["status"] == WAITS:
@@ -384,7 +436,7 @@ def test_success(world: World, qcow2: pathlib.Path) -> None:
     assert "active" in told.stdout
     sync_and_link(world)
     convert(world)
-    for name in ("zone-a", "by-key", "shared", *(way.cloud for way in OF_NO_USE)):
+    for name in ("zone-a", "by-key", "shared", "by-role", *(way.cloud for way in OF_NO_USE)):
         assert world.member.call("POST", f"/v1/clouds/{name}/check").status_code == 200
     assert world.everything() == []
     assert world.unused() == []
@@ -449,7 +501,7 @@ def test_failure_and_cancel(world: World) -> None:
         ways_in = [functools.partial(halfway, world, **wanted) for wanted in (wrong, JSON())]
         both = [pool.submit(all_of, each) for each in ways_in]
     failing, cancelled = (each.result() for each in both)
-    assert world.unused() == []
+    assert not [name for name in world.unused() if not name.startswith(AMAZON)]
     assert world.everything() == []
     for each in failing:
         assert send_the_rest(world, each).status_code in (204, 400, 460)
@@ -457,6 +509,7 @@ def test_failure_and_cancel(world: World) -> None:
         assert world.member.call("POST", f"/v1/jobs/{each.job_id}/cancel").status_code == 202
     assert statuses(world, failing) == expected("error")
     assert statuses(world, cancelled) == expected("cancelled")
+    world.sent &= world.told()      # AWS was not asked: it takes no bytes before all are there
     assert world.everything() == []
 
 
@@ -487,16 +540,45 @@ def test_of_no_use(world: World) -> None:
 def test_crash_and_resume(world: World) -> None:
     """Killed in the middle of it, looked at as it lies there, and started again."""
     begun = all_of(lambda way: halfway(world, way), taken(world))
+    world.sent &= world.told()      # as above
     world.service.kill()
     found, rows = world.everything(), rows_of_taskflow(world)
     world.service.start()
     assert found == [] and rows
     with futures.ThreadPoolExecutor(len(begun)) as pool:
-        ended = list(pool.map(lambda each: finish(world, each), begun))
-    assert {job["status"] for job in ended} == {"success"}, ended
+        jobs = list(pool.map(lambda each: finish(world, each), begun))
+    assert {job["status"] for job in jobs} == {"success"}, jobs
     soon(lambda: not world.member.trusts())     # those of Jobs that have another one now
     assert world.everything() == []
     assert taken(world) != WAYS or world.unused() == []
+
+
+def test_killed_when_aws_has_let_us_in(world: World) -> None:
+    """It is asked for its end of what has all its bytes, and takes its time."""
+    ways = tuple(way for way in WAYS if not way.follows)
+
+    def bring(way: Way) -> Begun:
+        begun = begin(world, way)
+        assert world.member.put(begun.image_id, SMALL, headers=begun.headers).status_code == 204
+        return begun
+
+    def asked() -> int:
+        return int(world.amazon.counters()["calls"].get("ebs:CompleteSnapshot", 0))
+
+    before = asked()
+    world.amazon.fault("slow", "CompleteSnapshot", seconds=5, times=len(ways))
+    begun = all_of(bring, ways)
+    soon(lambda: asked() == before + len(ways), 60)
+    world.service.kill()
+    found = world.everything()
+    world.service.start()
+    assert found == [] and world.unused() == []
+    with futures.ThreadPoolExecutor(len(begun)) as pool:
+        jobs = list(pool.map(lambda each: ended(world, each), begun))
+    assert {job["status"] for job in jobs} == {"success"}, jobs
+    soon(lambda: not world.member.trusts())
+    assert world.everything() == []
+    assert world.unused() == []
 
 
 def rows_of_taskflow(world: World) -> int:

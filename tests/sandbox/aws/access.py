@@ -4,9 +4,11 @@
 https://docs.aws.amazon.com/IAM/latest/UserGuide/troubleshoot_access-denied.html has the wording.
 """
 
+import dataclasses
 import fnmatch
 import secrets
 import string
+import time
 
 from tests.sandbox.aws import errors
 from tests.sandbox.aws.state import Caller, Credential, Role, State
@@ -40,6 +42,19 @@ def set_up(state: State) -> None:
     role = Role(ROLE, ACCOUNTS["owner"][0], f"ciming-{secrets.token_hex(16)}", frozenset({"owner", "broker"}))
     state.roles[role.arn] = role
     allow_all(state)
+
+
+def add(state: State, user: str, access_key: str, secret_key: str, token: str | None) -> None:
+    """Give a user another key; with a token it is a session's, and ends."""
+    caller = next(one.caller for one in state.credentials.values() if one.caller.name == user)
+    ends = None if token is None else time.time() + 3600
+    state.credentials[access_key] = Credential(access_key, secret_key, caller, token, ends)
+
+
+def trust(state: State, external_id: str) -> None:
+    """Have the role demand another external id."""
+    for arn, role in state.roles.items():
+        state.roles[arn] = dataclasses.replace(role, external_id=external_id)
 
 
 def allow_all(state: State) -> None:

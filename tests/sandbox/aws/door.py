@@ -77,6 +77,14 @@ def _answer(state: State, what: tuple[str, str], body: Any) -> Any:
             return {}
         case "POST", "keys":
             return {"arn": keys.make(state, access.ACCOUNTS[body["account"]][0], body["region"]).arn}
+        case "POST", "credentials":
+            access.add(state, body["user"], body["access_key"], body["secret_key"], body.get("token"))
+            return {}
+        case "GET", "callers":
+            return sorted(state.callers)
+        case "PUT", "role":
+            access.trust(state, body["external_id"])
+            return {}
         case "PUT", "keys":
             state.keys[body["arn"]].enabled = body["enabled"]
             return {}

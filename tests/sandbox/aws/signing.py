@@ -77,6 +77,7 @@ def verify(state: State, request: wire.Request) -> Signed:
     _verify_time(service, claim)
     _verify_signature(service, claim, credential, request)
     _verify_token(service, claim, credential)
+    state.callers.add(credential.access_key)
     return Signed(credential.caller, service, claim.scope["region"])
 
 

@@ -132,6 +132,22 @@ class StandIn:
         """Enable or disable a KMS key."""
         self._ask("PUT", "keys", {"arn": arn, "enabled": enabled})
 
+    def add_credential(
+        self, account: str, access_key: str, secret_key: str, token: str | None = None
+    ) -> None:
+        """Give a user another key, of one's own choice; with a token it is a session's."""
+        said = {"user": account, "access_key": access_key, "secret_key": secret_key, "token": token}
+        self._ask("POST", "credentials", said)
+
+    def callers(self) -> set[str]:
+        """Return the ids of all access keys that somebody has signed with, rightly."""
+        return set(self._ask("GET", "callers"))
+
+    def trust(self, external_id: str) -> None:
+        """Have the role demand this external id."""
+        self._ask("PUT", "role", {"external_id": external_id})
+        self.role = Role(self.role.arn, external_id)
+
     def expire_sessions(self) -> None:
         """Let every session of a role have ended."""
         self._ask("POST", "expire")

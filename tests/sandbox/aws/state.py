@@ -45,6 +45,8 @@ class Settings:
     """Whether every other page of a list is empty, but has a token: it may be."""
     encryption_by_default: bool = False
     block_public_access: bool = False
+    session_mark: str = ""
+    """What the secrets of a role's sessions end with, for who looks for them."""
     vmimport: bool = True
     """Whether the role that ImportSnapshot uses is there."""
 
@@ -206,6 +208,8 @@ class State:
         self.settings = Settings()
         self.faults = faults.Faults()
         self.credentials: dict[str, Credential] = {}
+        self.callers: set[str] = set()
+        """Ids of access keys that somebody has signed with, rightly."""
         self.policies: dict[str, tuple[str, ...]] = {}
         self.roles: dict[str, Role] = {}
         self.snapshots: dict[str, Snapshot] = {}

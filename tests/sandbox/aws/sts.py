@@ -48,9 +48,8 @@ def assume_role(call: Call) -> dict[str, Any]:
         f"{role_id}:{name}",
     )
     ends = now().replace(microsecond=0) + datetime.timedelta(seconds=seconds)
-    credential = Credential(
-        access.key_id("ASIA"), secrets.token_urlsafe(30), caller, secrets.token_urlsafe(200), ends.timestamp()
-    )
+    secret, token = (secrets.token_urlsafe(count) + call.state.settings.session_mark for count in (30, 200))
+    credential = Credential(access.key_id("ASIA"), secret, caller, token, ends.timestamp())
     call.state.credentials[credential.access_key] = credential
     return {
         "Credentials": {

@@ -1,0 +1,379 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is true of AWS's route ebs-direct only: what is refused, in which words, and what goes on."""
+
+import contextlib
+import dataclasses
+import multiprocessing
+import os
+import pathlib
+import signal
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from ciming import disk_image, exceptions, staging
+from ciming.providers import base
+from ciming.providers.aws import account, pace
+from ciming.providers.aws import provider as door
+from tests.contract import on_aws, subjects
+from tests.contract.on_aws import Counted
+from tests.contract.subjects import Transfer, persistently
+from tests.sandbox import sandbox
+
+BLOCK = disk_image.BLOCK
+MANY = 96       # blocks: three times as many as are on their way at a time
+SHARED = "444455556666"
+Staged = staging.StagedFile
+Spec = base.ImageSpec
+
+NEEDED = {
+    "ebs": (
+        *("StartSnapshot", "PutSnapshotBlock", "CompleteSnapshot", "ListSnapshotBlocks"),
+        "GetSnapshotBlock",
+    ),
+    "ec2": (
+        *("DescribeSnapshots", "DescribeImages", "RegisterImage", "DeregisterImage", "DeleteSnapshot"),
+        *("ModifyImageAttribute", "ModifySnapshotAttribute", "CreateTags"),
+    ),
+}
+"""Actions that the docs name."""
+ALL_NEEDED = [f"{service}:{action}" for service, actions in NEEDED.items() for action in actions]
+UNSEEN = ("ec2:CreateTags", "ec2:DeleteSnapshot")
+"""That are asked for within another action, or only where something went wrong."""
+MUTATIONS = (
+    *("StartSnapshot", "PutSnapshotBlock", "CompleteSnapshot", "RegisterImage"),
+    *("ModifySnapshotAttribute", "ModifyImageAttribute", "DeregisterImage"),
+)
+
+
+@pytest.fixture(scope="module")
+def subject(cloud: sandbox.Sandbox) -> Iterator[on_aws.AWS]:
+    with contextlib.ExitStack() as stack:
+        yield on_aws.AWS(cloud, stack)
+
+
+@pytest.fixture(autouse=True)
+def undisturbed(subject: on_aws.AWS, key: str) -> Iterator[None]:
+    """When the key's traces are removed, all goes well again."""
+    yield
+    subject.standin.reset()
+
+
+@pytest.fixture
+def provider(subject: on_aws.AWS) -> door.AWS:
+    return subject.at("owner", share_with=[SHARED])
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> Staged:
+    """Blocks that all differ, with a hole in their midst."""
+    half = os.urandom(MANY // 2 * BLOCK)
+    data = half + bytes(BLOCK * 3) + half[::-1]
+    return subjects.stage(tmp_path_factory.mktemp("many") / "staged", data)
+
+
+def bring(provider: door.AWS, staged: Staged, spec: Spec, key: str) -> str:
+    """The ref of the image, which is proven."""
+    transfer = Transfer()
+    blob = persistently(lambda: provider.upload(staged, spec, key, transfer))
+    image_ref = persistently(lambda: provider.register(blob, spec, key))
+    assert persistently(lambda: provider.verify(image_ref, staged)) == "guest"
+    return image_ref
+
+
+# Who may not
+
+
+def test_wrong_key(subject: on_aws.AWS, provider: door.AWS, staged: Staged) -> None:
+    for changed in ("access_key_id", "secret_access_key"):
+        keys = {**subject.credential("owner"), changed: "AKIAWRONGWRONGWRONG0"}
+        with pytest.raises(exceptions.CredentialRefused, match="amazon: ec2:DescribeSnapshots") as refused:
+            door.AWS(provider._place, keys).check(staged)
+        assert refused.value.cloud_request_id
+        assert not any(secret in str(refused.value) for secret in keys.values())
+
+
+def test_session_that_is_over(subject: on_aws.AWS, provider: door.AWS, staged: Staged) -> None:
+    role = {"RoleArn": subject.standin.role.arn, "ExternalId": subject.standin.role.external_id}
+    made = subject.standin.client("sts").assume_role(**role, RoleSessionName="test")["Credentials"]
+    names = ("access_key_id", "secret_access_key", "session_token")
+    values = (made[name] for name in ("AccessKeyId", "SecretAccessKey", "SessionToken"))
+    theirs = door.AWS(provider._place, dict(zip(names, values, strict=True)))
+    theirs.check(staged)
+    subject.standin.expire_sessions()
+    with pytest.raises(exceptions.CredentialRefused, match="expired"):
+        theirs.check(staged)
+
+
+def test_role_that_is_somebody_elses(subject: on_aws.AWS, staged: Staged) -> None:
+    """Of a project that has learned the ARN: its own external id is not what the role demands."""
+    keys = {**on_aws.keys(subject.standin, "broker"), "role_arn": subject.standin.role.arn}
+    place = {**subject.at("owner")._place, "project": "another"}
+    with pytest.raises(exceptions.ProviderError, match="external id ciming-another") as refused:
+        door.AWS(place, keys).check(staged)
+    assert refused.value.code == "cloud.role_refused"
+
+
+def test_what_is_needed(
+    subject: on_aws.AWS, provider: door.AWS, staged: Staged, spec: Spec, key: str
+) -> None:
+    """No more than the docs say."""
+    subject.standin.allow("owner", *ALL_NEEDED)
+    provider.check(staged)
+    bring(provider, staged, spec, key)
+    provider.discard(key)
+    page = pathlib.Path(__file__).parents[2] / "doc/source/user/aws.rst"
+    assert not [action for actions in NEEDED.values() for action in actions if action not in page.read_text()]
+
+
+@pytest.mark.parametrize("missing", [each for each in ALL_NEEDED if each not in UNSEEN])
+def test_what_is_missing_is_named(
+    subject: on_aws.AWS, provider: door.AWS, staged: Staged, spec: Spec, key: str, missing: str
+) -> None:
+    subject.standin.allow("owner", *(each for each in ALL_NEEDED if each != missing))
+
+    def everything() -> None:
+        provider.check(staged)
+        bring(provider, staged, spec, key)
+        provider.discard(key)
+
+    with pytest.raises(exceptions.ProviderError, match=f"amazon: {missing} was refused") as refused:
+        everything()
+    assert refused.value.code == "cloud.forbidden"
+    assert not isinstance(refused.value, exceptions.TransientProviderError)
+
+
+# What there is not
+
+
+def test_region_that_is_not(subject: on_aws.AWS, staged: Staged) -> None:
+    """Nothing answers there."""
+    with pytest.raises(exceptions.TransientProviderError, match="Is there a region xx-nowhere-1"):
+        subject.at("owner", region="xx-nowhere-1", endpoint_url=None).check(staged)
+    with pytest.raises(exceptions.TransientProviderError, match="no answer"):
+        subject.at("owner", region="xx-nowhere-1").check(staged)
+
+
+def test_region_that_is_not_enabled(subject: on_aws.AWS, staged: Staged) -> None:
+    with pytest.raises(exceptions.ProviderError, match="amazon: ec2:DescribeSnapshots was refused"):
+        subject.at("owner", region="ap-east-1").check(staged)
+
+
+def test_larger_than_any_volume(provider: door.AWS, staged: Staged) -> None:
+    with pytest.raises(exceptions.ProviderError, match="larger than any volume") as refused:
+        provider.check(dataclasses.replace(staged, virtual_size=door.LARGEST + 1))
+    assert refused.value.code == "image.too_large"
+    provider.check(dataclasses.replace(staged, virtual_size=door.LARGEST))
+
+
+@pytest.mark.parametrize("said", [{}, {"architecture": "s390x"}])
+def test_architecture_that_is_unknown(
+    subject: on_aws.AWS, provider: door.AWS, staged: Staged, key: str, said: dict[str, str]
+) -> None:
+    """Before anything is made."""
+    with pytest.raises(exceptions.ProviderError, match="--property architecture=VALUE") as refused:
+        provider.upload(staged, subjects.new_spec(properties=said), key, Transfer())
+    assert refused.value.code == "image.architecture_unknown"
+    assert not subject.refs(key)
+
+
+def test_key_that_is_disabled(subject: on_aws.AWS, staged: Staged, spec: Spec, key: str) -> None:
+    arn = subject.standin.make_key()
+    subject.standin.enable_key(arn, False)
+    with pytest.raises(exceptions.ProviderError, match="ebs:StartSnapshot was refused") as refused:
+        subject.at("owner", kms_key=arn).upload(staged, spec, key, Transfer())
+    assert not isinstance(refused.value, exceptions.TransientProviderError)
+    assert not subject.refs(key)
+
+
+def test_encrypted(subject: on_aws.AWS, staged: Staged, spec: Spec, key: str) -> None:
+    arn = subject.standin.make_key()
+    for named in (arn, arn.rpartition("/")[2]):
+        provider, each = subject.at("owner", kms_key=named), subjects.new_key()
+        bring(provider, staged, dataclasses.replace(spec, name=each), each)
+        made = [one for one in subject.standin.snapshots() if one["tags"].get("ciming:target") == each]
+        assert [one["key"] for one in made] == [arn]
+        provider.discard(each)
+
+
+@pytest.mark.parametrize("action", ["StartSnapshot", "RegisterImage"])
+def test_quota(
+    subject: on_aws.AWS, provider: door.AWS, staged: Staged, spec: Spec, key: str, action: str
+) -> None:
+    subject.standin.fault("quota", action, times=100)
+    with pytest.raises(exceptions.ProviderError, match=action) as refused:
+        bring(provider, staged, spec, key)
+    assert refused.value.code == "cloud.quota_exceeded"
+    provider.discard(key)
+    assert not subject.refs(key)
+
+
+def test_name_that_is_taken(
+    subject: on_aws.AWS, provider: door.AWS, staged: Staged, spec: Spec, key: str
+) -> None:
+    """By something that is not ours."""
+    other = subjects.new_key()
+    bring(provider, staged, spec, other)
+    image_ref = bring(provider, staged, spec, key)
+    image = provider.show(image_ref)
+    assert image and image["Name"] == f"{spec.name} {key[:8]}"
+    provider.discard(other)
+
+
+# What AWS does not do at once
+
+
+@pytest.mark.parametrize("kind", ["throttle", "500", "503", "reset", "lost"])
+@pytest.mark.parametrize("action", MUTATIONS)
+def test_what_passes(
+    subject: on_aws.AWS, provider: door.AWS, staged: Staged, spec: Spec, key: str, action: str, kind: str
+) -> None:
+    """Done again, and still once."""
+    subject.standin.fault(kind, action)
+    before = {each["id"] for each in subject.standin.snapshots()}
+    image_ref = bring(provider, staged, spec, key)
+    assert subject.refs(key) == {image_ref}
+    assert {each["id"] for each in subject.standin.snapshots()} - before == {subject._snapshot(image_ref)}
+    persistently(lambda: provider.discard(key))
+    assert {each["id"] for each in subject.standin.snapshots()} == before
+
+
+@pytest.mark.parametrize("settings", [{"consistency_seconds": 1.0}, {"sparse_pages": True}], ids=str)
+def test_lists_of_aws(
+    subject: on_aws.AWS, provider: door.AWS, staged: Staged, spec: Spec, key: str, settings: dict[str, Any]
+) -> None:
+    """They may be late, or have empty pages."""
+    subject.standin.settings(**settings)
+    image_ref = bring(provider, staged, spec, key)
+    assert subject.refs(key) == {image_ref}
+    assert provider.describe(image_ref)
+
+
+def test_throttled(subject: on_aws.AWS, provider: door.AWS, many: Staged, spec: Spec, key: str) -> None:
+    """It goes on at the pace that AWS lets it."""
+    subject.standin.settings(puts_per_second=24)
+    made = Counted(subject)
+    image_ref = bring(provider, many, spec, key)
+    assert made["puts"] == MANY
+    assert made["ebs:PutSnapshotBlock"] > MANY
+    assert subject.refs(key) == {image_ref}
+
+
+def test_pace_that_never_fits(
+    subject: on_aws.AWS, provider: door.AWS, staged: Staged, spec: Spec, key: str, monkeypatch: Any
+) -> None:
+    """At last it is the attempt that failed; the next one goes on where it was."""
+    monkeypatch.setattr(pace, "TRIES", 2)
+    subject.standin.fault("throttle", "PutSnapshotBlock", times=10**6)
+    with pytest.raises(account.Throttled):
+        provider.upload(staged, spec, key, Transfer())
+    subject.standin.clear_faults()
+    bring(provider, staged, spec, key)
+
+
+def test_killed_in_the_middle(
+    subject: on_aws.AWS, provider: door.AWS, many: Staged, spec: Spec, key: str
+) -> None:
+    """No more blocks are put again than were on their way."""
+    made = Counted(subject)
+    child = multiprocessing.get_context("spawn").Process(
+        target=_upload, args=(provider._place, subject.credential("owner"), many, spec, key)
+    )
+    child.start()
+    child.join(60)
+    assert child.exitcode == -signal.SIGKILL
+    before = made["puts"]
+    assert MANY // 3 < before < MANY
+    bring(provider, many, spec, key)
+    assert MANY <= made["puts"] <= MANY + pace.MOST
+    assert made["ebs:StartSnapshot"] == 1
+
+
+def _upload(*args: Any) -> None:
+    """In a process of its own, until half of the blocks are there: then it is killed."""
+    place, credential, staged, spec, key = args
+    on_aws.configure()
+
+    class Doomed(Transfer):
+        def progress(self, bytes_done: int) -> None:
+            if bytes_done >= MANY // 2 * BLOCK:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    door.AWS(place, credential).upload(staged, spec, key, Doomed())
+
+
+# What AWS spoils
+
+
+def test_block_that_is_stored_otherwise(
+    subject: on_aws.AWS, provider: door.AWS, many: Staged, spec: Spec, key: str
+) -> None:
+    subject.standin.fault("corrupt", "PutSnapshotBlock", after=MANY // 2)
+    blob = provider.upload(many, spec, key, Transfer())
+    image_ref = provider.register(blob, spec, key)
+    with pytest.raises(exceptions.ProviderError, match="is damaged") as refused:
+        provider.verify(image_ref, many)
+    assert refused.value.code == "cloud.bad_answer"
+
+
+def test_block_that_is_read_otherwise(
+    subject: on_aws.AWS, provider: door.AWS, many: Staged, spec: Spec, key: str
+) -> None:
+    """On the way only: it is asked for again."""
+    blob = provider.upload(many, spec, key, Transfer())
+    image_ref = provider.register(blob, spec, key)
+    subject.standin.fault("corrupt", "GetSnapshotBlock", after=MANY // 2, times=3)
+    made = Counted(subject)
+    assert provider.verify(image_ref, many) == "guest"
+    assert made["ebs:GetSnapshotBlock"] == MANY + 3
+
+
+def test_snapshot_that_fails(
+    subject: on_aws.AWS, provider: door.AWS, staged: Staged, spec: Spec, key: str
+) -> None:
+    """Another one is made, and the failed one does not stay."""
+    subject.standin.fault("fail", "CompleteSnapshot")
+    with pytest.raises(exceptions.TransientProviderError, match="ended as error"):
+        provider.upload(staged, spec, key, Transfer())
+    image_ref = bring(provider, staged, spec, key)
+    assert subject.refs(key) == {image_ref}
+
+
+def test_image_that_fails(
+    subject: on_aws.AWS, provider: door.AWS, staged: Staged, spec: Spec, key: str
+) -> None:
+    subject.standin.fault("fail", "RegisterImage")
+    blob = provider.upload(staged, spec, key, Transfer())
+    with pytest.raises(exceptions.ProviderError, match=r"is failed.*on demand") as refused:
+        provider.register(blob, spec, key)
+    assert refused.value.code == "image.not_active"
+    provider.discard(key)
+    assert not subject.refs(key)
+
+
+# What the image is there
+
+
+def test_remarks(provider: door.AWS, staged: Staged, spec: Spec) -> None:
+    gib = dataclasses.replace(staged, virtual_size=2 << 30)
+    assert not provider.remarks(gib, spec)
+    (grown,) = provider.remarks(dataclasses.replace(staged, virtual_size=(2 << 30) + 512), spec)
+    assert "one of 3 GiB there: grown by zeros" in grown
+
+
+def test_sample(
+    subject: on_aws.AWS, many: Staged, spec: Spec, key: str, monkeypatch: Any
+) -> None:
+    """Of a disk that is larger than what shall be read back: said, and still a proof."""
+    monkeypatch.setattr(door, "SAMPLE", 16)
+    provider = subject.at("owner", verify_up_to=0)
+    blob = provider.upload(many, spec, key, Transfer())
+    image_ref = provider.register(blob, spec, key)
+    made = Counted(subject)
+    assert provider.verify(image_ref, many) == "guest"
+    assert 0 < made["ebs:GetSnapshotBlock"] <= 16
+    assert any("16 blocks were read back" in remark for remark in provider.remarks(many, spec))
+    other = subjects.stage(pathlib.Path(many.path).with_name("other"), os.urandom(many.size))
+    with pytest.raises(exceptions.ProviderError, match="guest digest"):
+        provider.verify(image_ref, other)
