@@ -54,19 +54,17 @@ def guest_digest(path: Path, inspection: Inspection, alive: Alive = lambda: None
     return _of_extents(path, extents, alive)
 
 
-def blocks(path: Path, start: int = 0) -> Iterator[tuple[int, bytes]]:
+def blocks(path: Path) -> Iterator[tuple[int, bytes]]:
     """The blocks of a file that is the disk, which are not all zero, each with its index, in order.
 
     Holes are not read; the last block is padded with zeros.
-
-    :param start: index of the block to begin with
     """
     with path.open("rb", buffering=0) as file:
-        for offset in _pieces(file.fileno(), start * BLOCK):
+        for offset in _pieces(file.fileno()):
             piece = memoryview(os.pread(file.fileno(), PIECE, offset))
             for position in range(0, len(piece), BLOCK):
                 index, block = (offset + position) // BLOCK, piece[position : position + BLOCK]
-                if index >= start and not ZEROS.startswith(block):
+                if not ZEROS.startswith(block):
                     yield index, bytes(block).ljust(BLOCK, b"\0")
 
 
@@ -138,8 +136,9 @@ def _of_file(path: Path, alive: Alive) -> str:
         return found.hexdigest()
 
 
-def _pieces(fd: int, position: int = 0) -> Iterator[int]:
-    """Where the pieces begin in which there is data, from a position on."""
+def _pieces(fd: int) -> Iterator[int]:
+    """Where the pieces begin in which there is data."""
+    position = 0
     while True:
         try:
             start = os.lseek(fd, position, os.SEEK_DATA)

@@ -25,6 +25,13 @@ CONVERSIONS = {
     "proven": "proven: with both guest digests",
 }
 
+INTO_AWS = {
+    "floor": "floor: raw, a bare loop of boto3",
+    "ours": "ours: raw, blocks of EBS",
+    "proven": "ours: qcow2, converted and proven",
+    "imported": "qcow2: qemu-img, S3, import",
+}
+
 
 class Round(NamedTuple):
     """Seconds of one round."""
@@ -126,6 +133,25 @@ def conversions(found: Mapping[str, Sequence[float]]) -> None:
     for name, wanted in (("ours", "1.5"), ("proven", "2.5")):
         ratios = [ours / floor for floor, ours in zip(found["floor"], found[name], strict=True)]
         _line(f"{name} / floor".ljust(20) + f"wanted ≤ {wanted}", ratios)
+
+
+def into_aws(found: Mapping[str, Sequence[float]], sent: float, held: Mapping[int, int]) -> None:
+    """Print how long each way into a snapshot took, what was sent, and what memory it needed.
+
+    :param sent: bytes, as a part of those in blocks that are not zero
+    :param held: bytes of memory at most, by MiB of data
+    """
+    numbers = "".join(f"{number:8}" for number in range(1, len(found["floor"]) + 1))
+    say(f"\n{'seconds in round':36}{numbers}{'median':>9}")
+    for name, what in INTO_AWS.items():
+        _line(what, found[name])
+    pairs = zip(found["floor"], found["ours"], strict=True)
+    _line("speed of ours / floor  wanted ≥ 0.8", [floor / ours for floor, ours in pairs])
+    pairs = zip(found["proven"], found["imported"], strict=True)
+    _line("proven / import          wanted < 1", [ours / theirs for ours, theirs in pairs])
+    say(f"\n{'bytes sent / not zero  wanted ≤ 1.05':44}{sent:9.2f}")
+    for size, memory in sorted(held.items()):
+        say(f"{f'memory, MiB, for {size} MiB of data':44}{memory / MIB:9.1f}")
 
 
 def rates(clients: int, rounds: Sequence[tuple[Rate, Rate]]) -> None:
