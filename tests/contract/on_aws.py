@@ -49,21 +49,65 @@ class Counted:
         return self._now().get(call, 0) - self._before.get(call, 0)
 
 
-class AWS(subjects.Subject):
+class Anywhere(subjects.Subject):
+    """What is true of the stand-in and of AWS itself."""
+
     name = "aws"
     proof = "guest"
     foreign_format = "qcow2"
     unit = 1 << 30
     knows_digests = False
+
+    def __init__(self) -> None:
+        self._made: list[door.AWS] = []
+
+    def new(self, place: Mapping[str, Any], credential: Mapping[str, str]) -> door.AWS:
+        made = door.AWS({"cloud": "amazon", "timeout": 30.0, **place}, credential)
+        self._made.append(made)
+        return made
+
+    def ref_of(self, metadata: Mapping[str, Any]) -> str:
+        return str(metadata["ImageId"])
+
+    def name_of(self, metadata: Mapping[str, Any]) -> str:
+        return str(metadata["Name"])
+
+    def secrets(self) -> list[str]:
+        return [secret for each in self._made for secret in each._account._secrets]
+
+
+def squat(ebs: Any, ec2: Any, spec: base.ImageSpec, key: str, whom: Mapping[str, str]) -> str:
+    """A stranger's image with all our tags, of our name, that we may use.
+
+    :param ebs: a client of theirs, as `ec2`
+    :param whom: we, as EC2 has it
+    """
+    tags = [{"Key": "ciming:target", "Value": key}, {"Key": "ciming:image", "Value": spec.image_id}]
+    snapshot = ebs.start_snapshot(VolumeSize=1, Tags=tags)["SnapshotId"]
+    ebs.complete_snapshot(SnapshotId=snapshot, ChangedBlocksCount=0)
+    ec2.get_waiter("snapshot_completed").wait(SnapshotIds=[snapshot], WaiterConfig={"Delay": 1})
+    made: str = ec2.register_image(
+        Name=spec.name,
+        RootDeviceName="/dev/sda1",
+        VirtualizationType="hvm",
+        BlockDeviceMappings=[{"DeviceName": "/dev/sda1", "Ebs": {"SnapshotId": snapshot}}],
+        TagSpecifications=[{"ResourceType": "image", "Tags": tags}],
+    )["ImageId"]
+    ec2.get_waiter("image_available").wait(ImageIds=[made], WaiterConfig={"Delay": 1})
+    ec2.modify_image_attribute(ImageId=made, LaunchPermission={"Add": [whom]})
+    return made
+
+
+class AWS(Anywhere):
     place: Mapping[str, Any] = {}
 
     def __init__(self, cloud: sandbox.Sandbox, stack: contextlib.ExitStack) -> None:
+        super().__init__()
         configure()
         for option in AROUND:
             stack.callback(config.CONF.clear_override, option, group="egress")
         folder = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ciming-aws-")))
         self.standin = stack.enter_context(aws.start(folder))
-        self._made: list[door.AWS] = []
 
     def provider(self) -> door.AWS:
         return self.at("owner")
@@ -76,10 +120,8 @@ class AWS(subjects.Subject):
 
     def at(self, account: str, **more: Any) -> door.AWS:
         """As somebody, with another place."""
-        place = {"region": REGION, "endpoint_url": self.standin.url, "cloud": "amazon", "timeout": 30.0}
-        made = door.AWS({**place, **self.place, **more}, self.credential(account))
-        self._made.append(made)
-        return made
+        place = {"region": REGION, "endpoint_url": self.standin.url, **self.place, **more}
+        return self.new(place, self.credential(account))
 
     def credential(self, account: str) -> dict[str, str]:
         return keys(self.standin, account)
@@ -106,35 +148,12 @@ class AWS(subjects.Subject):
         end = (max(self.standin.block_digests(snapshot)) + 1) * disk_image.BLOCK
         return self.standin.read_snapshot(snapshot, length=end).rstrip(b"\0")
 
-    def ref_of(self, metadata: Mapping[str, Any]) -> str:
-        return str(metadata["ImageId"])
-
-    def name_of(self, metadata: Mapping[str, Any]) -> str:
-        return str(metadata["Name"])
-
     def squat(self, spec: base.ImageSpec, key: str) -> str:
-        """With all our tags, of our name, for everybody."""
         ebs, ec2 = (self.standin.client(service, "stranger") for service in ("ebs", "ec2"))
-        tags = [{"Key": "ciming:target", "Value": key}, {"Key": "ciming:image", "Value": spec.image_id}]
-        snapshot = ebs.start_snapshot(VolumeSize=1, Tags=tags)["SnapshotId"]
-        ebs.complete_snapshot(SnapshotId=snapshot, ChangedBlocksCount=0)
-        ec2.get_waiter("snapshot_completed").wait(SnapshotIds=[snapshot], WaiterConfig={"Delay": 1})
-        made: str = ec2.register_image(
-            Name=spec.name,
-            RootDeviceName="/dev/sda1",
-            VirtualizationType="hvm",
-            BlockDeviceMappings=[{"DeviceName": "/dev/sda1", "Ebs": {"SnapshotId": snapshot}}],
-            TagSpecifications=[{"ResourceType": "image", "Tags": tags}],
-        )["ImageId"]
-        ec2.get_waiter("image_available").wait(ImageIds=[made], WaiterConfig={"Delay": 1})
-        ec2.modify_image_attribute(ImageId=made, LaunchPermission={"Add": [{"Group": "all"}]})
-        return made
+        return squat(ebs, ec2, spec, key, {"Group": "all"})
 
     def squatted(self, image_ref: str) -> bool:
         return image_ref in {each["id"] for each in self.standin.images()}
-
-    def secrets(self) -> list[str]:
-        return [secret for each in self._made for secret in each._account._secrets]
 
 
 class Role(AWS):
