@@ -210,6 +210,7 @@ def image_snapshots(image: Mapping[str, Any]) -> set[str]:
         ({}, {}, {"properties": {"hw_firmware_type": "bios"}}),
         ({"tenant": "another"}, {}, {}),
         ({}, {"tenant": "another"}, {}),
+        ({}, {}, {"properties": {"architecture": "s390x"}}),
         ({}, {"endpoint_url": on_aws.NOBODY}, {}),
     ],
     ids=str,
@@ -228,6 +229,13 @@ def test_another_image(
     elsewhere = there._replace(place={**there.place, **there_too})
     assert copy(provider, elsewhere, key, **said) is None
     assert subject.standin.counters()["calls"].get("ec2:CopyImage", 0) == before
+
+
+def test_for_machines_of_all_kinds(
+    subject: on_aws.AWS, provider: door.AWS, bring: Callable[..., There], key: str
+) -> None:
+    """What only some machines may use is not what is wanted."""
+    assert copy(provider, bring(imds_v2=True), key) is None
 
 
 def test_of_somebody_else(subject: on_aws.AWS, there: There, key: str) -> None:

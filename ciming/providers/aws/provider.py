@@ -134,14 +134,16 @@ class AWS(base.Provider):
             return images.copy(
                 self._account, image, region, spec, key, labels, {**described, **encryption}
             )
-        except Refusal as error:
+        except exceptions.ProviderError as error:
+            if isinstance(error, exceptions.TransientProviderError | exceptions.CredentialRefused):
+                raise
             LOG.info("%s does not copy image %s: %s", self._name, image_ref, error)
             return None
 
     def _is_as_wanted(self, image: Mapping[str, Any], spec: base.ImageSpec) -> bool:
         """Is an image what register() would make? Of most, CopyImage changes nothing."""
         devices = [device["Ebs"] for device in image.get("BlockDeviceMappings", ()) if "Ebs" in device]
-        machine = self._machine(spec)
+        machine = {"ImdsSupport": None, **self._machine(spec)}
         size = devices[0].get("VolumeSize", 0) if len(devices) == 1 else 0
         return (
             size >= max(1, spec.min_disk)
