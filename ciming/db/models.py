@@ -135,8 +135,11 @@ class Job(Base):
         """Bytes received and sent to the Targets, of those that will be."""
         if self.kind not in status.MOVING:
             return {"bytes_done": 0, "bytes_total": 0}
-        received = self.upload.offset if self.upload else self.image.size or 0
-        size = self.upload.size if self.upload else self.image.size
+        whole = self.image.size
+        if self.kind == "sync" and self.stage == "staging":     # as long as no Cloud has needed them
+            whole = 0
+        received = self.upload.offset if self.upload else whole or 0
+        size = self.upload.size if self.upload else whole
         return {
             "bytes_done": received + sum(target.bytes_done for target in self.targets),
             "bytes_total": None if size is None else size + sum(self._parts(size)),

@@ -369,6 +369,7 @@ class TargetTools(Tools):
         self._meter = metrics.Meter(target)
         self._told = self._asked = time.monotonic()
         self._undoing = False
+        self._refused: str | None = None    # why the cloud did not copy the image by itself
         self._epoch = 0
         self._fault = target.error
         self._let_in = target.step in AFTER_CHECK or target.checkpoint is not None
@@ -397,10 +398,11 @@ class TargetTools(Tools):
         return provider_of(self.job, self.target)
 
     def alive(self) -> None:
-        """:raises CimingError: the stage flow failed"""
+        """:raises CimingError: the stage flow failed, and its bytes are needed here"""
         self._asked = time.monotonic()
         super().alive()
-        self._source.check()
+        if self._takes_bytes:
+            self._source.check()
 
     def hang_up(self) -> None:
         """From another thread, when nobody is to go on: end a call to the cloud that does not return."""
@@ -422,6 +424,11 @@ class TargetTools(Tools):
         return ()
 
     @property
+    def _takes_bytes(self) -> bool:
+        """Does it need those that the stage flow brings, as far as is known?"""
+        return self._refused is not None or not self._origins
+
+    @property
     def _disk(self) -> staging.StagedFile:
         """What is known of it without its bytes."""
         size = int(self.job.image.virtual_size or 0)
@@ -429,7 +436,7 @@ class TargetTools(Tools):
 
     def await_known(self) -> None:
         """Wait until enough of the image is known to begin."""
-        if not self._origins:
+        if self._takes_bytes:
             self._await_known()
 
     def _await_known(self) -> None:
@@ -444,15 +451,15 @@ class TargetTools(Tools):
 
     def await_whole(self) -> None:
         """Wait until all that the proof needs is there, and fine."""
-        if not self._origins:
+        if self._takes_bytes:
             self.staged.await_whole(self.alive)
 
     def check(self) -> None:
         """:raises ProviderError: what would fail later"""
-        if self._origins:
-            self.provider.check(self._disk)
-        else:
+        if self._takes_bytes:
             self._check_source()
+        else:
+            self.provider.check(self._disk)
 
     def _check_source(self) -> None:
         to = self._format_there()
@@ -487,7 +494,7 @@ class TargetTools(Tools):
 
     def upload(self) -> str:
         """Have the provider bring the bytes to its cloud; the id of what holds them."""
-        if self._origins:
+        if not self._takes_bytes:
             copied = self._copy()
             if copied is not None:
                 return copied
@@ -508,18 +515,29 @@ class TargetTools(Tools):
 
     def _copy(self) -> str | None:
         """What the cloud itself brings from where the image is; None: it needs the bytes from us."""
-        self._write(step="copy", bytes_total=self.job.image.size)
+        self._write(step="copy", bytes_total=0)
+        refused = ""
         for link in self._origins:
             try:
                 place = credentials.where(self.job, link)
-            except exceptions.ProviderError:        # it is registered no more
+                copied = self.provider.copy(place, link.image_ref, self._spec(), self.key, self)
+            except (exceptions.TransientProviderError, exceptions.CredentialRefused):
+                raise
+            except exceptions.ProviderError as error:       # or its Cloud is registered no more
+                LOG.info("Not copied from %s: %s", link.cloud, error)
+                refused = f"It was not copied from {link.cloud}, but sent: {error.detail}"
                 continue
-            copied = self.provider.copy(place, link.image_ref, self._spec(), self.key, self)
             if copied is not None:
-                self.progress(self.job.image.size or 0)
+                self._write(bytes_total=0)      # whatever others wanted to be sent
                 return copied
-        self._write(step="upload")
+        self._refused = refused
+        self._write(step="upload", bytes_total=self.job.image.size, remarks=self._remarks())
         return None
+
+    def _remarks(self, *found: str) -> list[str] | None:
+        """For a person to know."""
+        remarks = [*([self._refused] if self._refused else ()), *found][:MOST_REMARKS]
+        return [remark[:LONGEST] for remark in remarks] or None
 
     def register(self, blob: str) -> str:
         """Have the provider make it an image; its ref."""
@@ -527,7 +545,7 @@ class TargetTools(Tools):
 
     def verify(self, image_ref: str) -> str:
         """The proof that the cloud has the image: of what was converted, it can only be the same disk."""
-        if self._origins:       # however it came there, it has to be the disk that was proven before
+        if not self._takes_bytes:       # however it came there: it has to be the disk that was proven before
             self._verify(image_ref, self._disk)
             return "guest"
         self._choose("verify")
@@ -539,9 +557,9 @@ class TargetTools(Tools):
 
     def _verify(self, image_ref: str, staged: staging.Staged) -> base.Proof:
         proof = self.provider.verify(image_ref, staged, self.alive)
-        remarks = [*self.provider.remarks(staged, self.spec)][:MOST_REMARKS]
+        remarks = self._remarks(*self.provider.remarks(staged, self.spec))
         if remarks:
-            self._write(remarks=[remark[:LONGEST] for remark in remarks])
+            self._write(remarks=remarks)
         return proof
 
     def blocks(self, staged: staging.Staged) -> Iterator[bytes]:

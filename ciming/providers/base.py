@@ -128,6 +128,7 @@ class Provider(abc.ABC):
 
         :param place: where that Cloud is
         :return: the id of what holds them; None: this can not be done
+        :raises ProviderError: the cloud does not want to; nothing of it is left
         """
         return None
 

@@ -12,6 +12,7 @@ import pytest
 from ciming import exceptions, staging
 from ciming.providers import base
 from ciming.providers.aws import provider as door
+from ciming.providers.aws import snapshots
 from tests.contract import on_aws, subjects
 from tests.contract.subjects import Transfer, persistently
 from tests.sandbox import sandbox
@@ -102,7 +103,7 @@ def test_copy(subject: on_aws.AWS, provider: door.AWS, there: There, key: str) -
     transfer = Transfer()
     blob = provider.copy(there.place, there.image_ref, there.spec, key, transfer)
     image = registered(provider, there, key, blob)
-    assert transfer.checkpoint == {"image": image["ImageId"]}
+    assert transfer.checkpoint and transfer.checkpoint["image"] == image["ImageId"]
     original = subject.provider().show(there.image_ref)
     assert original is not None
     assert {name: image.get(name) for name in TOLD} == {name: original.get(name) for name in TOLD}
@@ -131,21 +132,27 @@ def test_answer_that_does_not_come(
     time.sleep(SEEN_SECONDS)        # what is copied is
     subject.standin.settings(consistency_seconds=SEEN_SECONDS)
     subject.standin.fault(kind, "CopyImage")
+    transfer = Transfer()
+
+    def again() -> str | None:
+        return provider.copy(there.place, there.image_ref, there.spec, key, transfer)
+
     with pytest.raises(exceptions.TransientProviderError):
-        copy(provider, there, key)
-    registered(provider, there, key, persistently(lambda: copy(provider, there, key)))
+        again()
+    registered(provider, there, key, persistently(again))
     assert len(subject.refs(key)) == 1
 
 
 def test_interrupted(subject: on_aws.AWS, provider: door.AWS, there: There, key: str) -> None:
     """At any question; then it goes on."""
-    stop_at = 0
+    stop_at, checkpoint = 0, None
     while True:
         stop_at += 1
-        transfer = Transfer(stop_at)
+        transfer = Transfer(stop_at, checkpoint=checkpoint)
         try:
             provider.copy(there.place, there.image_ref, there.spec, key, transfer)
         except exceptions.Interrupted:
+            checkpoint = transfer.checkpoint
             continue
         break
     assert stop_at > 1
@@ -153,8 +160,9 @@ def test_interrupted(subject: on_aws.AWS, provider: door.AWS, there: There, key:
 
 
 def test_discard(subject: on_aws.AWS, provider: door.AWS, there: There, key: str) -> None:
-    """Also what is being made yet."""
-    subject.standin.settings(copy_seconds=60)
+    """Also what is being made yet, and is seen only after a while."""
+    time.sleep(SEEN_SECONDS)
+    subject.standin.settings(copy_seconds=60, consistency_seconds=SEEN_SECONDS)
     with pytest.raises(exceptions.Interrupted):
         provider.copy(there.place, there.image_ref, there.spec, key, Transfer(2))
     assert subject.refs(key)
@@ -171,12 +179,23 @@ def test_credential_that_is_refused(
         copy(provider, there, key)
 
 
-@pytest.mark.parametrize("kind", ["denied", "quota"])
-def test_refused(subject: on_aws.AWS, provider: door.AWS, there: There, key: str, kind: str) -> None:
-    """By bytes, then."""
-    subject.standin.fault(kind, "CopyImage")
-    assert copy(provider, there, key) is None
+def test_refused(subject: on_aws.AWS, provider: door.AWS, there: There, key: str) -> None:
+    """By bytes, then: it is not asked again."""
+    subject.standin.fault("denied", "CopyImage")
+    transfer = Transfer()
+    with pytest.raises(exceptions.ProviderError, match="CopyImage"):
+        provider.copy(there.place, there.image_ref, there.spec, key, transfer)
+    assert provider.copy(there.place, there.image_ref, there.spec, key, transfer) is None
     assert not subject.refs(key)
+
+
+def test_too_many_at_a_time(subject: on_aws.AWS, provider: door.AWS, there: There, key: str) -> None:
+    """There will be room for it."""
+    subject.standin.fault("quota", "CopyImage")
+    transfer = Transfer()
+    with pytest.raises(exceptions.TransientProviderError, match="CopyImage"):
+        provider.copy(there.place, there.image_ref, there.spec, key, transfer)
+    assert provider.copy(there.place, there.image_ref, there.spec, key, transfer)
 
 
 def test_copy_that_fails(subject: on_aws.AWS, bring: Callable[..., There], key: str, there: There) -> None:
@@ -186,6 +205,23 @@ def test_copy_that_fails(subject: on_aws.AWS, bring: Callable[..., There], key: 
     provider = subject.at("owner", region=on_aws.OTHER_REGION, kms_key=arn)
     with pytest.raises(exceptions.ProviderError, match="Given key ID is not accessible"):
         copy(provider, there, key)
+    assert not subject.refs(key)
+
+
+def test_copy_that_somebody_removes(
+    subject: on_aws.AWS, provider: door.AWS, there: There, key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(snapshots, "SEEN_SECONDS", 0.5)
+    subject.standin.settings(copy_seconds=60)
+
+    class Removing(Transfer):
+        def alive(self) -> None:
+            super().alive()
+            if self.checkpoint and "image" in self.checkpoint:
+                provider.discard(key)
+
+    with pytest.raises(exceptions.ProviderError, match="is gone"):
+        provider.copy(there.place, there.image_ref, there.spec, key, Removing())
 
 
 def test_encrypted(subject: on_aws.AWS, there: There, key: str) -> None:
@@ -210,7 +246,6 @@ def image_snapshots(image: Mapping[str, Any]) -> set[str]:
         ({}, {}, {"properties": {"hw_firmware_type": "bios"}}),
         ({"tenant": "another"}, {}, {}),
         ({}, {"tenant": "another"}, {}),
-        ({}, {}, {"properties": {"architecture": "s390x"}}),
         ({}, {"endpoint_url": on_aws.NOBODY}, {}),
     ],
     ids=str,
@@ -229,6 +264,18 @@ def test_another_image(
     elsewhere = there._replace(place={**there.place, **there_too})
     assert copy(provider, elsewhere, key, **said) is None
     assert subject.standin.counters()["calls"].get("ec2:CopyImage", 0) == before
+
+
+def test_machines_that_aws_does_not_have(provider: door.AWS, there: There, key: str) -> None:
+    with pytest.raises(exceptions.ProviderError, match="s390x"):
+        copy(provider, there, key, properties={"architecture": "s390x"})
+
+
+def test_encrypted_there_only(
+    subject: on_aws.AWS, provider: door.AWS, bring: Callable[..., There], key: str
+) -> None:
+    """It would be encrypted here too, by a key that nobody has named."""
+    assert copy(provider, bring(kms_key=subject.standin.make_key()), key) is None
 
 
 def test_for_machines_of_all_kinds(

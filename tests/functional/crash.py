@@ -25,7 +25,7 @@ NAMES = {
     r"req-[0-9a-f-]{36}": "REQUEST",
     r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}": "ANOTHER",
     r"\b(ami|snap)-[0-9a-f]{17}\b": r"\1-ANOTHER",
-    r'("(upload|import)": )"[^"]+"': r'\1"ANOTHER"',     # in a checkpoint
+    r'("(upload|import|copy)": )"[^"]+"': r'\1"ANOTHER"',     # in a checkpoint
 }
 """What names that are chosen at random are called."""
 OCTETS = {"Content-Type": "application/octet-stream"}

@@ -141,7 +141,7 @@ def test_from_region_to_region(
     assert standin.counters()["puts"] == before["puts"]
     assert standin.counters()["calls"]["ec2:CopyImage"] == 1
     (target,) = job["targets"]
-    assert target["bytes_done"] == target["bytes_total"]
+    assert target["bytes_done"] == target["bytes_total"] == job["bytes_done"] == job["bytes_total"] == 0
     assert not (service.staging_dir / job["id"]).exists()
     links = {link["cloud"]: link for link in member.image(there)["links"]}
     assert (links["virginia"]["proof"], links["virginia"]["region"]) == ("guest", "us-east-1")
@@ -150,6 +150,18 @@ def test_from_region_to_region(
     original, copy = (images[region]["snapshots"][0] for region in ("eu-west-1", "us-east-1"))
     assert standin.block_digests(original) == standin.block_digests(copy)
     assert not member.trusts()
+
+
+def test_copy_beside_what_can_not_be_had(member: Person, standin: aws.StandIn, there: str) -> None:
+    """A zone needs the bytes of the file that came, which no Cloud has; that is nothing to AWS."""
+    standin.settings(copy_seconds=8)
+    job = synced(member, there, "virginia", "zone-b")
+    standin.reset()
+    assert job["status"] == "partial", job
+    targets = {target["cloud"]: target for target in job["targets"]}
+    assert targets["virginia"]["status"] == "success"
+    assert targets["zone-b"]["error"]["code"] == "source.not_readable"
+    assert {link["cloud"] for link in member.image(there)["links"]} == {"amazon", "virginia"}
 
 
 def test_copy_that_aws_does_not_make(
@@ -169,6 +181,9 @@ def test_copy_that_aws_does_not_make(
     job = synced(member, job["image_id"], "virginia", "zone-b")
     standin.reset()
     assert job["status"] == "success", job
+    (sent,) = (target for target in job["targets"] if target["cloud"] == "virginia")
+    assert any("ec2:CopyImage was refused" in remark for remark in sent["remarks"])
+    assert sent["bytes_done"] == sent["bytes_total"] > 0
     links = {link["cloud"]: link for link in member.image(job["image_id"])["links"]}
     assert {cloud: link["proof"] for cloud, link in links.items()} == {
         "amazon": "guest", "virginia": "guest", "zone-a": "bytes", "zone-b": "bytes",

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """AMIs: made of a snapshot, shared, described, and removed together with it."""
 
+import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -50,6 +51,7 @@ def register(
     tags: Mapping[str, str],
     volume: Mapping[str, Any],
     machine: Mapping[str, Any],
+    alive: Alive,
 ) -> str:
     """An image of a snapshot: its ref.
 
@@ -70,7 +72,7 @@ def register(
         ],
         "TagSpecifications": [{"ResourceType": "image", "Tags": snapshots.as_tags(tags)}],
     }
-    return _named(account, spec, key, lambda name: _make(account, {**wanted, "Name": name}))
+    return _named(account, spec, key, alive, lambda name: _make(account, {**wanted, "Name": name}))
 
 
 def copy(
@@ -79,13 +81,14 @@ def copy(
     region: str,
     spec: base.ImageSpec,
     key: str,
+    token: str,
     tags: Mapping[str, Mapping[str, str]],
     more: Mapping[str, Any],
+    alive: Alive,
 ) -> str:
     """Have AWS copy an image of a region into that of the account; its ref there, where it is pending yet.
 
-    Asked twice it is the same one, also without a token: names are used once.
-
+    :param token: asked twice with the same one, it is the same image
     :param tags: by what is to bear them, `image` and `snapshot`
     :param more: what else CopyImage is to be told
     """
@@ -97,12 +100,20 @@ def copy(
             {"ResourceType": what, "Tags": snapshots.as_tags(each)} for what, each in tags.items()
         ],
     }
-    return _named(account, spec, key, lambda name: _copy(account, {**wanted, "Name": name}))
+
+    def make(name: str) -> str:
+        of_name = hashlib.sha256(f"{token} {name}".encode()).hexdigest()
+        return _copy(account, {**wanted, "Name": name, "ClientToken": of_name})
+
+    return _named(account, spec, key, alive, make)
 
 
-def _named(account: Account, spec: base.ImageSpec, key: str, make: Callable[[str], str]) -> str:
+def _named(
+    account: Account, spec: base.ImageSpec, key: str, alive: Alive, make: Callable[[str], str]
+) -> str:
     """An image of the name that it is to have; where that is taken, with a part of the key behind it."""
     for suffix in ("", f" {key[:8]}"):
+        alive()
         try:
             return make(metadata.name(spec.name, suffix))
         except Refusal as error:
@@ -140,7 +151,8 @@ def wait(account: Account, image_id: str, alive: Alive, patience: float = PATIEN
     :param patience: seconds
     :raises ProviderError: it failed, or is gone
     """
-    until = time.monotonic() + patience
+    seen = time.monotonic()
+    until = seen + patience
     for pause in snapshots.pauses():
         image = show(account, image_id)
         if image is not None and image["State"] == "available":
@@ -151,7 +163,13 @@ def wait(account: Account, image_id: str, alive: Alive, patience: float = PATIEN
                 f"{account.name}: image {image_id} is {image['State']}. {why}".strip(),
                 code="image.not_active",
             )
-        if time.monotonic() > until:
+        now = time.monotonic()
+        seen = seen if image is None else now
+        if now - seen > snapshots.SEEN_SECONDS:
+            raise exceptions.ProviderError(
+                f"{account.name}: image {image_id} is gone.", code="image.not_active"
+            )
+        if now > until:
             raise exceptions.TransientProviderError(
                 f"{account.name}: image {image_id} is not available yet."
             )

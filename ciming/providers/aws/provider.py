@@ -9,18 +9,16 @@ our tags.
 import email.utils
 import random
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-
-from oslo_log import log
 
 from ciming import disk_image, exceptions, staging
 from ciming.providers import base
 from ciming.providers.aws import images, imports, metadata, snapshots
 from ciming.providers.aws.account import Account, Refusal
 
-LOG = log.getLogger(__name__)
 LARGEST = 64 << 40      # bytes of a volume
 VERIFY_UP_TO = 256      # GiB of a disk of which all is read back
 SAMPLE = 2048           # blocks that are read back of a larger one
@@ -99,54 +97,90 @@ class AWS(base.Provider):
         key: str,
         transfer: base.Transfer,
     ) -> str | None:
-        """By CopyImage, where that makes the image that register() would make."""
-        image = next(self._find_images(key), None)
-        image_id = image["ImageId"] if image else None
-        if image_id is None and self._find_snapshot(key) is None:       # no upload was begun
-            transfer.alive()
-            image_id = self._copy(place, image_ref, spec, key)
-        if image_id is None:
-            return None
-        transfer.save_checkpoint({"image": image_id})       # who has to clean up by hand needs it
-        images.wait(self._account, image_id, transfer.alive, COPYING)
-        made = images.show(self._account, image_id)
-        return next(iter(images.snapshot_ids(made or {}).values()), None)
+        """By CopyImage, where that makes the image that register() would make.
 
-    def _copy(
-        self, place: Mapping[str, Any], image_ref: str, spec: base.ImageSpec, key: str
-    ) -> str | None:
-        """A copy that was begun; None: AWS does not make it, or it would be another image."""
-        if place.get("endpoint_url") != self._place.get("endpoint_url"):
+        The checkpoint has its token, which is none where the bytes are to be sent instead.
+        """
+        checkpoint = transfer.checkpoint or {}
+        image = next(self._find_images(key), None)
+        if image is None and not self._may_copy(checkpoint, key):
             return None
-        region = str(place["region"])
+        token = str(checkpoint.get("copy") or uuid.uuid4())
+        if "copy" not in checkpoint:
+            transfer.save_checkpoint({"copy": token})
         try:
-            image = images.show(self._account.in_region(region), image_ref)
-            tags = snapshots.of_tags(image or {})
-            if image is None or not {*self._mark.items(), *_mark(place).items()} <= {*tags.items()}:
-                return None
-            spec = metadata.beside(spec, image, tags)
-            if not self._is_as_wanted(image, spec):
-                return None
-            labels = {"image": self._image_tags(spec, key), "snapshot": self._snapshot_tags(spec, key)}
-            described = {"Description": image["Description"]} if image.get("Description") else {}
-            key_id = self._place.get("kms_key")
-            encryption = {"Encrypted": True, "KmsKeyId": key_id} if key_id else {}
-            return images.copy(
-                self._account, image, region, spec, key, labels, {**described, **encryption}
-            )
+            known = str(image["ImageId"]) if image else None
+            image_id = known or self._copy(place, image_ref, spec, key, token, transfer)
+            if image_id:
+                transfer.save_checkpoint({"copy": token, "image": image_id})
+                images.wait(self._account, image_id, transfer.alive, COPYING)
+                made = images.show(self._account, image_id)
+                return next(iter(images.snapshot_ids(made or {}).values()), None)
         except exceptions.ProviderError as error:
             if isinstance(error, exceptions.TransientProviderError | exceptions.CredentialRefused):
                 raise
-            LOG.info("%s does not copy image %s: %s", self._name, image_ref, error)
+            if error.code == "cloud.quota_exceeded":    # of copies at a time, say
+                raise exceptions.TransientProviderError(
+                    error.detail, cloud_request_id=error.cloud_request_id
+                ) from None
+            transfer.alive()
+            self.discard(key, transfer.alive)
+            transfer.save_checkpoint({"copy": ""})
+            raise
+        transfer.save_checkpoint({"copy": ""})
+        return None
+
+    def _may_copy(self, checkpoint: Mapping[str, Any], key: str) -> bool:
+        """Has no upload been begun?"""
+        if checkpoint:
+            return bool(checkpoint.get("copy"))
+        return self._find_snapshot(key) is None
+
+    def _copy(
+        self,
+        place: Mapping[str, Any],
+        image_ref: str,
+        spec: base.ImageSpec,
+        key: str,
+        token: str,
+        transfer: base.Transfer,
+    ) -> str | None:
+        """A copy that was begun, and is seen; None: it would be another image.
+
+        :raises ProviderError: AWS does not make it
+        """
+        if place.get("endpoint_url") != self._place.get("endpoint_url"):
             return None
+        region = str(place["region"])
+        image = images.show(self._account.in_region(region), image_ref)
+        tags = snapshots.of_tags(image or {})
+        if image is None or not {*self._mark.items(), *_mark(place).items()} <= {*tags.items()}:
+            return None
+        spec = metadata.beside(spec, image, tags)
+        if not self._is_as_wanted(image, spec):
+            return None
+        if self._by_import:     # what a run that died may have begun there
+            imports.discard(self._bucket(), key, self._of_key(key), transfer.alive)
+        labels = {"image": self._image_tags(spec, key), "snapshot": self._snapshot_tags(spec, key)}
+        more = {"Description": image["Description"]} if image.get("Description") else {}
+        if self._place.get("kms_key"):
+            more |= {"Encrypted": True, "KmsKeyId": self._place["kms_key"]}
+        made = images.copy(self._account, image, region, spec, key, token, labels, more, transfer.alive)
+        until = time.monotonic() + snapshots.SEEN_SECONDS
+        for pause in snapshots.pauses():        # or who cancels now would not find it
+            if next(self._find_images(key), None) or time.monotonic() > until:
+                break
+            time.sleep(pause)
+        return made
 
     def _is_as_wanted(self, image: Mapping[str, Any], spec: base.ImageSpec) -> bool:
         """Is an image what register() would make? Of most, CopyImage changes nothing."""
         devices = [device["Ebs"] for device in image.get("BlockDeviceMappings", ()) if "Ebs" in device]
-        machine = {"ImdsSupport": None, **self._machine(spec)}
+        machine = {**dict.fromkeys(("BootMode", "ImdsSupport", "TpmSupport")), **self._machine(spec)}
         size = devices[0].get("VolumeSize", 0) if len(devices) == 1 else 0
         return (
             size >= max(1, spec.min_disk)
+            and (not devices[0].get("Encrypted") or bool(self._place.get("kms_key")))
             and devices[0].get("VolumeType") == self._volume_type
             and all(image.get(name) == value for name, value in machine.items())
         )
@@ -255,9 +289,8 @@ class AWS(base.Provider):
             "VolumeSize": max(spec.min_disk, snapshot["VolumeSize"]),
         }
         machine = self._machine(spec)
-        alive()
         return images.register(
-            self._account, blob, spec, key, self._image_tags(spec, key), volume, machine
+            self._account, blob, spec, key, self._image_tags(spec, key), volume, machine, alive
         )
 
     def verify(
