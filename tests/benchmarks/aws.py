@@ -84,14 +84,14 @@ def proven(standin: aws.StandIn, source: pathlib.Path, raw: pathlib.Path) -> Non
 
 
 def imported(standin: aws.StandIn, source: pathlib.Path, raw: pathlib.Path) -> None:
-    """From qcow2, as people do: qemu-img, an object in S3, an import."""
-    made = raw.with_name("imported.raw")
-    command = ["qemu-img", "convert", "-f", "qcow2", "-O", "raw", "-W", "-m", "8"]
+    """From qcow2, as people do: qemu-img, an object in S3, an import; of what AWS takes, the smallest."""
+    made = raw.with_name("imported.vmdk")
+    command = ["qemu-img", "convert", "-f", "qcow2", "-O", "vmdk", "-o", "subformat=streamOptimized"]
     subprocess.run([*command, source, made], check=True)
     s3, ec2 = standin.client("s3"), standin.client("ec2")
     s3.upload_file(str(made), BUCKET, "disk")
     made.unlink()
-    container = {"Format": "RAW", "UserBucket": {"S3Bucket": BUCKET, "S3Key": "disk"}}
+    container = {"Format": "VMDK", "UserBucket": {"S3Bucket": BUCKET, "S3Key": "disk"}}
     task = ec2.import_snapshot(DiskContainer=container)["ImportTaskId"]
     while True:
         (found,) = ec2.describe_import_snapshot_tasks(ImportTaskIds=[task])["ImportSnapshotTasks"]
