@@ -6,13 +6,15 @@ import contextlib
 import hashlib
 import os
 import pathlib
+import re
 import shlex
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from concurrent import futures
 
 import yaml
 
@@ -87,9 +89,10 @@ class Demo:
         """Start what does not run."""
         if not all(healthy for _, _, healthy in self.sandbox.status()):
             say("Starting Keystone, Barbican, a Glance in each of zone-a and zone-b, and another OpenStack")
-        self.sandbox.up()
-        if not aws.running(self.folder / AMAZON):
-            aws.start(self.folder / AMAZON, stays=True)
+        with futures.ThreadPoolExecutor() as pool:
+            amazon = pool.submit(self._start_aws)
+            self.sandbox.up()
+            amazon.result()
         if not self.service.running:
             beside = " in processes of its own, with RabbitMQ and PostgreSQL" if self.servers else ""
             say(f"Starting CIMinG{beside}")
@@ -97,13 +100,19 @@ class Demo:
         if isinstance(self.service, distributed.Distributed):
             self._list_processes(self.service)
 
+    def _start_aws(self) -> None:
+        if not aws.running(self.folder / AMAZON):
+            aws.start(self.folder / AMAZON, stays=True)
+
     def stop(self) -> None:
         """Stop what runs."""
-        self.service.stop()
-        for server in self.servers:
-            server.stop()
-        aws.stop(self.folder / AMAZON)
-        self.sandbox.down()
+        with futures.ThreadPoolExecutor() as pool:
+            clouds = pool.submit(self.sandbox.down)
+            self.service.stop()
+            for server in self.servers:
+                server.stop()
+            aws.stop(self.folder / AMAZON)
+            clouds.result()
 
     def _list_processes(self, service: distributed.Distributed) -> None:
         for server in self.servers:
@@ -119,14 +128,12 @@ class Demo:
         clouds = " ".join(f"--cloud {name}" for name in (*services.ZONES, OTHER, AMAZON))
         machine = "--property architecture=x86_64"
         self._run(f"openstack multicloud image create demo --file {IMAGE} {clouds} {machine} --wait")
-        uuid = self._ask("openstack multicloud image show demo -f value -c id").strip()
+        uuid = self._show("demo")
         with image.open("rb") as data:
             expected = hashlib.file_digest(data, "sha512").hexdigest()
-        for zone in services.ZONES:
-            self._compare(zone, f"--os-region-name {zone}", uuid, expected)
-        self._compare(OTHER, f"--os-cloud {OTHER}", uuid, expected)
+        there = {zone: f"--os-region-name {zone}" for zone in services.ZONES} | {OTHER: f"--os-cloud {OTHER}"}
+        self._compare(there, uuid, expected)
         self._look_into_aws(uuid)
-        self._run("openstack multicloud image show demo")
         self._take(expected)
         zones = ", ".join((*services.ZONES, OTHER))
         say(f"The same image, under the same UUID {uuid}, in {zones}; in {AMAZON} as an AMI with it as a tag")
@@ -168,8 +175,7 @@ class Demo:
         made = f"image create elsewhere --file {IMAGE} --disk-format qcow2 -f value -c id"
         self._run(f"openstack --os-cloud {OTHER} {made}")
         self._run(f"openstack multicloud image create taken --from {OTHER}:elsewhere --cloud zone-a --wait")
-        uuid = self._ask("openstack multicloud image show taken -f value -c id").strip()
-        self._compare("zone-a", "--os-region-name zone-a", uuid, expected)
+        self._compare({"zone-a": "--os-region-name zone-a"}, self._show("taken"), expected)
 
     def write_env(self) -> pathlib.Path:
         """Write the file that points a shell at these services."""
@@ -189,17 +195,29 @@ class Demo:
         files.write(file, ENV.format(**quoted))
         return file
 
-    def _compare(self, name: str, options: str, uuid: str, expected: str) -> None:
-        """Ask a Cloud's Glance by plain openstackclient for the image."""
-        columns = "-c id -c status -c properties -f yaml"
-        command = f"openstack {options} image show {uuid} {columns}"
+    def _show(self, name: str) -> str:
+        """Show an Image; its UUID."""
+        command = f"openstack multicloud image show {name}"
         print(f"\n$ {command}", flush=True)
         said = self._ask(command)
         print(said.rstrip(), flush=True)
-        answer = yaml.safe_load(said)
-        found = answer["id"], answer["status"], answer["properties"]["os_hash_value"]
-        if found != (uuid, "active", expected):
-            raise DemoError(f"{name} does not have the image that was sent (sha512 {expected})")
+        (found,) = re.findall(r"^\| id +\| (\S+) +\|$", said, re.MULTILINE)
+        return str(found)
+
+    def _compare(self, there: Mapping[str, str], uuid: str, expected: str) -> None:
+        """Ask the Glance of each Cloud by plain openstackclient for the image.
+
+        :param there: options of openstackclient, by the Cloud that they lead to
+        """
+        columns = "-c id -c status -c properties -f yaml"
+        commands = [f"openstack {options} image show {uuid} {columns}" for options in there.values()]
+        with futures.ThreadPoolExecutor() as pool:
+            for name, command, said in zip(there, commands, pool.map(self._ask, commands), strict=True):
+                print(f"\n$ {command}\n{said.rstrip()}", flush=True)
+                answer = yaml.safe_load(said)
+                found = answer["id"], answer["status"], answer["properties"]["os_hash_value"]
+                if found != (uuid, "active", expected):
+                    raise DemoError(f"{name} does not have the image that was sent (sha512 {expected})")
 
     def _run(self, command: str) -> None:
         print(f"\n$ {command}", flush=True)
