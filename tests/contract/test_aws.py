@@ -384,3 +384,74 @@ def test_sample(
     other = subjects.stage(pathlib.Path(many.path).with_name("other"), os.urandom(many.size))
     with pytest.raises(exceptions.ProviderError, match="guest digest"):
         provider.verify(image_ref, other)
+
+
+# What can be read
+
+
+def unreadable(provider: door.AWS, image: str) -> str:
+    found = provider.describe(image)
+    assert found is not None and found.unreadable is not None
+    return found.unreadable
+
+
+def test_several_volumes(
+    subject: on_aws.AWS, provider: door.AWS, staged: Staged, spec: Spec, key: str
+) -> None:
+    """Which they are; each of them can be read."""
+    one = subject._snapshot(bring(provider, staged, spec, key))
+    ec2 = subject.standin.client("ec2")
+    devices = {"/dev/sda1": one, "/dev/sdb": one}
+    made = ec2.register_image(
+        Name="of several",
+        RootDeviceName="/dev/sda1",
+        VirtualizationType="hvm",
+        BlockDeviceMappings=[
+            {"DeviceName": name, "Ebs": {"SnapshotId": snapshot}} for name, snapshot in devices.items()
+        ],
+    )["ImageId"]
+    ec2.get_waiter("image_available").wait(ImageIds=[made], WaiterConfig={"Delay": 1})
+    why = unreadable(provider, made)
+    assert all(f"{name} ({snapshot})" in why for name, snapshot in devices.items())
+    found = provider.describe(one)
+    assert found and found.unreadable is None and found.size == 1 << 30
+    ec2.deregister_image(ImageId=made)
+
+
+def test_of_somebody_else(subject: on_aws.AWS, provider: door.AWS, spec: Spec, key: str) -> None:
+    """An image that all may use, but not read."""
+    theirs = subject.squat(spec, key)
+    account_id = subject.standin.accounts["stranger"]["account_id"]
+    assert f"account {account_id}, which does not share the snapshot" in unreadable(provider, theirs)
+
+
+def test_of_a_key_that_is_not_ours_any_more(
+    subject: on_aws.AWS, staged: Staged, spec: Spec, key: str
+) -> None:
+    arn = subject.standin.make_key()
+    provider = subject.at("owner", kms_key=arn)
+    image_ref = bring(provider, staged, spec, key)
+    assert provider.describe(image_ref)
+    subject.standin.enable_key(arn, False)
+    assert f"It is encrypted with {arn}" in unreadable(provider, image_ref)
+
+
+def test_what_is_not_ready(
+    subject: on_aws.AWS, provider: door.AWS, staged: Staged, spec: Spec, key: str
+) -> None:
+    with pytest.raises(exceptions.Interrupted):
+        provider.upload(staged, spec, key, Transfer(2))
+    (snapshot,) = subject.refs(key)
+    assert "is pending" in unreadable(provider, snapshot)
+    subject.standin.settings(image_seconds=60)
+    blob = provider.upload(staged, spec, key, Transfer())
+    with pytest.raises(exceptions.Interrupted):
+        provider.register(blob, spec, key, Transfer(2).alive)
+    (image,) = subject.refs(key)
+    assert "is pending" in unreadable(provider, image)
+
+
+def test_from_the_marketplace(provider: door.AWS) -> None:
+    """Nobody but AWS can make such an image: this is what it would say of one."""
+    image = {"ImageId": "ami-1", "State": "available", "ProductCodes": [{"ProductCodeId": "x"}]}
+    assert "from the marketplace" in str(provider._unreadable_image(image, {"/dev/sda1": "snap-1"}, None))
