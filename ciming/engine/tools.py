@@ -531,6 +531,7 @@ class TargetTools(Tools):
                 self._write(bytes_total=0)      # whatever others wanted to be sent
                 return copied
         self._refused = refused
+        self.save_checkpoint({"copied": False})     # so it is not tried again when some were sent
         self._write(step="upload", bytes_total=self.job.image.size, remarks=self._remarks())
         return None
 

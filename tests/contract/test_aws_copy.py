@@ -180,13 +180,17 @@ def test_credential_that_is_refused(
 
 
 def test_refused(subject: on_aws.AWS, provider: door.AWS, there: There, key: str) -> None:
-    """By bytes, then: it is not asked again."""
+    """By bytes, then, and nothing is left; or from elsewhere."""
     subject.standin.fault("denied", "CopyImage")
     transfer = Transfer()
     with pytest.raises(exceptions.ProviderError, match="CopyImage"):
         provider.copy(there.place, there.image_ref, there.spec, key, transfer)
-    assert provider.copy(there.place, there.image_ref, there.spec, key, transfer) is None
     assert not subject.refs(key)
+    gone = there._replace(image_ref="ami-0123456789abcdef0")
+    assert provider.copy(gone.place, gone.image_ref, there.spec, key, transfer) is None
+    registered(
+        provider, there, key, provider.copy(there.place, there.image_ref, there.spec, key, transfer)
+    )
 
 
 def test_too_many_at_a_time(subject: on_aws.AWS, provider: door.AWS, there: There, key: str) -> None:
@@ -299,7 +303,9 @@ def test_gone(subject: on_aws.AWS, provider: door.AWS, there: There, key: str) -
 def test_upload_goes_on(
     subject: on_aws.AWS, provider: door.AWS, there: There, key: str, spec: base.ImageSpec
 ) -> None:
-    """What was begun by bytes comes to its end by bytes."""
+    """What was begun by bytes comes to its end by bytes, and so does what is to be sent."""
+    by_bytes = Transfer(checkpoint={"copied": False})
+    assert provider.copy(there.place, there.image_ref, spec, key, by_bytes) is None
     with pytest.raises(exceptions.Interrupted):
         provider.upload(there.staged, spec, key, Transfer(3))
     assert subject.refs(key)

@@ -152,6 +152,17 @@ def test_from_region_to_region(
     assert standin.block_digests(original) == standin.block_digests(copy)
     assert not member.trusts()
 
+    # From the next one, where somebody has removed the first.
+    client = standin.client("ec2", region="eu-west-1")
+    client.deregister_image(ImageId=images["eu-west-1"]["id"], DeleteAssociatedSnapshots=True)
+    with registered(member, standin, "oregon", "us-west-2"):
+        job = synced(member, there, "oregon")
+        assert job["status"] == "success", job
+        assert standin.counters()["puts"] == before["puts"]
+        assert standin.counters()["calls"]["ec2:CopyImage"] == 2
+        assert member.call("DELETE", f"/v1/images/{there}", params={"cloud": "oregon"}).status_code == 202
+        member.wait(member.get("/v1/jobs", params={"image_id": there}).json()["jobs"][0]["id"])
+
 
 def test_copy_beside_what_can_not_be_had(member: Person, standin: aws.StandIn, there: str) -> None:
     """A zone needs the bytes of the file that came, which no Cloud has; that is nothing to AWS."""

@@ -102,8 +102,8 @@ def copy(
     }
 
     def make(name: str) -> str:
-        of_name = hashlib.sha256(f"{token} {name}".encode()).hexdigest()
-        return _copy(account, {**wanted, "Name": name, "ClientToken": of_name})
+        same = hashlib.sha256(f"{token} {image['ImageId']} {name}".encode()).hexdigest()
+        return _copy(account, {**wanted, "Name": name, "ClientToken": same})
 
     return _named(account, spec, key, alive, make)
 

@@ -97,10 +97,7 @@ class AWS(base.Provider):
         key: str,
         transfer: base.Transfer,
     ) -> str | None:
-        """By CopyImage, where that makes the image that register() would make.
-
-        The checkpoint has its token, which is none where the bytes are to be sent instead.
-        """
+        """By CopyImage, where that makes what register() would make; the checkpoint has its token."""
         checkpoint = transfer.checkpoint or {}
         image = next(self._find_images(key), None)
         if image is None and not self._may_copy(checkpoint, key):
@@ -123,18 +120,13 @@ class AWS(base.Provider):
                 raise exceptions.TransientProviderError(
                     error.detail, cloud_request_id=error.cloud_request_id
                 ) from None
-            transfer.alive()
             self.discard(key, transfer.alive)
-            transfer.save_checkpoint({"copy": ""})
             raise
-        transfer.save_checkpoint({"copy": ""})
         return None
 
     def _may_copy(self, checkpoint: Mapping[str, Any], key: str) -> bool:
         """Has no upload been begun?"""
-        if checkpoint:
-            return bool(checkpoint.get("copy"))
-        return self._find_snapshot(key) is None
+        return "copy" in checkpoint if checkpoint else self._find_snapshot(key) is None
 
     def _copy(
         self,
