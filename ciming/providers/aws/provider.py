@@ -33,6 +33,8 @@ class AWS(base.Provider):
     Where others use the same account, `tenant` is the project whose images are all that there is.
     """
 
+    copies = True
+
     def __init__(self, place: Mapping[str, Any], credential: Mapping[str, str]) -> None:
         self._place = place
         self._account = Account(place, credential)
@@ -86,8 +88,6 @@ class AWS(base.Provider):
         snapshot_id = bring(found, staged, spec, key, transfer)
         transfer.progress(staged.size)
         return snapshot_id
-
-    copies = True
 
     def copy(
         self,
