@@ -189,10 +189,15 @@ def test_architecture_that_is_unknown(
 def test_key_that_is_disabled(subject: on_aws.AWS, staged: Staged, spec: Spec, key: str) -> None:
     arn = subject.standin.make_key()
     subject.standin.enable_key(arn, False)
+    provider = subject.at("owner", kms_key=arn)
     with pytest.raises(exceptions.ProviderError, match="ebs:StartSnapshot was refused") as refused:
-        subject.at("owner", kms_key=arn).upload(staged, spec, key, Transfer())
+        provider.upload(staged, spec, key, Transfer())
     assert not isinstance(refused.value, exceptions.TransientProviderError)
     assert not subject.refs(key)
+    verdicts = {each.check: each.passed for each in provider.probe()}
+    assert (verdicts["login"], verdicts["create"]) == (True, False)
+    subject.standin.enable_key(arn)
+    assert all(each.passed for each in provider.probe())
 
 
 def test_encrypted(subject: on_aws.AWS, staged: Staged, spec: Spec, key: str) -> None:

@@ -229,15 +229,18 @@ class AWS(base.Provider):
         return str(snapshot_id)
 
     def _start(self, staged: staging.Staged, spec: base.ImageSpec, key: str) -> str:
-        encryption = {"Encrypted": True, "KmsKeyArn": self._key_arn()} if self._place.get("kms_key") else {}
         return snapshots.start(
             self._account,
             key,
             staged.virtual_size,
             Description=f"CIMinG image {spec.image_id}",
             Tags=snapshots.as_tags(self._snapshot_tags(spec, key)),
-            **encryption,
+            **self._encryption(),
         )
+
+    def _encryption(self) -> dict[str, Any]:
+        """As StartSnapshot takes it."""
+        return {"Encrypted": True, "KmsKeyArn": self._key_arn()} if self._place.get("kms_key") else {}
 
     def _key_arn(self) -> str:
         """Of the key by whatever name it was given: EBS wants its ARN."""
@@ -503,7 +506,8 @@ class AWS(base.Provider):
     def _try_snapshot(self) -> tuple[bool | None, str]:
         """EBS has no dry run: a snapshot is started, and deleted again."""
         tags = snapshots.as_tags({"Name": "ciming check", **self._mark})
-        made = self._account.ask("ebs", "StartSnapshot", VolumeSize=1, Timeout=10, Tags=tags)
+        wanted = {"VolumeSize": 1, "Timeout": 10, "Tags": tags, **self._encryption()}
+        made = self._account.ask("ebs", "StartSnapshot", **wanted)
         snapshots.delete(self._account, made["SnapshotId"])
         return True, "A snapshot was started, and deleted again."
 
