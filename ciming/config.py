@@ -302,6 +302,12 @@ EGRESS_OPTS: list[cfg.Opt] = [
         item_type=_Network(),
         help="Networks that they may not be in, besides: 198.51.100.0/24, 2001:db8::/32.",
     ),
+    cfg.ListOpt(
+        "token_urls",
+        default=[],
+        help="URLs at which a key of Google's may be exchanged for a token, beside Google's own. A key names "
+        "one itself, and whoever is there can ask for tokens in the key's name.",
+    ),
 ]
 
 UPLOAD_HEADERS = ["Tus-Resumable", "Upload-Length", "Upload-Metadata", "Upload-Offset"]

@@ -28,12 +28,13 @@ class Adapter(ks_session.TCPKeepAliveAdapter):
     :param outside: URLs come from outside, so each of them passes the address check. Nor are answers trusted
         to end: each is to be here, whole, within the time that otherwise is the longest without a byte.
     :param cacert: certificates in PEM to be trusted, and no others
+    :param size: connections that are kept for the next call
     """
 
-    def __init__(self, *, outside: bool = False, cacert: str | None = None) -> None:
+    def __init__(self, *, outside: bool = False, cacert: str | None = None, size: int = 10) -> None:
         self._outside = outside
         self._cacert = cacert
-        super().__init__()
+        super().__init__(pool_maxsize=size)
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         super().init_poolmanager(*args, **kwargs)
@@ -204,8 +205,8 @@ def equip(session: ks_session.Session, *, outside: bool = False, cacert: str | N
         session.session.trust_env = False
 
 
-def hang_up(session: ks_session.Session) -> None:
+def hang_up(session: requests.Session) -> None:
     """End all calls of a session that run, from another thread."""
-    for adapter in session.session.adapters.values():
+    for adapter in session.adapters.values():
         if isinstance(adapter, Adapter):
             adapter.hang_up()

@@ -286,7 +286,7 @@ class OpenStack(base.Provider):
                 ) from None
 
     def hang_up(self) -> None:
-        connections.hang_up(self._session)
+        connections.hang_up(self._session.session)
 
     # What we made before
 

@@ -11,7 +11,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "ext"))
 import ciming.cmd  # noqa: F401  # first: or the reference of the options looks for eventlet
 
 extensions = [
-    "aws_properties",
+    "cloud_properties",
     "openapi",
     "openstackdocstheme",
     "oslo_config.sphinxext",

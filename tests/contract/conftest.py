@@ -10,7 +10,7 @@ import pytest
 
 from ciming import staging
 from ciming.providers import base
-from tests.contract import on_aws, on_openstack, subjects
+from tests.contract import on_aws, on_gcp, on_openstack, subjects
 from tests.sandbox import sandbox
 
 SUBJECTS: list[type[subjects.Subject]] = [
@@ -19,6 +19,9 @@ SUBJECTS: list[type[subjects.Subject]] = [
     on_aws.AWS,
     on_aws.Role,
     on_aws.Import,
+    on_gcp.GCP,
+    on_gcp.Kept,
+    on_gcp.Shared,
 ]
 
 

@@ -30,6 +30,8 @@ class Subject(abc.ABC):
     """Bytes of which a disk there has a whole number: zeros are added to it."""
     knows_digests: ClassVar[bool] = True
     """Does it tell digests of the files that it has?"""
+    lets_out: ClassVar[bool] = True
+    """Can what was brought there be read again?"""
 
     @abc.abstractmethod
     def __init__(self, cloud: sandbox.Sandbox, stack: contextlib.ExitStack) -> None:
@@ -50,6 +52,10 @@ class Subject(abc.ABC):
     @abc.abstractmethod
     def refs(self, key: str) -> set[str]:
         """All that is ours and bears the key, seen from outside: images, and what is not one yet."""
+
+    def absent(self) -> str:
+        """A ref that nothing has."""
+        return new_key()
 
     def parts(self, image_ref: str) -> set[str]:
         """What refs() may have given while it was made."""

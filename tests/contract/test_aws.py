@@ -13,8 +13,7 @@ from typing import Any
 import pytest
 
 from ciming import disk_image, exceptions, staging
-from ciming.providers import base
-from ciming.providers.aws import account, pace
+from ciming.providers import base, pace
 from ciming.providers.aws import provider as door
 from tests.contract import on_aws, subjects
 from tests.contract.on_aws import Counted
@@ -278,7 +277,7 @@ def test_pace_that_never_fits(
     """At last it is the attempt that failed; the next one goes on where it was."""
     monkeypatch.setattr(pace, "TRIES", 2)
     subject.standin.fault("throttle", "PutSnapshotBlock", times=10**6)
-    with pytest.raises(account.Throttled):
+    with pytest.raises(pace.Throttled):
         provider.upload(staged, spec, key, Transfer())
     subject.standin.clear_faults()
     bring(provider, staged, spec, key)

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from ciming import exceptions, staging
-from ciming.providers import base
-from ciming.providers.aws import imports, pace
+from ciming.providers import base, pace
+from ciming.providers.aws import imports
 from ciming.providers.aws import provider as door
 from tests.contract import on_aws, subjects
 from tests.contract.on_aws import Counted

@@ -42,9 +42,9 @@ def bring(
 
 
 @pytest.fixture
-def calls(staged: Staged, spec: Spec) -> dict[str, Call]:
+def calls(subject: Subject, staged: Staged, spec: Spec) -> dict[str, Call]:
     """Every method, with something that is not there yet."""
-    key, absent = subjects.new_key(), subjects.new_key()
+    key, absent = subjects.new_key(), subject.absent()
     return {
         "check": lambda provider: provider.check(staged),
         "upload": lambda provider: provider.upload(staged, spec, key, Transfer()),
@@ -332,7 +332,11 @@ def test_describe(
     found = provider.describe(image_ref)
     assert found is not None and found == provider.describe(spec.name)
     assert (found.image_ref, found.name) == (image_ref, spec.name)
-    assert (found.size, found.unreadable, found.protected) == (subject.size_of(staged), None, False)
+    assert found.protected is False
+    if subject.lets_out:
+        assert (found.size, found.unreadable) == (subject.size_of(staged), None)
+    else:
+        assert found.unreadable and "source" in found.unreadable
     assert bool(found.digests) == subject.knows_digests
     for algorithm, digest in found.digests.items():
         assert staged.digest(algorithm) == digest
@@ -422,6 +426,11 @@ def test_download_from_an_offset(
     subject: Subject, provider: base.Provider, staged: Staged, spec: Spec, key: str, offset: int | None
 ) -> None:
     """None: where the image ends."""
+    if not subject.lets_out:
+        ref = bring(provider, staged, spec, key)
+        error = the_error(subject, lambda: list(provider.download(ref, 0)))
+        assert error.code == "source.not_exportable"
+        return
     end, data = subject.size_of(staged), pathlib.Path(staged.path).read_bytes()
     offset = end if offset is None else offset % len(data)
     ref = bring(provider, staged, spec, key)

@@ -157,7 +157,7 @@ class Ciming:
                 self.sandbox.state, "keystone", "ciming", "multicloud"
             ),
             "service_user": {"auth_section": "keystone_authtoken"},
-            "egress": {"allow_http": "true", "allow_loopback": "true"},    # the second cloud is here
+            "egress": services.egress(self.sandbox.state),      # the other clouds are here
         }
         for (section, option), value in self.options.items():
             sections.setdefault(section, {})[option] = value

@@ -4,6 +4,7 @@
 import argparse
 import contextlib
 import hashlib
+import json
 import os
 import pathlib
 import re
@@ -18,7 +19,7 @@ from concurrent import futures
 
 import yaml
 
-from tests.sandbox import aws, ciming, disk, distributed, files, processes, servers, services
+from tests.sandbox import aws, ciming, disk, distributed, files, gcp, processes, servers, services
 from tests.sandbox import sandbox as sandboxes
 
 FOLDER = sandboxes.ROOT / ".demo"
@@ -28,6 +29,10 @@ OTHER = "other"
 """The second OpenStack: its name among the Clouds, and of its user in clouds.yaml."""
 AMAZON, REGION = "aws", "eu-central-1"
 """The region of AWS, which a stand-in plays: its name among the Clouds, and its own."""
+GOOGLE, BUCKET = "gcp", "demo-images"
+"""The project of Google Cloud, which a stand-in plays: its name among the Clouds, and its bucket."""
+OPTIONS: ciming.Options = {("openstack", "zone_formats"): "zone-a:qcow2"}
+"""That of CIMinG: what comes out of AWS is raw, and becomes small there."""
 STANDALONE, DISTRIBUTED = "", "-distributed"
 """Shapes, as the names of folders end."""
 
@@ -55,7 +60,7 @@ It stays up. To use it:
   openstack multicloud image create mine --file {image} --cloud zone-a --cloud zone-b --wait
   openstack --os-region-name zone-b image list
   openstack multicloud image create taken --from other:elsewhere --cloud zone-b --wait
-  openstack multicloud image sync mine --cloud aws --wait
+  openstack multicloud image sync mine --cloud aws --cloud gcp --wait
   openstack --os-cloud reader multicloud image list    # also: admin, stranger, other
 
 To stop it: tools/demo.sh --down
@@ -75,14 +80,14 @@ class Demo:
     def __init__(self, folder: pathlib.Path, shape: str) -> None:
         self.folder = folder
         self.sandbox = sandboxes.Sandbox(folder / "openstack", second=True)
-        self.service = ciming.Ciming(self.sandbox, folder / "ciming")
+        self.service = ciming.Ciming(self.sandbox, folder / "ciming", OPTIONS)
         self.servers: tuple[servers.Server, ...] = ()
         if shape == DISTRIBUTED:
             broker = servers.RabbitMQ(folder / "rabbitmq")
             database = servers.PostgreSQL(folder / "postgresql")
             self.servers = (broker, database)
             self.service = distributed.Distributed(
-                self.sandbox, folder / "ciming", broker=broker, database=database
+                self.sandbox, folder / "ciming", OPTIONS, broker=broker, database=database
             )
 
     def start(self) -> None:
@@ -92,7 +97,9 @@ class Demo:
         with futures.ThreadPoolExecutor() as pool:
             amazon = pool.submit(self._start_aws)
             self.sandbox.up()
+            google = pool.submit(self._start_google)    # its port is the sandbox's to say
             amazon.result()
+            google.result()
         if not self.service.running:
             beside = " in processes of its own, with RabbitMQ and PostgreSQL" if self.servers else ""
             say(f"Starting CIMinG{beside}")
@@ -104,6 +111,10 @@ class Demo:
         if not aws.running(self.folder / AMAZON):
             aws.start(self.folder / AMAZON, stays=True)
 
+    def _start_google(self) -> None:
+        if not gcp.running(self.folder / GOOGLE):
+            gcp.start(self.folder / GOOGLE, port=self.sandbox.port("google"), stays=True).make_bucket(BUCKET)
+
     def stop(self) -> None:
         """Stop what runs."""
         with futures.ThreadPoolExecutor() as pool:
@@ -112,6 +123,7 @@ class Demo:
             for server in self.servers:
                 server.stop()
             aws.stop(self.folder / AMAZON)
+            gcp.stop(self.folder / GOOGLE)
             clouds.result()
 
     def _list_processes(self, service: distributed.Distributed) -> None:
@@ -125,7 +137,7 @@ class Demo:
         self._register()
         say("Making a disk image: qcow2, with a partition table and a file system")
         image = disk.make(self.folder / IMAGE)
-        clouds = " ".join(f"--cloud {name}" for name in (*services.ZONES, OTHER, AMAZON))
+        clouds = " ".join(f"--cloud {name}" for name in (*services.ZONES, OTHER, AMAZON, GOOGLE))
         machine = "--property architecture=x86_64"
         self._run(f"openstack multicloud image create demo --file {IMAGE} {clouds} {machine} --wait")
         uuid = self._show("demo")
@@ -133,10 +145,17 @@ class Demo:
             expected = hashlib.file_digest(data, "sha512").hexdigest()
         there = {zone: f"--os-region-name {zone}" for zone in services.ZONES} | {OTHER: f"--os-cloud {OTHER}"}
         self._compare(there, uuid, expected)
-        self._look_into_aws(uuid)
+        raw = self.folder / "demo.raw"
+        subprocess.run(["qemu-img", "convert", "-f", "qcow2", "-O", "raw", image, raw], check=True)
+        self._look_into_aws(uuid, raw)
+        self._look_into_google(uuid, raw)
         self._take(expected)
+        self._take_from_aws(raw)
         zones = ", ".join((*services.ZONES, OTHER))
-        say(f"The same image, under the same UUID {uuid}, in {zones}; in {AMAZON} as an AMI with it as a tag")
+        say(
+            f"The same image, under the same UUID {uuid}, in {zones}; in {AMAZON} as an AMI with it as a "
+            f"tag, in {GOOGLE} as an image with it as a label"
+        )
 
     def _register(self) -> None:
         """Tell CIMinG of the second OpenStack."""
@@ -153,7 +172,17 @@ class Demo:
         self._run(f"openstack multicloud cloud create {AMAZON} --provider aws {where} {stored}")
         keys.unlink()
 
-    def _look_into_aws(self, uuid: str) -> None:
+        say("Registering a project of Google Cloud (a stand-in plays it): the key goes into Barbican")
+        key = self.folder / "key.json"
+        google = gcp.StandIn(self.folder / GOOGLE)
+        files.write(key, json.dumps(google.accounts["owner"], indent=2))
+        project = google.accounts["owner"]["project_id"]
+        where = f"--config project_id={project} --config bucket={BUCKET} --config endpoint_url={google.url}"
+        stored = f"--credential {shlex.quote(str(key))} --store"
+        self._run(f"openstack multicloud cloud create {GOOGLE} --provider gcp {where} {stored}")
+        key.unlink()
+
+    def _look_into_aws(self, uuid: str, raw: pathlib.Path) -> None:
         """Ask AWS by plain boto3 for the image, and compare its disk with the file's."""
         standin = aws.StandIn(self.folder / AMAZON)
         filters = [{"Name": "tag:ciming:image", "Values": [uuid]}]
@@ -163,11 +192,23 @@ class Demo:
         shown = ("ImageId", "State", "Name", "Architecture", "BootMode", "BlockDeviceMappings", "Tags")
         print(yaml.safe_dump({name: found[name] for name in shown}, sort_keys=False).rstrip(), flush=True)
         snapshot = found["BlockDeviceMappings"][0]["Ebs"]["SnapshotId"]
-        raw = self.folder / "demo.raw"
-        subprocess.run(["qemu-img", "convert", "-O", "raw", self.folder / IMAGE, raw], check=True)
         if not standin.holds(snapshot, raw):
             raise DemoError(f"{AMAZON} does not have the disk that was sent, in {snapshot}")
-        raw.unlink()
+
+    def _look_into_google(self, uuid: str, raw: pathlib.Path) -> None:
+        """Ask Google by its plain client for the image, and compare its disk with the file's."""
+        standin = gcp.StandIn(self.folder / GOOGLE)
+        project = standin.accounts["owner"]["project_id"]
+        request = {"project": project, "filter": f"labels.ciming-image={uuid}"}
+        print(f"\n$ google-cloud-compute: ImagesClient().list({request})", flush=True)
+        (found,) = standin.images_client().list(request=request)
+        shown = ("self_link", "status", "architecture", "disk_size_gb", "source_type")
+        said = {name: getattr(found, name) for name in shown} | {"labels": dict(found.labels)}
+        print(yaml.safe_dump(said, sort_keys=False).rstrip(), flush=True)
+        if not standin.holds(found.name, raw):
+            raise DemoError(f"{GOOGLE} does not have the disk that was sent, in {found.name}")
+        if standin.objects(BUCKET):
+            raise DemoError(f"{GOOGLE} has something in the bucket still")
 
     def _take(self, expected: str) -> None:
         """Bring what the second OpenStack has into a zone."""
@@ -176,6 +217,21 @@ class Demo:
         self._run(f"openstack --os-cloud {OTHER} {made}")
         self._run(f"openstack multicloud image create taken --from {OTHER}:elsewhere --cloud zone-a --wait")
         self._compare({"zone-a": "--os-region-name zone-a"}, self._show("taken"), expected)
+
+    def _take_from_aws(self, raw: pathlib.Path) -> None:
+        """Bring an AMI into a zone and to Google: there it is the disk that was sent first."""
+        say("An AMI comes out of AWS, into zone-a and to Google Cloud")
+        where = f"--cloud zone-a --cloud {GOOGLE}"
+        self._run(f"openstack multicloud image create returned --from {AMAZON}:demo {where} --wait")
+        uuid = self._show("returned")
+        saved, back = self.folder / "returned.qcow2", self.folder / "returned.raw"
+        self._run(f"openstack --os-region-name zone-a image save {uuid} --file {saved.name}")
+        subprocess.run(["qemu-img", "convert", "-f", "qcow2", "-O", "raw", saved, back], check=True)
+        standin = gcp.StandIn(self.folder / GOOGLE)
+        (made,) = (each for each in standin.images() if each["labels"]["ciming-image"] == uuid)
+        if not (standin.holds(made["name"], raw) and standin.holds(made["name"], back)):
+            raise DemoError(f"zone-a and {GOOGLE} do not have the disk that was sent to {AMAZON}")
+        back.unlink()
 
     def write_env(self) -> pathlib.Path:
         """Write the file that points a shell at these services."""

@@ -171,7 +171,7 @@ class Distributed(ciming.Ciming):
             },
             "database": {"connection": self.database_url},
             "staging": {"path": self.staging_dir},
-            "egress": {"allow_http": "true", "allow_loopback": "true"},
+            "egress": services.egress(self.sandbox.state),
         }
         state = self.sandbox.state
         users = self.sandbox.admin.ids("user")

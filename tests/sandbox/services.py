@@ -21,8 +21,9 @@ PORTS = {
     "ciming": 4,
     "keystone2": 5,
     "glance2": 6,
+    "google": 7,
 }
-"""Where in the sandbox's block of ports each service listens."""
+"""Where in the sandbox's block of ports each service listens. Google's stand-in others may start there."""
 
 LOGIN = (
     "auth_url",
@@ -77,6 +78,11 @@ def port(state: sandbox_state.State, name: str) -> int:
 def url(state: sandbox_state.State, name: str) -> str:
     """Return the base URL of a service."""
     return f"http://{processes.HOST}:{port(state, name)}"
+
+
+def egress(state: sandbox_state.State) -> dict[str, object]:
+    """Return the options that let CIMinG go to what is on this host."""
+    return {"allow_http": "true", "allow_loopback": "true", "token_urls": f"{url(state, 'google')}/token"}
 
 
 def configure(

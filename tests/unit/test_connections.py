@@ -178,6 +178,6 @@ def test_calls_can_be_ended(options: cfg.ConfigOpts) -> None:
         connection, _address = silent.accept()
         with connection:
             assert connection.recv(10)
-            connections.hang_up(made)
+            connections.hang_up(made.session)
             asking.join(20)
         assert len(ended) == 1

@@ -27,6 +27,7 @@ from botocore import awsrequest, xform_name
 from botocore import exceptions as boto_exceptions
 
 from ciming import answers, connections, egress, exceptions
+from ciming.providers import pace
 
 CONNECT_SECONDS = 10
 CONNECTIONS = 64        # of each service: as many as blocks may be on their way
@@ -74,10 +75,6 @@ class Refusal(exceptions.ProviderError):
         super().__init__(detail, code=code, cloud_request_id=cloud_request_id)
         self.name = name
         self.reason = reason
-
-
-class Throttled(exceptions.TransientProviderError):
-    """AWS wants fewer calls in a second."""
 
 
 class Account:
@@ -241,7 +238,7 @@ class Account:
         said = self.words(f"{name}: {error.get('Message', '')}")
         what = f"{self.name}: {service}:{action} was refused. {said}"
         if name in THROTTLED:
-            return Throttled(what, cloud_request_id=request_id)
+            return pace.Throttled(what, cloud_request_id=request_id)
         if name in _STUMBLED or status >= 500:
             return exceptions.TransientProviderError(what, cloud_request_id=request_id)
         if name in _LOGIN or (name == "AuthFailure" and status == 401):

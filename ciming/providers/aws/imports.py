@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ciming import exceptions, points, staging
-from ciming.providers import base
-from ciming.providers.aws import pace, snapshots
+from ciming.providers import base, pace
+from ciming.providers.aws import snapshots
 from ciming.providers.aws.account import Account, Refusal
 
 LARGEST = 5 << 40       # bytes of an object

@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ciming import disk_image, exceptions, points, staging
-from ciming.providers import base
-from ciming.providers.aws import pace
+from ciming.providers import base, pace
 from ciming.providers.aws.account import Account, Refusal
 
 GIB = 1 << 30

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from ciming import disk_image, exceptions
-from ciming.providers import base
-from ciming.providers.aws import account, metadata, pace, snapshots
+from ciming.providers import base, pace
+from ciming.providers.aws import account, metadata, snapshots
 
 GIB = 1 << 30
 MARKS = {"ciming:image": "i", "ciming:target": "t", "Name": "n"}
@@ -197,12 +197,12 @@ def test_what_passes_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
     def call(number: int) -> int:
         if failures.get(number, 0) > 0:
             failures[number] -= 1
-            raise account.Throttled("too fast")
+            raise pace.Throttled("too fast")
         return number
 
     assert run(call, range(10)) == list(range(10))
     failures[3] = pace.TRIES
-    with pytest.raises(account.Throttled):
+    with pytest.raises(pace.Throttled):
         run(call, range(10))
 
 

@@ -11,7 +11,6 @@ from concurrent import futures
 from typing import TypeVar
 
 from ciming import exceptions
-from ciming.providers.aws import account
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -21,6 +20,10 @@ TRIES = 6       # of one call, before it is the Target's attempt that failed
 LONGEST_PAUSE = 8.0     # seconds
 ASK_SECONDS = 1.0   # between two questions whether to go on, while a call takes its time
 CALM = 1.0      # seconds in which a number of refusals is one
+
+
+class Throttled(exceptions.TransientProviderError):
+    """The cloud wants fewer calls in a second."""
 
 
 class Pace:
@@ -82,7 +85,7 @@ def in_order(
                 try:
                     found = call(item)
                 except exceptions.TransientProviderError as error:
-                    if isinstance(error, account.Throttled):
+                    if isinstance(error, Throttled):
                         pace.too_fast()
                     if tried == TRIES:
                         raise
@@ -93,7 +96,7 @@ def in_order(
         raise AssertionError
 
     running: deque[futures.Future[Result]] = deque()
-    with futures.ThreadPoolExecutor(MOST, "aws") as pool:
+    with futures.ThreadPoolExecutor(MOST, "cloud") as pool:
         try:
             for item in items:
                 alive()

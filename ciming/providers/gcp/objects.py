@@ -1,0 +1,347 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A disk's archive in a bucket: sent in pieces side by side, put together there, and read again.
+
+No piece needs a session of Google's, whose URI would be a right to write that has to be kept somewhere. A
+piece is an object of its own, whose name says what is in it, so after a crash those that are there are known
+by that: Google took none with another CRC-32C than it was said to have. What is put together has to have the
+sum that all pieces have together.
+
+https://cloud.google.com/storage/docs/composite-objects, https://cloud.google.com/storage/docs/composing-objects
+"""
+
+import base64
+import contextlib
+import functools
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import google_crc32c
+
+from ciming import disk_image, exceptions, points, staging
+from ciming.providers import base, pace
+from ciming.providers.gcp import archive
+from ciming.providers.gcp.account import Account, Refusal
+
+LARGEST = 5 << 40       # bytes of an object: https://cloud.google.com/storage/quotas#objects
+AT_ONCE = 12            # pieces on their way
+MOST_SOURCES = 32       # of one object that is put together
+PIECE_SECONDS = 300     # in which a piece has to be there
+RANGE = 8 << 20         # bytes that are read at a time
+GUEST = "ciming-guest"  # the digest of the disk in an archive; beside it, its CRC-32C as it has to be
+SUM = "ciming-crc32c"
+SIZE = "ciming-size"    # bytes of the disk
+URL = re.compile(r"gs://([^/]+)/(.+)", re.DOTALL)
+TYPE = "application/gzip"
+
+Alive = Callable[[], None]
+
+
+class Bucket(NamedTuple):
+    account: Account
+    name: str
+
+    def blob(self, name: str) -> Any:
+        return self.account.storage.bucket(self.name).blob(name)
+
+    @property
+    def asked(self) -> dict[str, Any]:
+        """What goes with each call: the Target's attempts are the only retries."""
+        return {"retry": None, "timeout": self.account.timeout}
+
+
+def object_name(key: str) -> str:
+    return f"ciming/{key}.tar.gz"
+
+
+def _folder(key: str) -> str:
+    return f"ciming/{key}/"
+
+
+def _text(crc: int) -> str:
+    """As Google writes it."""
+    return base64.b64encode(crc.to_bytes(4, "big")).decode()
+
+
+# May it be used?
+
+
+def check(place: Bucket) -> str:
+    """Where the bucket is.
+
+    :raises ProviderError: it is not there, or may not be used
+    """
+    bucket = place.account.storage.bucket(place.name)
+    found = place.account.call(
+        "storage.buckets.get",
+        lambda: place.account.storage.get_bucket(bucket, **place.asked),
+        missing=404,
+    )
+    if found is None:
+        raise exceptions.ProviderError(
+            f"{place.account.name}: the bucket {place.name} is not there. Make it, or name another one.",
+            code="cloud.not_found",
+        )
+    return str(found.location)
+
+
+NEEDED = ("storage.objects.create", "storage.objects.get", "storage.objects.list", "storage.objects.delete")
+
+
+def lacking(place: Bucket) -> list[str]:
+    """Permissions that the account does not have in the bucket, of those that are needed."""
+    bucket = place.account.storage.bucket(place.name)
+    found = place.account.call(
+        "storage.buckets.testIamPermissions",
+        lambda: bucket.test_iam_permissions(list(NEEDED), **place.asked),
+    )
+    return [each for each in NEEDED if each not in found]
+
+
+# Into the bucket
+
+
+def show(place: Bucket, name: str) -> Any | None:
+    """What the bucket has of this name, with its metadata; None: nothing."""
+    bucket = place.account.storage.bucket(place.name)
+    return place.account.call("storage.objects.get", lambda: bucket.get_blob(name, **place.asked))
+
+
+def is_whole(found: Any, guest: str) -> bool:
+    """Is it the archive of this disk, put together rightly?"""
+    said = found.metadata or {}
+    return bool(said.get(GUEST) == guest and said.get(SUM) == found.crc32c)
+
+
+class _Sent(NamedTuple):
+    name: str
+    crc32: int
+    length: int
+    crc32c: int
+    size: int
+    records: list[tuple[int, bytes]]
+
+
+def put(
+    place: Bucket, key: str, staged: staging.Staged, marks: Mapping[str, str], transfer: base.Transfer
+) -> None:
+    """An archive of a staged file, whole and proven. What is there of it is not sent again.
+
+    :param marks: metadata of the object
+    """
+    parts = archive.pieces(Path(staged.path), staged.virtual_size)
+    there = {name: (crc, size) for name, crc, size in _listed(place, _folder(key))}
+    total = sum(len(part.blocks) for part in parts)
+    with Path(staged.path).open("rb", buffering=0) as file:
+        send = functools.partial(_send, place, _folder(key), there, file.fileno())
+        found, names, records = archive.Sum(), [], []
+        running = pace.in_order(send, parts, transfer.alive, pace.Pace(AT_ONCE))
+        with contextlib.closing(running) as results:
+            for sent in results:
+                found.add_plain(sent.crc32, sent.length)
+                found.add_packed(sent.crc32c, sent.size)
+                names.append(sent.name)
+                records += sent.records
+                transfer.progress(staged.size * len(records) // max(1, total + 1))
+    guest = disk_image.digest_of(records)
+    if guest != staged.guest_digest():
+        raise exceptions.TransientProviderError(
+            f"The disk that was packed for {place.account.name} has the guest digest {guest}, but the staged "
+            f"file has {staged.guest_digest()}."
+        )
+    last = archive.end(found)
+    found.add_packed(google_crc32c.value(last), len(last))
+    name = f"{_folder(key)}end-{_text(google_crc32c.value(last)).translate(_IN_NAMES)}"
+    transfer.alive()
+    if name not in there:
+        _put(place, name, last)
+    size = archive.disk_size(staged.virtual_size)
+    said = {**marks, GUEST: guest, SUM: _text(found.packed), SIZE: str(size)}
+    _put_together(place, key, [*names, name], said, transfer.alive)
+    made = show(place, object_name(key))
+    if made is None or not is_whole(made, guest):
+        what = f"{made.size} bytes, CRC-32C {made.crc32c}" if made else "nothing"
+        clear(place, key, transfer.alive)
+        raise exceptions.TransientProviderError(
+            f"{place.account.name}: the archive in the bucket is {what}, but {found.size} bytes with the "
+            f"CRC-32C {_text(found.packed)} were sent."
+        )
+    _remove(place, [name for name, _, _ in _listed(place, _folder(key))], transfer.alive)
+
+
+_IN_NAMES = str.maketrans("+/=", "-_.")
+
+
+def _listed(place: Bucket, prefix: str) -> list[tuple[str, int, int]]:
+    """Objects by name, with CRC-32C and size."""
+    client = place.account.storage
+    return place.account.call(
+        "storage.objects.list",
+        lambda: [
+            (each.name, int.from_bytes(base64.b64decode(each.crc32c), "big"), int(each.size))
+            for each in client.list_blobs(
+                place.name, prefix=prefix, fields="items(name,crc32c,size),nextPageToken", **place.asked
+            )
+        ],
+    )
+
+
+def _send(
+    place: Bucket, folder: str, there: Mapping[str, tuple[int, int]], file: int, piece: archive.Piece
+) -> _Sent:
+    data, records = archive.content(file, piece)
+    name = folder + archive.name(piece, records)
+    crc, size = there.get(name) or (0, 0)
+    if not size:
+        packed = archive.pack(piece, data)
+        crc, size = google_crc32c.value(packed), len(packed)
+        _put(place, name, packed)
+    return _Sent(name, archive.crc32(data), len(data), crc, size, records)
+
+
+@points.mutation
+def _put(place: Bucket, name: str, data: bytes) -> None:
+    """An object, if there is none; with its CRC-32C, without which Google does not take it."""
+    blob = place.blob(name)
+    how = {"content_type": TYPE, "checksum": "crc32c", "if_generation_match": 0, "retry": None}
+    try:
+        place.account.call(
+            "storage.objects.create",
+            lambda: blob.upload_from_string(data, timeout=max(PIECE_SECONDS, place.account.timeout), **how),
+        )
+    except Refusal as error:
+        if error.http_status != 412:        # what has this name is this
+            raise
+
+
+def _put_together(
+    place: Bucket, key: str, names: Sequence[str], said: Mapping[str, str], alive: Alive
+) -> None:
+    """One object of all, over objects of some of them where there are too many for one step."""
+    level = 0
+    while len(names) > MOST_SOURCES:
+        level += 1
+        groups = [names[at : at + MOST_SOURCES] for at in range(0, len(names), MOST_SOURCES)]
+        steps = [(f"{_folder(key)}{level}-{number:08d}", group) for number, group in enumerate(groups)]
+        compose = functools.partial(_compose_step, place)
+        with contextlib.closing(pace.in_order(compose, steps, alive, pace.Pace(AT_ONCE))) as made:
+            names = list(made)
+    alive()
+    _compose(place, object_name(key), names, said)
+
+
+def _compose_step(place: Bucket, step: tuple[str, Sequence[str]]) -> str:
+    name, sources = step
+    _compose(place, name, sources, {})
+    return name
+
+
+@points.mutation
+def _compose(place: Bucket, name: str, sources: Sequence[str], said: Mapping[str, str]) -> None:
+    """Over what is there by this name: an earlier run of ours may have left it."""
+    blob = place.blob(name)
+    blob.content_type = TYPE
+    if said:
+        blob.metadata = dict(said)
+    parts = [place.blob(each) for each in sources]
+    try:
+        place.account.call("storage.objects.compose", lambda: blob.compose(parts, **place.asked))
+    except Refusal as error:
+        if error.http_status != 404:
+            raise
+        raise exceptions.TransientProviderError(    # another of us, or who clears away: look anew
+            error.detail, cloud_request_id=error.cloud_request_id
+        ) from None
+
+
+def renew(place: Bucket, name: str) -> None:
+    """Have an object be another generation of itself; absent is fine."""
+    found = show(place, name)
+    if found is not None:
+        _compose(place, name, [name], found.metadata or {})
+
+
+# Undone
+
+
+def clear(place: Bucket, key: str, alive: Alive) -> None:
+    """Remove an archive and its pieces; absent is fine."""
+    names = [name for name, _, _ in _listed(place, _folder(key))]
+    _remove(place, [*names, object_name(key)], alive)
+
+
+def _remove(place: Bucket, names: Sequence[str], alive: Alive) -> None:
+    remove = functools.partial(_delete, place)
+    with contextlib.closing(pace.in_order(remove, names, alive, pace.Pace(AT_ONCE))) as removed:
+        for _ in removed:
+            pass
+
+
+@points.mutation
+def _delete(place: Bucket, name: str) -> None:
+    """Absent is fine."""
+    blob = place.blob(name)
+    place.account.call("storage.objects.delete", lambda: blob.delete(**place.asked), missing=404)
+
+
+# The way back
+
+
+def read(place: Bucket, name: str, offset: int) -> Iterator[bytes]:
+    """The disk in an archive, from an offset on; the archive itself is read from its beginning."""
+    found = show(place, name)
+    if found is None:
+        raise exceptions.ProviderError(
+            f"{place.account.name}: gs://{place.name}/{name} is not there.", code="cloud.not_found"
+        )
+    unpacker = archive.Unpacker(f"gs://{place.name}/{name}")
+    fetch = functools.partial(_range, place, name, int(found.generation), int(found.size))
+    starts = range(0, int(found.size), RANGE)
+    with contextlib.closing(pace.in_order(fetch, starts, lambda: None, pace.Pace(AT_ONCE))) as ranges:
+        for block in _all(unpacker, ranges):
+            if offset >= len(block):
+                offset -= len(block)
+            else:
+                yield block[offset:]
+                offset = 0
+
+
+def _all(unpacker: archive.Unpacker, ranges: Iterator[bytes]) -> Iterator[bytes]:
+    for data in ranges:
+        yield from unpacker.feed(data)
+    yield from unpacker.end()
+
+
+def size_of_disk(place: Bucket, found: Any) -> int:
+    """Bytes of the disk in an archive, of which no more is read than is needed.
+
+    :raises ProviderError: it is none
+    """
+    unpacker = archive.Unpacker(f"gs://{place.name}/{found.name}")
+    for start in range(0, int(found.size), RANGE):
+        data = _range(place, found.name, int(found.generation), int(found.size), start)
+        for _ in unpacker.feed(data):
+            break
+        if unpacker.size is not None:
+            return unpacker.size
+    list(unpacker.end())
+    raise AssertionError
+
+
+def _range(place: Bucket, name: str, generation: int, size: int, start: int) -> bytes:
+    blob = place.account.storage.bucket(place.name).blob(name, generation=generation)
+    end = min(start + RANGE, size)
+    data: bytes = place.account.call(
+        "storage.objects.get",
+        lambda: blob.download_as_bytes(
+            start=start, end=end - 1, raw_download=True, checksum=None, **place.asked
+        ),
+    )
+    if len(data) != end - start:
+        raise exceptions.TransientProviderError(
+            f"{place.account.name}: of gs://{place.name}/{name} came {len(data)} bytes, not {end - start}."
+        )
+    return data
+
+

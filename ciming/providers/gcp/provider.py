@@ -1,0 +1,372 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The door to Google Cloud: one project.
+
+An image goes there as an archive that is packed on its way into a bucket, and an image of Compute Engine is
+made of that. Both bear the Target's key, and so are found again; others make nothing in the project.
+"""
+
+import base64
+import hashlib
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from ciming import exceptions, staging
+from ciming.providers import base
+from ciming.providers.gcp import archive, images, metadata, objects
+from ciming.providers.gcp.account import Account, Refusal
+
+LARGEST = 64 << 40      # bytes of a disk: https://cloud.google.com/compute/docs/disks#disk-types
+SKEW_SECONDS = 60       # Google refuses keys' assertions that are 5 minutes off
+EXPORT = "https://cloud.google.com/compute/docs/images/export-image"
+
+
+class GCP(base.Provider):
+    """A project of Google Cloud. Place: what `configs.gcp.GCP` has, and what `Account` wants beside it.
+
+    Where others use the same project, `tenant` is the OpenStack project whose images are all that there is.
+    """
+
+    def __init__(self, place: Mapping[str, Any], credential: Mapping[str, Any]) -> None:
+        self._place = place
+        self._account = Account(place, credential)
+        self._name = self._account.name
+        self._bucket = objects.Bucket(self._account, str(place["bucket"]))
+        self._mark = {"ciming-project": str(place["tenant"])} if place.get("tenant") else {}
+
+    @property
+    def formats(self) -> tuple[str, ...]:
+        return ("raw",)
+
+    def check(self, staged: staging.Staged) -> None:
+        if staged.disk_format not in self.formats:
+            raise exceptions.ProviderError(
+                f"{self._name} takes no {staged.disk_format} images, only raw.",
+                code="image.format_not_taken",
+            )
+        if staged.virtual_size > LARGEST:
+            raise exceptions.ProviderError(
+                f"A disk of {staged.virtual_size} bytes is larger than any of Google's: {LARGEST} bytes.",
+                code="image.too_large",
+            )
+        objects.check(self._bucket)
+
+    def upload(
+        self, staged: staging.Staged, spec: base.ImageSpec, key: str, transfer: base.Transfer
+    ) -> str:
+        metadata.fields(spec, (), self._name)       # before any byte moves
+        transfer.alive()
+        name = objects.object_name(key)
+        if not self._find(key):
+            found = objects.show(self._bucket, name)
+            if found is None or not objects.is_whole(found, staged.guest_digest()):
+                marks = {"ciming-image": spec.image_id, "ciming-target": key, **self._mark}
+                objects.put(self._bucket, key, staged, marks, transfer)
+        transfer.progress(staged.size)
+        return name
+
+    def register(
+        self, blob: str, spec: base.ImageSpec, key: str, alive: base.Alive = lambda: None
+    ) -> str:
+        name = self._made(key, alive) or self._make(blob, spec, key, alive)
+        if self._place.get("share_with"):
+            images.share(self._account, name, self._place["share_with"], alive)
+        if not self._place.get("keep_archive"):
+            objects.clear(self._bucket, key, alive)
+        return images.ref(self._account, name)
+
+    def _made(self, key: str, alive: base.Alive) -> str | None:
+        """The name of the Target's image, when it is ready; what came to nothing is removed."""
+        for image in self._find(key):
+            if images.is_ready(self._account, image["name"], alive):
+                return str(image["name"])
+            alive()
+            images.delete(self._account, image["name"], alive)
+        return None
+
+    def _make(self, blob: str, spec: base.ImageSpec, key: str, alive: base.Alive) -> str:
+        found = objects.show(self._bucket, blob) if objects.object_name(key) == blob else None
+        said = found.metadata or {} if found else {}
+        if found is None or objects.GUEST not in said:
+            raise exceptions.ProviderError(
+                f"The archive {blob[:255]} in {self._name} is gone after its upload.", code="image.not_active"
+            )
+        wanted = {
+            **metadata.fields(spec, self._place.get("guest_os_features", ()), self._name),
+            "labels": self._labels(spec, key, said[objects.GUEST]),
+            "raw_disk": {
+                "source": f"https://storage.googleapis.com/{self._bucket.name}/{blob}",
+                "container_type": "TAR",
+            },
+        }
+        if spec.min_disk:
+            wanted["disk_size_gb"] = max(spec.min_disk, int(said[objects.SIZE]) // archive.GIB)
+        if self._place.get("family"):
+            wanted["family"] = self._place["family"]
+        if self._place.get("storage_location"):
+            wanted["storage_locations"] = [self._place["storage_location"]]
+        if self._place.get("kms_key"):
+            wanted["image_encryption_key"] = {"kms_key_name": self._place["kms_key"]}
+        for suffix in ("", f"-{key[:8]}"):
+            name = images.name(spec.name, spec.image_id, suffix)
+            once = f"{key} {name} {found.generation}"
+            alive()
+            try:
+                operation = images.make(
+                    self._account, {**wanted, "name": name}, str(uuid.uuid5(uuid.NAMESPACE_URL, once))
+                )
+            except Refusal as error:
+                if error.http_status != 409:
+                    raise
+                ours = self._made(key, alive)       # by another of us, a moment ago
+                if ours:
+                    return ours
+                continue
+            try:
+                images.wait(self._account, operation, alive)
+            except exceptions.TransientProviderError:
+                objects.renew(self._bucket, blob)   # or the same call would be answered the same
+                raise
+            if images.is_ready(self._account, name, alive):
+                return name
+            raise exceptions.ProviderError(
+                f"{self._name}: image {name} is not ready, though operation {operation} ended well.",
+                code="image.not_active",
+                cloud_request_id=operation,
+            )
+        raise exceptions.ProviderError(
+            f"{self._name} has an image of another's at each name that this one could have.",
+            code="image.name_taken",
+        )
+
+    def _labels(self, spec: base.ImageSpec, key: str, guest: str) -> dict[str, str]:
+        said = (text.partition("=") for text in self._place.get("labels", ()))
+        more = {name: value for name, _, value in said}
+        return metadata.labels(spec, {**self._marks(spec, key), objects.GUEST: _label_of(guest), **more})
+
+    def _marks(self, spec: base.ImageSpec, key: str) -> dict[str, str]:
+        return {"ciming-image": spec.image_id, "ciming-target": key, **self._mark}
+
+    def _find(self, key: str) -> Sequence[Mapping[str, Any]]:
+        return list(images.find(self._account, {"ciming-target": key, **self._mark}))
+
+    def verify(
+        self, image_ref: str, staged: staging.Staged, alive: base.Alive = lambda: None
+    ) -> base.Proof:
+        """By what Google keeps of it; the archive's sum was compared when it was put together."""
+        image = self.show(image_ref)
+        if image is None or image.get("status") != "READY":
+            raise exceptions.ProviderError(
+                f"Image {image_ref} in {self._name} is {image.get('status') if image else 'gone'}.",
+                code="image.not_active",
+            )
+        size = int(image.get("disk_size_gb", 0))
+        wanted = archive.disk_size(staged.virtual_size) // archive.GIB
+        if size < wanted or image.get("source_type") != "RAW":
+            raise exceptions.ProviderError(
+                f"{self._name} holds a disk of {size} GiB, made of {image.get('source_type')}, but one of "
+                f"{staged.virtual_size} bytes was sent.",
+                code="image.size_mismatch",
+            )
+        theirs, ours = image.get("labels", {}).get(objects.GUEST), _label_of(staged.guest_digest())
+        if theirs != ours:
+            raise exceptions.ProviderError(
+                f"{image_ref} in {self._name} was made of a disk with the guest digest {theirs} (in base32), "
+                f"but {ours} was sent.",
+                code="image.hash_mismatch",
+            )
+        return "guest"
+
+    def remarks(self, staged: staging.Staged, spec: base.ImageSpec) -> Sequence[str]:
+        found = list(metadata.lost(spec, self._marks(spec, "")))
+        size, before = archive.disk_size(staged.virtual_size), staged.virtual_size
+        if size != before:
+            grown = f"The disk of {before} bytes is one of {size // archive.GIB} GiB there: grown by zeros."
+            found.append(grown)
+        return found
+
+    def discard(self, key: str, alive: base.Alive = lambda: None) -> None:
+        for image in self._find(key):
+            alive()
+            images.delete(self._account, image["name"], alive)
+        objects.clear(self._bucket, key, alive)
+
+    # What is there
+
+    def show(self, image_ref: str) -> Mapping[str, Any] | None:
+        named = images.parse(image_ref)
+        found = images.show(self._account, *named) if named else None
+        return found if found and self._mark.items() <= found.get("labels", {}).items() else None
+
+    def list(self, filters: Mapping[str, str]) -> Iterator[Mapping[str, Any]]:
+        return (image for image in images.find(self._account, self._mark) if _fits(image, filters))
+
+    def describe(self, image: str) -> base.Description | None:
+        if image.startswith("gs://"):
+            return self._described_archive(image)
+        found = self.show(image)
+        if found is None:
+            named = list(self.list({"name": image}))
+            if len(named) > 1:
+                raise exceptions.ProviderError(
+                    f"{self._name} has several images of the name {image[:255]}: give one as "
+                    "projects/PROJECT/global/images/NAME.",
+                    code="image_ref.ambiguous",
+                )
+            found = named[0] if named else None
+        return self._described(found) if found else None
+
+    def _described(self, image: Mapping[str, Any]) -> base.Description:
+        size = int(image.get("disk_size_gb", 0))
+        return base.Description(
+            image_ref=_ref_of(image),
+            name=metadata.name(image),
+            size=size * archive.GIB if self._archive_of(image) else None,
+            disk_format="raw",
+            properties=metadata.properties(image),
+            min_disk=size,
+            tags=metadata.glance_tags(image),
+            unreadable=None if self._archive_of(image) else self._why_not(image),
+        )
+
+    def _archive_of(self, image: Mapping[str, Any]) -> str | None:
+        """The name of the archive that an image was made of, if it is still there."""
+        labels = image.get("labels", {})
+        name = objects.object_name(labels.get("ciming-target", ""))
+        guest = labels.get(objects.GUEST)
+        found = objects.show(self._bucket, name) if guest else None
+        same = found is not None and _label_of((found.metadata or {}).get(objects.GUEST, "")) == guest
+        return name if same else None
+
+    def _why_not(self, image: Mapping[str, Any]) -> str:
+        target = f"gs://{self._bucket.name}/{image.get('name')}.tar.gz"
+        return (
+            f"Google lets no image of Compute Engine out. Export it first, with gcloud compute images export "
+            f"--image {image.get('name')} --project {self._account.project} --destination-uri {target}, and "
+            f"give {target} as the source: see {EXPORT}"
+        )
+
+    def _described_archive(self, url: str) -> base.Description | None:
+        named = objects.URL.fullmatch(url)
+        if named is None or self._mark:      # whose an archive is, nothing says
+            return None
+        place = objects.Bucket(self._account, named[1])
+        found = objects.show(place, named[2])
+        if found is None:
+            return None
+        size, unreadable = None, None
+        try:
+            size = objects.size_of_disk(place, found)
+        except exceptions.TransientProviderError:
+            raise
+        except exceptions.ProviderError as error:
+            unreadable = error.detail
+        return base.Description(url, named[2], size, "raw", unreadable=unreadable)
+
+    def delete(self, image_ref: str) -> None:
+        """The image, and the archive that was kept of it."""
+        image = self.show(image_ref)
+        if image is None:
+            return
+        images.delete(self._account, image["name"])
+        key = image.get("labels", {}).get("ciming-target")
+        if key:
+            objects.clear(self._bucket, key, lambda: None)
+
+    def download(self, image_ref: str, offset: int) -> Iterator[bytes]:
+        named = objects.URL.fullmatch(image_ref)
+        if named and not self._mark:
+            yield from objects.read(objects.Bucket(self._account, named[1]), named[2], offset)
+            return
+        image = self.show(image_ref)
+        if image is None:
+            raise exceptions.ProviderError(
+                f"{self._name} has no image {image_ref[:255]} of yours.", code="cloud.not_found"
+            )
+        name = self._archive_of(image)
+        if name is None:
+            raise exceptions.ProviderError(self._why_not(image), code="source.not_exportable")
+        yield from objects.read(self._bucket, name, offset)
+
+    # May it be used?
+
+    def probe(self) -> Iterator[base.Verdict]:
+        looks: tuple[tuple[str, Callable[[], tuple[bool | None, str]]], ...] = (
+            ("login", self._look_in),
+            ("clock", self._look_at_clock),
+            ("read", self._try_read),
+            ("bucket", self._try_bucket),
+            ("create", self._try_create),
+        )
+        for name, look in looks:
+            try:
+                verdict = base.Verdict(name, *look())
+            except exceptions.CimingError as error:
+                verdict = base.Verdict(name, False, error.detail)
+            yield verdict
+            if name == "login" and not verdict.passed:
+                return
+
+    def _look_in(self) -> tuple[bool | None, str]:
+        self._account.log_in()
+        return True, f"Logged in as {self._account.email}."
+
+    def _look_at_clock(self) -> tuple[bool | None, str]:
+        skew = self._account.skew()
+        if skew is None:
+            return None, "It does not say what time it is there."
+        return skew < SKEW_SECONDS, f"The clocks there and here differ by {skew:.0f} s."
+
+    def _try_read(self) -> tuple[bool | None, str]:
+        next(images.find(self._account, {"ciming-target": "check"}), None)
+        return True, "Images can be listed."
+
+    def _try_bucket(self) -> tuple[bool | None, str]:
+        location = objects.check(self._bucket)
+        lacking = objects.lacking(self._bucket)
+        if lacking:
+            return False, f"In the bucket {self._bucket.name} there is no right to {', '.join(lacking)}."
+        return True, f"The bucket is in {location}, and objects may be made there, read and deleted."
+
+    def _try_create(self) -> tuple[bool | None, str]:
+        """Compute Engine has no dry run: of what is not there, no image can be made."""
+        absent = objects.object_name(str(uuid.uuid4()))
+        source = f"https://storage.googleapis.com/{self._bucket.name}/{absent}"
+        name = images.name("ciming check", str(uuid.uuid4()))
+        wanted = {"name": name, "raw_disk": {"source": source, "container_type": "TAR"}}
+        try:
+            operation = images.make(self._account, wanted, str(uuid.uuid4()))
+            images.wait(self._account, operation, lambda: None, SKEW_SECONDS)
+        except exceptions.TransientProviderError:
+            raise
+        except exceptions.ProviderError as error:
+            if error.code in ("cloud.forbidden", "cloud.auth_failed"):
+                raise
+            if error.code == "cloud.quota_exceeded":
+                return False, error.detail
+            return True, "Images may be made."
+        images.delete(self._account, name)
+        return None, "Whether images can be made can not be told."
+
+    def hang_up(self) -> None:
+        self._account.hang_up()
+
+
+def _label_of(guest: str) -> str:
+    """A guest digest as a label can have it: in hex it is one character too long."""
+    try:
+        return base64.b32encode(bytes.fromhex(guest)).decode().rstrip("=").lower()
+    except ValueError:
+        return hashlib.sha256(guest.encode()).hexdigest()[:8]
+
+
+def _ref_of(image: Mapping[str, Any]) -> str:
+    found = images.parse(str(image.get("self_link", "")))
+    return f"projects/{found[0]}/global/images/{found[1]}" if found else str(image.get("name"))
+
+
+def _fits(image: Mapping[str, Any], filters: Mapping[str, str]) -> bool:
+    wanted = dict(filters)
+    name = wanted.pop("name", None)
+    named = name is None or name in (image.get("name"), metadata.name(image))
+    return named and all(str(image.get(each)) == value for each, value in wanted.items())
