@@ -23,6 +23,7 @@ GiB = 2**30
 QUOTING = {
     "keystoneauth": logging.WARNING,        # requests and answers, whole
     "botocore": logging.INFO,               # the same of AWS, those with a role's credentials too
+    "google": logging.INFO,                 # the same of Google, for whoever writes a record's own fields
     "urllib3.connection": logging.ERROR,    # of an answer, what is no header: it may repeat a token
 }
 """Loggers, and the least level that they have here."""

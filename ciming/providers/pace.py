@@ -31,7 +31,7 @@ class Pace:
 
     def __init__(self, most: int = MOST) -> None:
         self.allowed = float(min(FIRST, most))
-        self._most = most
+        self.most = most
         self._running = 0
         self._slowed = -CALM
         self._free = threading.Condition()
@@ -51,7 +51,7 @@ class Pace:
 
     def fine(self) -> None:
         with self._free:
-            self.allowed = min(self._most, self.allowed + 1 / self.allowed)
+            self.allowed = min(self.most, self.allowed + 1 / self.allowed)
             self._free.notify()
 
     def too_fast(self) -> None:
@@ -96,11 +96,11 @@ def in_order(
         raise AssertionError
 
     running: deque[futures.Future[Result]] = deque()
-    with futures.ThreadPoolExecutor(MOST, "cloud") as pool:
+    with futures.ThreadPoolExecutor(pace.most, "cloud") as pool:
         try:
             for item in items:
                 alive()
-                while running and (len(running) >= MOST or running[0].done()):
+                while running and (len(running) >= pace.most or running[0].done()):
                     yield _result(running.popleft(), alive)
                 running.append(pool.submit(persistently, item))
             while running:

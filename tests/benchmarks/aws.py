@@ -4,9 +4,7 @@
 import argparse
 import base64
 import hashlib
-import multiprocessing
 import pathlib
-import resource
 import subprocess
 import tempfile
 import time
@@ -18,7 +16,7 @@ from typing import Any
 from ciming import disk_image, staging
 from ciming.disk_image import inspector
 from ciming.providers.aws import provider as door
-from tests.benchmarks import main_job, report
+from tests.benchmarks import apart, report
 from tests.contract import on_aws, subjects
 from tests.sandbox import aws, disk
 
@@ -106,23 +104,15 @@ WAYS: Mapping[str, Callable[..., None]] = {
 }  # fmt: skip
 
 
-def _child(way: str, folder: str, source: str, raw: str, answer: Any) -> None:
+def by(way: str, folder: pathlib.Path, source: pathlib.Path, raw: pathlib.Path) -> None:
+    """One of the ways, to the stand-in that runs there."""
     on_aws.configure()
-    standin = aws.StandIn(pathlib.Path(folder))
-    seconds = main_job.timed(lambda: WAYS[way](standin, pathlib.Path(source), pathlib.Path(raw)))
-    answer.send((seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024))
+    WAYS[way](aws.StandIn(folder), source, raw)
 
 
 def run_way(way: str, standin: aws.StandIn, source: pathlib.Path, raw: pathlib.Path) -> tuple[float, int]:
-    """Seconds, and the most bytes of memory, in a process of its own; what it made is forgotten."""
-    main_job.settle()
-    context = multiprocessing.get_context("spawn")
-    there, here = context.Pipe(duplex=False)
-    child = context.Process(target=_child, args=(way, str(standin.directory), str(source), str(raw), here))
-    child.start()
-    here.close()
-    found: tuple[float, int] = there.recv()
-    child.join()
+    """Seconds, and the most bytes of memory; what it made is forgotten."""
+    found = apart.run(by, way, standin.directory, source, raw)
     for snapshot in standin.snapshots():
         standin.client("ec2").delete_snapshot(SnapshotId=snapshot["id"])
     return found

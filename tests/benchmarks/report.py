@@ -31,6 +31,12 @@ INTO_AWS = {
     "proven": "ours: qcow2, converted and proven",
     "imported": "qcow2: qemu-img, S3, import",
 }
+INTO_GCP = {
+    "floor": "floor: an archive that is ready",
+    "ours": "ours: raw, packed on its way",
+    "proven": "ours: qcow2, converted and proven",
+    "by hand": "qcow2: qemu-img, tar -Sz, upload",
+}
 
 
 class Round(NamedTuple):
@@ -152,6 +158,35 @@ def into_aws(found: Mapping[str, Sequence[float]], sent: float, held: Mapping[in
     say(f"\n{'bytes sent / not zero  wanted ≤ 1.05':44}{sent:9.2f}")
     for size, memory in sorted(held.items()):
         say(f"{f'memory, MiB, for {size} MiB of data':44}{memory / MIB:9.1f}")
+
+
+def into_gcp(found: Mapping[str, Sequence[float]], held: Mapping[int, int]) -> None:
+    """Print how long each way into a bucket took, and what memory it needed.
+
+    :param held: bytes of memory at most, by MiB of data
+    """
+    numbers = "".join(f"{number:8}" for number in range(1, len(found["floor"]) + 1))
+    say(f"\n{'seconds in round':36}{numbers}{'median':>9}")
+    for name, what in INTO_GCP.items():
+        _line(what, found[name])
+    pairs = zip(found["ours"], found["floor"], strict=True)
+    _line("ours / floor           wanted ≤ 1.3", [ours / floor for ours, floor in pairs])
+    pairs = zip(found["by hand"], found["proven"], strict=True)
+    _line("by hand / proven         wanted ≥ 5", [theirs / ours for theirs, ours in pairs])
+    for size, memory in sorted(held.items()):
+        say(f"{f'memory, MiB, for {size} MiB of data':44}{memory / MIB:9.1f}")
+
+
+def into_all(found: Mapping[str, Sequence[float]]) -> None:
+    """Print how long each Cloud alone and, the last, all of them took."""
+    *alone, (name, together) = found.items()
+    numbers = "".join(f"{number:8}" for number in range(1, len(together) + 1))
+    say(f"\n{'seconds in round':36}{numbers}{'median':>9}")
+    for each, seconds in found.items():
+        _line(each, seconds)
+    slowest = [max(seconds) for seconds in zip(*(seconds for _, seconds in alone), strict=True)]
+    pairs = zip(together, slowest, strict=True)
+    _line(f"{name} / slowest  wanted ≤ 1.4", [one / other for one, other in pairs])
 
 
 def rates(clients: int, rounds: Sequence[tuple[Rate, Rate]]) -> None:

@@ -13,15 +13,16 @@ from ciming.providers import base
 from tests.contract import on_aws, on_gcp, on_openstack, subjects
 from tests.sandbox import sandbox
 
+OF_SEVERAL: tuple[type[subjects.Subject], ...] = (on_aws.Role, on_gcp.Shared)
+"""Where one account is for several projects."""
 SUBJECTS: list[type[subjects.Subject]] = [
     on_openstack.OpenStack,
     on_openstack.Registered,
     on_aws.AWS,
-    on_aws.Role,
     on_aws.Import,
     on_gcp.GCP,
     on_gcp.Kept,
-    on_gcp.Shared,
+    *(OF_SEVERAL if os.environ.get("CIMING_TEST_ALL") else ()),
 ]
 
 

@@ -21,19 +21,70 @@ assert cmd  # imported first, as the processes do: it settles how they are concu
 BUCKET = "contract"
 
 
-class GCP(subjects.Subject):
-    """Images whose archives go when they are made."""
+def let_use(client: Any, project: str, name: str, email: str) -> None:
+    """Let a service account use an image.
+
+    :param client: of images, of who may say so
+    """
+    binding = compute_v1.Binding(role=images.USER, members=[f"serviceAccount:{email}"])
+    wanted = compute_v1.GlobalSetPolicyRequest(policy=compute_v1.Policy(bindings=[binding]))
+    client.set_iam_policy(project=project, resource=name, global_set_policy_request_resource=wanted)
+
+
+def make_empty(
+    storage: Any, made: Any, operations: Any, project: str, bucket: str, name: str, labels: Mapping[str, str]
+) -> None:
+    """An image of an empty disk, by three clients of Google's."""
+    header = archive._header(archive.runs([], archive.GIB), archive.GIB)
+    found = archive.Sum()
+    found.add_plain(archive.crc32(header), len(header))
+    data = archive.pack(archive.Piece(0, header, ()), header) + archive.end(found)
+    storage.bucket(bucket).blob(f"{name}.tar.gz").upload_from_string(data, retry=None)
+    source = f"https://storage.googleapis.com/{bucket}/{name}.tar.gz"
+    disk = {"source": source, "container_type": "TAR"}
+    image = {"name": name, "labels": dict(labels), "raw_disk": disk}
+    operation = made.insert_unary(project=project, image_resource=image)
+    while operation.status != compute_v1.Operation.Status.DONE:
+        operation = operations.wait(project=project, operation=operation.name)
+    assert not operation.error.errors, operation
+
+
+class Anywhere(subjects.Subject):
+    """What is true of the stand-in and of Google Cloud itself."""
 
     name = "gcp"
     proof = "guest"
     foreign_format = "qcow2"
     unit = 1 << 30
     knows_digests = False
+
+    def __init__(self) -> None:
+        self._made: list[door.GCP] = []
+
+    def new(self, place: Mapping[str, Any], key: Mapping[str, Any]) -> door.GCP:
+        made = door.GCP({"cloud": "google", "timeout": 30.0, **place}, key)
+        self._made.append(made)
+        return made
+
+    def secrets(self) -> list[str]:
+        tokens = [each._account._credentials.token for each in self._made]
+        return [*(secret for each in self._made for secret in each._account._secrets), *filter(None, tokens)]
+
+    def ref_of(self, described: Mapping[str, Any]) -> str:
+        return door._ref_of(described)
+
+    def name_of(self, described: Mapping[str, Any]) -> str:
+        return metadata.name(described)
+
+
+class GCP(Anywhere):
+    """Images whose archives go when they are made."""
+
     lets_out = False
     place: Mapping[str, Any] = {}
 
     def __init__(self, cloud: sandbox.Sandbox, stack: contextlib.ExitStack) -> None:
-        self._made: list[door.GCP] = []
+        super().__init__()
         on_aws.configure()
         for option in (*on_aws.AROUND, "token_urls"):
             stack.callback(config.CONF.clear_override, option, group="egress")
@@ -55,14 +106,7 @@ class GCP(subjects.Subject):
         """As somebody, with another place."""
         project = self.standin.accounts["owner"]["project_id"]
         known = {"project_id": project, "bucket": BUCKET, "endpoint_url": self.standin.url}
-        place = {**known, **self.place, **more}
-        made = door.GCP({"cloud": "google", "timeout": 30.0, **place}, self.standin.accounts[account])
-        self._made.append(made)
-        return made
-
-    def secrets(self) -> list[str]:
-        tokens = [each._account._credentials.token for each in self._made]
-        return [*(secret for each in self._made for secret in each._account._secrets), *filter(None, tokens)]
+        return self.new({**known, **self.place, **more}, self.standin.accounts[account])
 
     def refs(self, key: str) -> set[str]:
         """Images, and of what is in the bucket one name: that of the archive, whole or not."""
@@ -92,43 +136,21 @@ class GCP(subjects.Subject):
         last = max(index for index, _ in disk_image.blocks(pathlib.Path(file)))
         return self.standin.read_image(name, 0, (last + 1) * disk_image.BLOCK).rstrip(b"\0")
 
-    def ref_of(self, described: Mapping[str, Any]) -> str:
-        return door._ref_of(described)
-
-    def name_of(self, described: Mapping[str, Any]) -> str:
-        return metadata.name(described)
-
     def squat(self, spec: base.ImageSpec, key: str) -> str:
         """A stranger's image of our name with our labels, that we may use."""
         project, name = self.standin.accounts["stranger"]["project_id"], images.name(spec.name, spec.image_id)
         self.standin.make_bucket(f"theirs-{key[:8]}", "stranger")
         made = self.make_image("stranger", f"theirs-{key[:8]}", name, {"ciming-target": key})
-        us = f"serviceAccount:{self.standin.accounts['owner']['client_email']}"
-        policy = compute_v1.Policy(bindings=[compute_v1.Binding(role=images.USER, members=[us])])
-        self.standin.images_client("stranger").set_iam_policy(
-            project=project,
-            resource=made,
-            global_set_policy_request_resource=compute_v1.GlobalSetPolicyRequest(policy=policy),
-        )
+        us = str(self.standin.accounts["owner"]["client_email"])
+        let_use(self.standin.images_client("stranger"), project, made, us)
         return f"projects/{project}/global/images/{made}"
 
     def make_image(self, account: str, bucket: str, name: str, labels: Mapping[str, str]) -> str:
         """Of an empty disk, by Google's clients alone."""
-        header = archive._header(archive.runs([], archive.GIB), archive.GIB)
-        found = archive.Sum()
-        found.add_plain(archive.crc32(header), len(header))
-        data = archive.pack(archive.Piece(0, header, ()), header) + archive.end(found)
-        blob = self.standin.storage_client(account).bucket(bucket).blob(f"{name}.tar.gz")
-        blob.upload_from_string(data, retry=None)
         project = self.standin.accounts[account]["project_id"]
-        source = f"https://storage.googleapis.com/{bucket}/{name}.tar.gz"
-        disk = {"source": source, "container_type": "TAR"}
-        image = {"name": name, "labels": dict(labels), "raw_disk": disk}
-        operation = self.standin.images_client(account).insert_unary(project=project, image_resource=image)
-        operations = self.standin.operations_client(account)
-        while operation.status != compute_v1.Operation.Status.DONE:
-            operation = operations.wait(project=project, operation=operation.name)
-        assert not operation.error.errors, operation
+        clients = (self.standin.storage_client, self.standin.images_client, self.standin.operations_client)
+        storage, made, operations = (client(account) for client in clients)
+        make_empty(storage, made, operations, project, bucket, name, labels)
         return name
 
     def squatted(self, image_ref: str) -> bool:

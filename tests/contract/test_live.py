@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The suite for AWS itself, tried where the stand-in is: of the contract a part, which is known from here."""
+"""The suites for clouds themselves, tried where stand-ins are: of the contract a part, known from here."""
 
+import json
 import os
 import pathlib
 import subprocess
@@ -8,11 +9,11 @@ import sys
 
 import pytest
 
-from tests.sandbox import aws, processes
+from tests.sandbox import aws, gcp, processes
 
 ROOT = pathlib.Path(__file__).parents[2]
 PART = "arrives or marks or strangers or describe or refusal or lists or download"
-PREFIX = "CIMING_LIVE_AWS_"
+PREFIX = "CIMING_LIVE_"
 
 
 def run(*arguments: str, **environment: str) -> str:
@@ -31,19 +32,38 @@ def run(*arguments: str, **environment: str) -> str:
 
 
 @pytest.mark.timeout(400)
-def test_where_the_standin_is(tmp_path: pathlib.Path) -> None:
+def test_where_that_of_aws_is(tmp_path: pathlib.Path) -> None:
     with aws.start(tmp_path / "aws") as standin:
-        said = {f"{PREFIX}REGION": "eu-west-1", f"{PREFIX}ENDPOINT_URL": standin.url}
+        said = {f"{PREFIX}AWS_REGION": "eu-west-1", f"{PREFIX}AWS_ENDPOINT_URL": standin.url}
         for who, account in (("", "owner"), ("READER_", "reader"), ("STRANGER_", "stranger")):
             known = standin.accounts[account]
-            said[f"{PREFIX}{who}ACCESS_KEY_ID"] = known["access_key"]
-            said[f"{PREFIX}{who}SECRET_ACCESS_KEY"] = known["secret_key"]
-        told = run("-k", PART, **said)
+            said[f"{PREFIX}AWS_{who}ACCESS_KEY_ID"] = known["access_key"]
+            said[f"{PREFIX}AWS_{who}SECRET_ACCESS_KEY"] = known["secret_key"]
+        told = run("-k", f"AWS and ({PART})", **said)
         assert "skipped" not in told and " passed" in told
         stranger = standin.accounts["stranger"]["account_id"]
         assert {image["owner"] for image in standin.images()} <= {stranger}
 
 
-def test_without_keys_it_is_skipped() -> None:
+@pytest.mark.timeout(400)
+def test_where_that_of_google_is(tmp_path: pathlib.Path) -> None:
+    with gcp.start(tmp_path / "gcp") as standin:
+        said = {f"{PREFIX}GCP_ENDPOINT_URL": standin.url}
+        for who, account in (("", "owner"), ("READER_", "reader"), ("STRANGER_", "stranger")):
+            file = tmp_path / f"{account}.json"
+            file.write_text(json.dumps(standin.accounts[account]))
+            said[f"{PREFIX}GCP_{who}KEY"] = str(file)
+        for who, account in (("", "owner"), ("STRANGER_", "stranger")):
+            standin.make_bucket(f"live-{account}", account)
+            said[f"{PREFIX}GCP_{who}BUCKET"] = f"live-{account}"
+        told = run("-k", "GCP and (arrives or strangers or refusal)", **said)
+        assert "skipped" not in told and " passed" in told
+        stranger = standin.accounts["stranger"]["project_id"]
+        assert {image["project"] for image in standin.images()} <= {stranger}
+        assert not standin.objects("live-owner")
+
+
+def test_without_keys_they_are_skipped() -> None:
     told = run()
-    assert " skipped" in told and "passed" not in told and f"needs {PREFIX}REGION" in told
+    assert " skipped" in told and "passed" not in told
+    assert f"needs {PREFIX}AWS_REGION" in told and f"needs {PREFIX}GCP_BUCKET" in told

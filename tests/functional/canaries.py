@@ -31,6 +31,7 @@ from tests.sandbox import ciming, distributed, processes, servers
 LONGEST = 64 << 20      # bytes that are unpacked of one compressed member
 DEPTH = 3               # how deep a compressed member may be within others
 PACKED = (b"\x1f\x8b\x08", b"\x78\x01", b"\x78\x5e", b"\x78\x9c", b"\x78\xda")       # gzip, zlib
+SHORTEST = 12           # characters of what is no accident
 LOOK_SECONDS = 0.05
 OURS = "the password of a service user"
 TRACE = "amq.rabbitmq.trace"
@@ -62,6 +63,14 @@ def _in_base64(text: bytes) -> Iterator[bytes]:
             yield whole[first : (before + len(text)) * 8 // 6]
 
 
+# What Google gives a token for: signed, and good for an hour. Its header, as Google's library has it.
+JWT = b"eyJ0eXAiOiAiSldUIiwg"
+TOKENS |= {
+    JWT: re.compile(rb"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]{100,}"),
+    **dict.fromkeys((JWT.hex().encode(), JWT.hex().upper().encode()), re.compile(rb"[0-9a-fA-F]{400,}")),
+    **dict.fromkeys(_in_base64(JWT), re.compile(rb"[A-Za-z0-9+/_-]{300,}")),
+}
+
 ENCODINGS: Mapping[str, Callable[[bytes], bytes]] = {
     "plain": bytes,
     "base64": base64.b64encode,
@@ -92,6 +101,7 @@ class Canaries:
         stem = self._stem.encode()
         forms = {stem, *_in_base64(stem), stem.hex().encode(), stem.hex().upper().encode()}
         self._forms = sorted(forms)
+        self._planted: dict[bytes, bytes] = {}      # numbers, by forms
 
     def new(self, what: str, *, signs: bool = True) -> str:
         """A secret; with signs that texts are escaped for, unless it can have none."""
@@ -99,10 +109,23 @@ class Canaries:
         self._known[number.encode()] = what
         return f'x"{self._stem}{number}\\/+&=% ü' if signs else f"x{self._stem}{number}x"
 
+    def plant(self, what: str, *texts: str) -> None:
+        """Have the lines of a secret found that others made: by what no escaping changes in them.
+
+        One of them is found in all encodings, which is enough for the whole.
+        """
+        number = f"planted {len(self._known)}".encode()
+        self._known[number] = what
+        parts = [max(re.findall(rb"[A-Za-z0-9]+", text.encode()), key=len) for text in texts]
+        parts = sorted((part for part in parts if len(part) >= SHORTEST), key=len)
+        whole = {*_in_base64(parts[-1]), parts[-1].hex().encode(), parts[-1].hex().upper().encode()}
+        self._planted |= dict.fromkeys((*parts, *whole), number)
+
     def numbers(self, data: bytes) -> set[bytes]:
         """Which of them are in there, uncompressed; of one that is encoded that is not known."""
         known = {self._stem.encode(): 2}
-        return {
+        planted = {number for form, number in self._planted.items() if form in data}
+        return planted | {
             data[at : at + known.get(form, 0)] for form in self._forms for at in _ends(data, form)
         }
 
@@ -112,7 +135,7 @@ class Canaries:
     def within(self, data: bytes, where: str, depth: int = DEPTH) -> Iterator[Hit]:
         """What is in there of them, and of tokens of Keystone's."""
         for name in sorted(set(map(self._name, self.numbers(data)))):
-            at = min(data.find(form) % (len(data) + 1) for form in self._forms)
+            at = min(data.find(form) % (len(data) + 1) for form in (*self._forms, *self._planted))
             print(f"{name}, {where}: {data[max(0, at - 500) : at + 200]!r}")    # for who has to find out why
             yield Hit(name, where)
         if has_token(data):

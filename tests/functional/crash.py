@@ -15,7 +15,7 @@ from typing import Any
 import requests
 import sqlalchemy as sa
 
-from tests.functional import amazon
+from tests.functional import amazon, google
 from tests.person import ENDS, JSON, Person
 from tests.sandbox import ciming, distributed
 
@@ -26,6 +26,7 @@ NAMES = {
     r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}": "ANOTHER",
     r"\b(ami|snap)-[0-9a-f]{17}\b": r"\1-ANOTHER",
     r'("(upload|import|copy)": )"[^"]+"': r'\1"ANOTHER"',     # in a checkpoint
+    r"\b[a-z0-9-]+-IMAGE\b": "NAME-IMAGE",      # at Google, out of the Image's own
 }
 """What names that are chosen at random are called."""
 OCTETS = {"Content-Type": "application/octet-stream"}
@@ -124,12 +125,14 @@ class Survivor:
         points: Points,
         refuse_once: Callable[[str], None],
         aws: amazon.Amazon,
+        gcp: google.Google,
     ) -> None:
         self.service = service
         self.points = points
         self.member = member
         self.refuse_once = refuse_once
         self.aws = aws
+        self.gcp = gcp
         self._starting = threading.Lock()     # held while it starts, or is killed
         self.database = sa.create_engine(service.database_url, poolclass=sa.NullPool)
 
@@ -286,8 +289,10 @@ class Survivor:
         for target in found["targets"]:
             if target["status"] != "success":
                 del target["bytes_done"]        # as far as it came
-        found["aws"] = self.aws.left(image_id, [target["id"] for target in found["targets"]])
-        names = {image_id: "IMAGE", **dict.fromkeys(jobs, "JOB")}
+        target_ids = [target["id"] for target in found["targets"]]
+        found["aws"] = self.aws.left(image_id, target_ids)
+        found["gcp"] = self.gcp.left(image_id, target_ids)
+        names = {image_id: "IMAGE", image_id.replace("-", ""): "IMAGE", **dict.fromkeys(jobs, "JOB")}
         names |= {target["id"]: f"TARGET-{target['cloud']}" for target in found["targets"]}
         text = json.dumps(_without_changes(found), sort_keys=True, default=str, indent=1)
         for each, name in names.items():

@@ -219,6 +219,44 @@ def abandoned(user: crash.Survivor, name: str, data: bytes) -> str:
     return image_id
 
 
+def packed(user: crash.Survivor, name: str, data: bytes) -> str:
+    """To Google, and shared with somebody there."""
+    image_id = user.create(name, clouds=["google"], properties=MACHINE)
+    assert user.send(image_id, data) in ("", "image.has_data")
+    return image_id
+
+
+def kept(user: crash.Survivor, name: str, data: bytes) -> str:
+    """To Google, where the archive stays until the image is deleted."""
+    image_id = user.create(name, clouds=["keeping"], properties=MACHINE)
+    assert user.send(image_id, data) in ("", "image.has_data")
+    assert user.ended(image_id)["status"] == "success"
+    there = {"cloud": "keeping"}
+    user.change(image_id, "DELETE", "", "image.busy", "link.not_found", params=there)
+    return image_id
+
+
+def unmade(user: crash.Survivor, name: str, data: bytes) -> str:
+    """Google takes the archive, and makes no image of it."""
+    with user.gcp.making_none():
+        image_id = user.create(name, clouds=["google"], properties=MACHINE)
+        assert user.send(image_id, data) in ("", "image.has_data")
+        user.ended(image_id)
+    return image_id
+
+
+def unwanted(user: crash.Survivor, name: str, data: bytes) -> str:
+    """Google makes an image, and takes its time, when the user wants it no more."""
+    with user.gcp.stuck():
+        image_id = user.create(name, clouds=["google"], properties=MACHINE)
+        assert user.send(image_id, data) in ("", "image.has_data")
+        user.until(lambda: user.gcp.images(image_id))
+        user.act(image_id, "cancel", "job.has_ended")
+        target_ids = [target["id"] for target in user.job(image_id)["targets"]]
+        user.until(lambda: not user.gcp.objects(target_ids))
+    return image_id
+
+
 class Scenario(NamedTuple):
     """What is done, and how its Job ends."""
 
@@ -243,5 +281,9 @@ SCENARIOS = {
     "imported": Scenario(imported, "success"),
     "unregistered": Scenario(unregistered, "error"),
     "abandoned": Scenario(abandoned, "cancelled"),
+    "packed": Scenario(packed, "success"),
+    "kept": Scenario(kept, "success"),
+    "unmade": Scenario(unmade, "error"),
+    "unwanted": Scenario(unwanted, "cancelled"),
 }
 assert {scenario.end for scenario in SCENARIOS.values()} == set(ENDS)

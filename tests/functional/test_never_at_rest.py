@@ -4,6 +4,7 @@
 To add a way: one line in WAYS, or in wrong_places().
 """
 
+import base64
 import contextlib
 import dataclasses
 import functools
@@ -32,13 +33,14 @@ from tests.functional import tus
 from tests.functional.conftest import soon
 from tests.functional.test_clouds import allow, config, secret
 from tests.person import ENDS, JSON
-from tests.sandbox import aws, ciming, processes, sandbox, seed, servers
+from tests.sandbox import aws, ciming, gcp, processes, sandbox, seed, servers
 from tests.shapes import Shape
 
 SMALL = bytes(range(256)) * 4096
 LARGE = SMALL * 6
-PIECE = 64 << 10
-AMAZON = "for AWS: the"
+PIECE = 32 << 10
+AMAZON, GOOGLE = "for AWS: the", "for Google: the"
+BUCKET = "images"
 WAITS = "waiting-credentials"
 NOTIFICATIONS = ("oslo_messaging_notifications", "driver")
 
@@ -84,9 +86,10 @@ def service(
         ("engine", "retry_delay"): "0.2",
         ("engine", "max_attempts"): "2",
         ("engine", "housekeeping_interval"): "1",
-        ("engine", "max_stages"): "16",         # all ways are taken at once
-        ("engine", "max_transfers_per_cloud"): "16",
-        ("engine", "max_transfers_per_project"): "16",
+        ("engine", "max_stages"): "32",         # all ways are taken at once, and twice
+        ("engine", "max_transfers"): "32",
+        ("engine", "max_transfers_per_cloud"): "32",
+        ("engine", "max_transfers_per_project"): "32",
         ("staging", "keep_free"): "0",
         ("openstack", "zone_formats"): "zone-b:raw",
         NOTIFICATIONS: "log" if alone else "messagingv2",
@@ -114,6 +117,7 @@ class World:
     processes: birds.Processes
     mirror: birds.Mirror
     amazon: aws.StandIn
+    google: gcp.StandIn
     keys: int = 0
     sent: set[bytes] = dataclasses.field(default_factory=set)
     of_keys: dict[str, set[bytes]] = dataclasses.field(default_factory=dict)
@@ -163,6 +167,18 @@ class World:
         self.amazon.trust(f"ciming-{self.member.project_id}")
         return {**self.access_key("broker"), "role_arn": self.amazon.role.arn}
 
+    def service_key(self) -> JSON:
+        """A new key for Google, as its console gives it."""
+        said = self.google.add_key("owner")
+        # But for the first ones, which all keys have, and the last.
+        self.canaries.plant(f"{GOOGLE} key", *said["private_key"].splitlines()[2:-1])
+        self.of_keys[said["private_key_id"]] = self.canaries.numbers(json.dumps(said).encode())
+        return said
+
+    def deleted(self) -> JSON:
+        """A key for Google that is no key any more."""
+        return {**self.service_key(), "private_key_id": uuid.uuid4().hex}
+
     def wrong(self) -> JSON:
         return {**self.password(), "password": self.canaries.new("a wrong password")}
 
@@ -192,7 +208,8 @@ class World:
 
     def told(self) -> set[bytes]:
         """Of what somebody has logged in with."""
-        return self.mirror.told.union(*(self.of_keys.get(key, set()) for key in self.amazon.callers()))
+        callers = self.amazon.callers() | self.google.callers()
+        return self.mirror.told.union(*(self.of_keys.get(key, set()) for key in callers))
 
     def everything(self) -> list[birds.Hit]:
         """What is found of canaries anywhere now; our own password is in the configuration."""
@@ -224,7 +241,10 @@ def world(
         seen = stack.enter_context(birds.Processes(service))
         mirror = stack.enter_context(birds.Mirror(canaries, cloud.url("keystone2"), cloud.url("glance2")))
         amazon = stack.enter_context(aws.start(cloud.folder / "aws"))
-        made = World(canaries, cloud, service, member, admin, taps, seen, mirror, amazon)
+        google = stack.enter_context(gcp.start(cloud.folder / "gcp", port=cloud.port("google")))
+        google.make_bucket(BUCKET)
+        google.settings(token_mark=canaries.new(f"{GOOGLE} token", signs=False))
+        made = World(canaries, cloud, service, member, admin, taps, seen, mirror, amazon, google)
         _register(made)
         yield made
 
@@ -267,6 +287,15 @@ def _register(world: World) -> None:
         where = {"region": "eu-west-1", "endpoint_url": world.amazon.url}
         body = {"name": name, "provider": "aws", "config": where, **more}
         assert member.call("POST", "/v1/clouds", json=body).status_code == 201
+    key = world.note(world.service_key())
+    for name, more in (
+        ("by-service-key", {"credential_ref": secret(member, json.dumps(key, indent=2))}),
+        ("deleted-key", {"credential_ref": secret(member, json.dumps(world.deleted()))}),
+        ("bucket", {}),
+    ):
+        where = {"project_id": key["project_id"], "bucket": BUCKET, "endpoint_url": world.google.url}
+        body = {"name": name, "provider": "gcp", "config": where, **more}
+        assert member.call("POST", "/v1/clouds", json=body).status_code == 201
 
 
 class Way(NamedTuple):
@@ -298,6 +327,8 @@ WAYS = (
     Way("an access key in Barbican", "by-access-key", follows=False),
     Way("a role of AWS", "by-role", follows=False),
     Way("a session of AWS given", "region", given=World.session, waits=True, follows=False),
+    Way("a key of Google's in Barbican", "by-service-key", follows=False),
+    Way("a key of Google's given", "bucket", given=World.service_key, waits=True, follows=False),
     Way("a password given", "bare", given=World.password, waits=True),
     Way("a key given", "bare", given=World.key, waits=True),
 )
@@ -307,6 +338,7 @@ OF_NO_USE = (
     Way("a payload that is no object", "payload", error="credential.invalid"),
     Way("a key where there is no such region", "nowhere", error="cloud.no_endpoint"),
     Way("a stale access key", "wrong-keys", error="cloud.auth_failed", follows=False),
+    Way("a key that Google has no more", "deleted-key", error="cloud.auth_failed", follows=False),
     Way("a wrong password given", "bare", given=World.wrong, error="cloud.auth_failed"),
     Way("a Keystone that repeats a password", "password-body", error="cloud."),
     *(
@@ -436,7 +468,8 @@ def test_success(world: World, qcow2: pathlib.Path) -> None:
     assert "active" in told.stdout
     sync_and_link(world)
     convert(world)
-    for name in ("zone-a", "by-key", "shared", "by-role", *(way.cloud for way in OF_NO_USE)):
+    good = ("zone-a", "by-key", "shared", "by-role", "by-service-key")
+    for name in (*good, *(way.cloud for way in OF_NO_USE)):
         assert world.member.call("POST", f"/v1/clouds/{name}/check").status_code == 200
     assert world.everything() == []
     assert world.unused() == []
@@ -501,7 +534,7 @@ def test_failure_and_cancel(world: World) -> None:
         ways_in = [functools.partial(halfway, world, **wanted) for wanted in (wrong, JSON())]
         both = [pool.submit(all_of, each) for each in ways_in]
     failing, cancelled = (each.result() for each in both)
-    assert not [name for name in world.unused() if not name.startswith(AMAZON)]
+    assert not [name for name in world.unused() if not name.startswith((AMAZON, GOOGLE))]
     assert world.everything() == []
     for each in failing:
         assert send_the_rest(world, each).status_code in (204, 400, 460)
@@ -509,7 +542,7 @@ def test_failure_and_cancel(world: World) -> None:
         assert world.member.call("POST", f"/v1/jobs/{each.job_id}/cancel").status_code == 202
     assert statuses(world, failing) == expected("error")
     assert statuses(world, cancelled) == expected("cancelled")
-    world.sent &= world.told()      # AWS was not asked: it takes no bytes before all are there
+    world.sent &= world.told()      # AWS and Google were not asked: they take no bytes before all are there
     assert world.everything() == []
 
 
@@ -553,8 +586,8 @@ def test_crash_and_resume(world: World) -> None:
     assert taken(world) != WAYS or world.unused() == []
 
 
-def test_killed_when_aws_has_let_us_in(world: World) -> None:
-    """It is asked for its end of what has all its bytes, and takes its time."""
+def test_killed_when_aws_and_google_have_let_us_in(world: World) -> None:
+    """They are asked for the end of what has all its bytes, and take their time."""
     ways = tuple(way for way in WAYS if not way.follows)
 
     def bring(way: Way) -> Begun:
@@ -563,13 +596,17 @@ def test_killed_when_aws_has_let_us_in(world: World) -> None:
         return begun
 
     def asked() -> int:
-        return int(world.amazon.counters()["calls"].get("ebs:CompleteSnapshot", 0))
+        calls = {**world.amazon.counters()["calls"], **world.google.counters()["calls"]}
+        return sum(int(calls.get(name, 0)) for name in ("ebs:CompleteSnapshot", "compute.images.insert"))
 
     before = asked()
     world.amazon.fault("slow", "CompleteSnapshot", seconds=5, times=len(ways))
+    world.google.fault("slow", "compute.images.insert", seconds=5, times=len(ways))
     begun = all_of(bring, ways)
     soon(lambda: asked() == before + len(ways), 60)
     world.service.kill()
+    for standin in (world.amazon, world.google):
+        standin.clear_faults()
     found = world.everything()
     world.service.start()
     assert found == [] and world.unused() == []
@@ -737,9 +774,21 @@ def test_it_is_found_in_each_encoding(encoding: str, tmp_path: pathlib.Path) -> 
 
 @pytest.mark.parametrize("encoding", birds.ENCODINGS)
 def test_a_token_is_found_whoever_made_it(encoding: str) -> None:
-    token = b"gAAAAABm" + b"Q2Fu_-1z" * 20
-    inside = birds.ENCODINGS[encoding](b"X-Auth-Token: " + token)
-    assert birds.Canaries().search(iter([("here", inside)]))
+    signed = birds.JWT + b"CJhbGciOiAi.eyJpc3MiOiAi." + b"Q2Fu_-1z" * 43
+    for token in (b"gAAAAABm" + b"Q2Fu_-1z" * 20, signed):
+        inside = birds.ENCODINGS[encoding](b"X-Auth-Token: " + token)
+        assert birds.Canaries().search(iter([("here", inside)])), token
+
+
+@pytest.mark.parametrize("encoding", birds.ENCODINGS)
+def test_a_key_is_found_and_each_line_of_it(encoding: str) -> None:
+    lines = [base64.b64encode(os.urandom(48)).decode() for _ in range(24)]
+    planted = birds.Canaries()
+    planted.plant("the key", *lines)
+    inside = birds.ENCODINGS[encoding]("\n".join(["-----BEGIN PRIVATE KEY-----", *lines]).encode())
+    assert {hit.what for hit in planted.search(iter([("here", inside)]))} == {"the key"}
+    assert all(planted.numbers(line.encode()) for line in lines)
+    assert not planted.numbers(base64.b64encode(os.urandom(1 << 16)))
 
 
 def test_it_is_found_in_each_place(world: World) -> None:

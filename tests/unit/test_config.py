@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+import logging
 import pathlib
 import re
 import subprocess
@@ -62,6 +63,21 @@ def test_environment(monkeypatch: pytest.MonkeyPatch, conf: cfg.ConfigOpts) -> N
     monkeypatch.setenv("OS_ENGINE__MAX_JOBS", "7")
     monkeypatch.setenv("OS_DATABASE__CONNECTION", "sqlite:///elsewhere")
     assert (conf.engine.max_jobs, conf.database.connection) == (7, "sqlite:///elsewhere")
+
+
+@pytest.mark.parametrize(
+    "name", ["keystoneauth.session", "botocore.endpoint", "google.auth.transport.requests", "google.cloud"]
+)
+def test_who_quotes_credentials_says_less_whatever_is_wanted(name: str) -> None:
+    names = (name.partition(".")[0], name)
+    before = [logging.getLogger(each).level for each in names]
+    for each in names:
+        logging.getLogger(each).setLevel(logging.DEBUG)
+    config._say_less()
+    assert not logging.getLogger(f"{name}.child").isEnabledFor(logging.DEBUG)
+    assert logging.getLogger(f"{name}.child").isEnabledFor(logging.WARNING)
+    for each, level in zip(names, before, strict=True):
+        logging.getLogger(each).setLevel(level)
 
 
 def test_formats_of_zones(monkeypatch: pytest.MonkeyPatch, conf: cfg.ConfigOpts) -> None:

@@ -37,10 +37,11 @@ def calls_to_change(name: str, literals: list[str]) -> bool:
     return asked and any(CALL.fullmatch(each) and not each.startswith(looks) for each in literals)
 
 
-def asks_google(name: str, _literals: list[str]) -> bool:
-    """By its clients' names for what changes something."""
-    calls = ("insert_unary", "delete_unary", "set_iam_policy", "upload_from_string")
-    return name.rpartition(".")[2] in calls or name in ("blob.compose", "blob.delete")
+def asks_google(name: str, literals: list[str]) -> bool:
+    """Google's calls have names: of a service, of a kind of thing, and of what is done."""
+    looks = ("get", "list", "testIamPermissions", "getIamPolicy")
+    found = [each.split(".") for each in literals if re.fullmatch(r"(storage|compute)\.\w+\.\w+", each)]
+    return name.rpartition(".")[2] == "call" and any(each[-1] not in looks for each in found)
 
 
 def changes_files(name: str, literals: list[str]) -> bool:

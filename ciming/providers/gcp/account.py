@@ -37,9 +37,8 @@ EXCHANGE_URLS = ("https://sts.googleapis.com/v1/token",)
 IMPERSONATION = "https://iamcredentials.googleapis.com/"
 REQUEST_IDS = ("x-guploader-uploadid", "x-cloud-trace-context", "x-request-id")
 CONNECTIONS = 16    # as many as pieces may be on their way
-THROTTLED = frozenset(
-    ("rateLimitExceeded", "userRateLimitExceeded", "RATE_LIMIT_EXCEEDED", "resourceInUseByAnotherResource")
-)
+THROTTLED = frozenset(("rateLimitExceeded", "userRateLimitExceeded", "RATE_LIMIT_EXCEEDED"))
+BUSY = frozenset(("resourceNotReady", "resourceInUseByAnotherResource"))    # it is being made, or deleted
 QUOTA = frozenset(("quotaExceeded", "QUOTA_EXCEEDED", "resourceCountLimitExceeded", "limitExceeded"))
 STUMBLED = frozenset((408, 429, 500, 502, 503, 504))
 
@@ -116,7 +115,9 @@ class Account:
         try:
             if kind == "service_account":
                 self._pin(credential["token_uri"], TOKEN_URLS, "token_uri")
-                return service_account.Credentials.from_service_account_info(credential, scopes=SCOPES)
+                made = service_account.Credentials.from_service_account_info(credential, scopes=SCOPES)
+                made.sign_bytes(b"")    # which not every key can
+                return made
             if kind == "external_account":
                 self._pin(credential["token_url"], EXCHANGE_URLS, "token_url")
                 impersonated = credential.get("service_account_impersonation_url")
@@ -200,7 +201,7 @@ class Account:
         detail = f"{self.name}: {what} was refused. {status}: {self.words(message)}"
         if status == 429 or (status == 403 and reasons & THROTTLED):
             return pace.Throttled(detail, cloud_request_id=request_id)
-        if status in STUMBLED or status >= 500:
+        if status in STUMBLED or status >= 500 or reasons & BUSY:
             return exceptions.TransientProviderError(detail, cloud_request_id=request_id)
         if status == 401:
             return exceptions.CredentialRefused(detail, cloud_request_id=request_id)

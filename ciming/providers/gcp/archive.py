@@ -15,6 +15,7 @@ import hashlib
 import os
 import struct
 import zlib
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -24,6 +25,7 @@ from isal import isal_zlib
 from ciming import disk_image, exceptions
 
 GIB = 1 << 30
+LARGEST = 64 << 40      # bytes of a disk: https://cloud.google.com/compute/docs/disks#disk-types
 NAME = b"disk.raw"
 SECTOR = 512
 RECORD = 20 * SECTOR    # what tar fills up to
@@ -44,15 +46,6 @@ class Piece(NamedTuple):
     number: int
     head: bytes
     blocks: range | Sequence[int]
-
-
-class Packed(NamedTuple):
-    """A piece as it goes out."""
-
-    data: bytes
-    crc32: int      # of what is packed
-    length: int
-    records: list[tuple[int, bytes]]    # of its blocks, see disk_image.digest_of()
 
 
 def disk_size(virtual_size: int) -> int:
@@ -115,20 +108,16 @@ def _header(found: Sequence[Run], size: int) -> bytes:
     return bytes(header) + b"".join(more)
 
 
-def content(file: int, piece: Piece) -> tuple[bytes, list[tuple[int, bytes]]]:
-    """What a piece has in it, and the records of its blocks.
-
-    :raises ProviderError: a block that had data has none any more: the file is being changed
-    """
+def content(file: int, piece: Piece) -> tuple[bytes | bytearray, list[tuple[int, bytes]]]:
+    """What a piece has in it, and the records of its blocks."""
     if not piece.blocks:
         return piece.head, []
-    blocks, records = [], []
-    for index in piece.blocks:
-        block = os.pread(file, disk_image.BLOCK, index * disk_image.BLOCK)
-        block = block.ljust(disk_image.BLOCK, b"\0")
-        blocks.append(block)
+    data, records = bytearray(len(piece.blocks) * disk_image.BLOCK), []
+    for place, index in enumerate(piece.blocks):
+        block = memoryview(data)[place * disk_image.BLOCK :][: disk_image.BLOCK]
+        os.preadv(file, [block], index * disk_image.BLOCK)
         records.append((index, hashlib.sha256(block).digest()))
-    return b"".join(blocks), records
+    return data, records
 
 
 def name(piece: Piece, records: Sequence[tuple[int, bytes]]) -> str:
@@ -139,14 +128,14 @@ def name(piece: Piece, records: Sequence[tuple[int, bytes]]) -> str:
     return f"{piece.number:08d}-{found.hexdigest()[:32]}"
 
 
-def pack(piece: Piece, data: bytes) -> bytes:
+def pack(piece: Piece, data: bytes | bytearray) -> bytes:
     """A piece's bytes in the archive."""
     packer = isal_zlib.compressobj(LEVEL, isal_zlib.DEFLATED, -15)
-    head = GZIP_HEADER if piece.number == 0 else b""
-    return head + packer.compress(data) + packer.flush(isal_zlib.Z_FULL_FLUSH)
+    parts = [GZIP_HEADER] if piece.number == 0 else []
+    return b"".join([*parts, packer.compress(data), packer.flush(isal_zlib.Z_FULL_FLUSH)])
 
 
-def crc32(data: bytes) -> int:
+def crc32(data: bytes | bytearray) -> int:
     return int(isal_zlib.crc32(data))
 
 
@@ -215,34 +204,31 @@ class Unpacker:
     """
 
     LARGEST_MAP = 16 << 20      # bytes
+    LONGEST_END = 16 << 20      # bytes of zeros: tools fill up to records of their own sizes
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.size: int | None = None        # of the disk, as soon as it is known
         self._gzip = zlib.decompressobj(31)
         self._tar = bytearray()
-        self._runs: list[Run] | None = None
-        self._place = self._left = 0
+        self._runs: deque[Run] | None = None
+        self._place = self._behind = 0
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         """:raises ProviderError: this is no such archive"""
-        while data:
-            if self._gzip.eof:      # another member follows, or zeros that tools fill up with
-                if not data.strip(b"\0"):
-                    return
-                self._gzip = zlib.decompressobj(31)
+        while data and not self._gzip.eof:
             try:
                 plain = self._gzip.decompress(data, PIECE)
             except zlib.error:
                 raise self._wrong("it is not gzipped, or damaged") from None
             data = self._gzip.unconsumed_tail or self._gzip.unused_data
             yield from self._read(plain)
+        if data.strip(b"\0"):       # zeros are what tools fill up with
+            raise self._wrong("something follows its gzip stream")
 
     def _read(self, plain: bytes) -> Iterator[bytes]:
         if self._runs is None:
             self._tar += plain
-            if len(self._tar) > self.LARGEST_MAP:
-                raise self._wrong("its map is too large")
             self._runs = self._parsed()
             if self._runs is None:
                 return
@@ -258,7 +244,12 @@ class Unpacker:
                 self._place += len(piece)
                 view = view[len(piece) :]
             if self._place == offset + count:
-                self._runs.pop(0)
+                self._runs.popleft()
+        self._behind += len(view)
+        if bytes(view).strip(b"\0"):
+            raise self._wrong("there is more in it than disk.raw")
+        if self._behind > self.LONGEST_END:
+            raise self._wrong("its end is too long")
 
     def _hole(self, until: int) -> Iterator[bytes]:
         while self._place < until:
@@ -276,7 +267,7 @@ class Unpacker:
             raise self._wrong("it ends early")
         yield from self._hole(self.size or 0)
 
-    def _parsed(self) -> list[Run] | None:
+    def _parsed(self) -> deque[Run] | None:
         """The map; None: not all of it is here."""
         if len(self._tar) < SECTOR:
             return None
@@ -286,23 +277,30 @@ class Unpacker:
         kind = bytes(header[156:157])
         if _value(header[148:156]) != checksum or said != NAME or kind not in (b"0", b"\0", b"S"):
             raise self._wrong("its first member is not a file disk.raw")
-        if kind != b"S":
-            self.size, self._header_size = _value(header[124:136]), SECTOR
-            return [(0, self.size)]
-        entries, at, more = bytes(header[386:482]), SECTOR, header[482]
+        length = _value(header[124:136])
+        size, entries, at, more = length, b"", SECTOR, 0
+        if kind == b"S":
+            size, entries, more = _value(header[483:495]), bytes(header[386:482]), header[482]
+        if not 0 < size <= LARGEST:
+            raise self._wrong(f"a disk of {size} bytes can not be")
+        parts = [entries]
         while more:
+            if at > self.LARGEST_MAP:
+                raise self._wrong("its map is too large")
             if len(self._tar) < at + SECTOR:
                 return None
-            entries += self._tar[at : at + IN_EXTENSION * 24]
+            parts.append(bytes(self._tar[at : at + IN_EXTENSION * 24]))
             more = self._tar[at + 504]
             at += SECTOR
-        self.size, self._header_size = _value(header[483:495]), at
+        self.size, self._header_size = size, at
+        if kind != b"S":
+            return deque([(0, size)])
+        entries = b"".join(parts)
         pairs = (entries[at : at + 24] for at in range(0, len(entries), 24))
-        found = [(_value(pair[:12]), _value(pair[12:])) for pair in pairs if pair[:1] != b"\0"]
+        found = deque((_value(pair[:12]), _value(pair[12:])) for pair in pairs if pair[:1] != b"\0")
         ends = [0, *(sum(run) for run in found)]
         in_order = all(before <= offset for before, (offset, _) in zip(ends, found, strict=False))
-        length = sum(count for _, count in found)
-        if not in_order or ends[-1] > self.size or length != _value(header[124:136]):
+        if not in_order or ends[-1] > size or length != sum(count for _, count in found):
             raise self._wrong("its map contradicts itself")
         return found
 

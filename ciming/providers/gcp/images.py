@@ -46,8 +46,8 @@ def identity(name: str) -> str | None:
     return str(uuid.UUID(found[1])) if found else None
 
 
-def ref(account: Account, name: str) -> str:
-    return f"projects/{account.project}/global/images/{name}"
+def ref_in(project: str, name: str) -> str:
+    return f"projects/{project}/global/images/{name}"
 
 
 def parse(image_ref: str) -> tuple[str, str] | None:
@@ -155,19 +155,19 @@ def wait(account: Account, operation: str, alive: Alive, patience: float = PATIE
 PASSING = frozenset(("INTERNAL_ERROR", "BACKEND_ERROR", "RESOURCE_NOT_READY", "RATE_LIMIT_EXCEEDED"))
 
 
-def is_ready(account: Account, name: str, alive: Alive) -> bool:
+def is_ready(account: Account, name: str, alive: Alive, patience: float = PATIENCE) -> bool:
     """Wait for an image that is being made, by whomever. False: nothing became of it.
 
     :raises TransientProviderError: it takes too long
     """
-    until = time.monotonic() + PATIENCE
+    until = time.monotonic() + patience
     for pause in pauses():
         found = show(account, account.project, name)
         if found is None or found.get("status") in ("READY", "FAILED"):
             return bool(found and found["status"] == "READY")
         if time.monotonic() > until:
             raise exceptions.TransientProviderError(
-                f"{account.name}: image {name} is {found.get('status')} after {PATIENCE} s."
+                f"{account.name}: image {name} is {found.get('status')} after {patience:.0f} s."
             )
         alive()
         time.sleep(pause)
@@ -175,7 +175,8 @@ def is_ready(account: Account, name: str, alive: Alive) -> bool:
 
 
 def delete(account: Account, name: str, alive: Alive = lambda: None) -> None:
-    """Absent is fine."""
+    """Absent is fine; one that is being made is waited for: Google deletes none of those."""
+    is_ready(account, name, alive, TO_DELETE)
     operation = _delete(account, name)
     if operation is not None:
         wait(account, operation, alive, TO_DELETE)

@@ -24,11 +24,10 @@ from ciming.providers import base, pace
 from ciming.providers.gcp import archive
 from ciming.providers.gcp.account import Account, Refusal
 
-LARGEST = 5 << 40       # bytes of an object: https://cloud.google.com/storage/quotas#objects
-AT_ONCE = 12            # pieces on their way
+AT_ONCE = 8             # pieces on their way
 MOST_SOURCES = 32       # of one object that is put together
 PIECE_SECONDS = 300     # in which a piece has to be there
-RANGE = 8 << 20         # bytes that are read at a time
+RANGE = 2 << 20         # bytes that are read at a time; some tens of them are in memory
 GUEST = "ciming-guest"  # the digest of the disk in an archive; beside it, its CRC-32C as it has to be
 SUM = "ciming-crc32c"
 SIZE = "ciming-size"    # bytes of the disk
@@ -145,11 +144,6 @@ def put(
                 records += sent.records
                 transfer.progress(staged.size * len(records) // max(1, total + 1))
     guest = disk_image.digest_of(records)
-    if guest != staged.guest_digest():
-        raise exceptions.TransientProviderError(
-            f"The disk that was packed for {place.account.name} has the guest digest {guest}, but the staged "
-            f"file has {staged.guest_digest()}."
-        )
     last = archive.end(found)
     found.add_packed(google_crc32c.value(last), len(last))
     name = f"{_folder(key)}end-{_text(google_crc32c.value(last)).translate(_IN_NAMES)}"
@@ -192,12 +186,14 @@ def _send(
 ) -> _Sent:
     data, records = archive.content(file, piece)
     name = folder + archive.name(piece, records)
+    plain, length = archive.crc32(data), len(data)
     crc, size = there.get(name) or (0, 0)
     if not size:
         packed = archive.pack(piece, data)
+        del data        # it need not be in memory while the other is sent
         crc, size = google_crc32c.value(packed), len(packed)
         _put(place, name, packed)
-    return _Sent(name, archive.crc32(data), len(data), crc, size, records)
+    return _Sent(name, plain, length, crc, size, records)
 
 
 @points.mutation

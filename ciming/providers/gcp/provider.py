@@ -16,7 +16,6 @@ from ciming.providers import base
 from ciming.providers.gcp import archive, images, metadata, objects
 from ciming.providers.gcp.account import Account, Refusal
 
-LARGEST = 64 << 40      # bytes of a disk: https://cloud.google.com/compute/docs/disks#disk-types
 SKEW_SECONDS = 60       # Google refuses keys' assertions that are 5 minutes off
 EXPORT = "https://cloud.google.com/compute/docs/images/export-image"
 
@@ -44,9 +43,10 @@ class GCP(base.Provider):
                 f"{self._name} takes no {staged.disk_format} images, only raw.",
                 code="image.format_not_taken",
             )
-        if staged.virtual_size > LARGEST:
+        if staged.virtual_size > archive.LARGEST:
             raise exceptions.ProviderError(
-                f"A disk of {staged.virtual_size} bytes is larger than any of Google's: {LARGEST} bytes.",
+                f"A disk of {staged.virtual_size} bytes is larger than any of Google's: {archive.LARGEST} "
+                "bytes.",
                 code="image.too_large",
             )
         objects.check(self._bucket)
@@ -73,7 +73,7 @@ class GCP(base.Provider):
             images.share(self._account, name, self._place["share_with"], alive)
         if not self._place.get("keep_archive"):
             objects.clear(self._bucket, key, alive)
-        return images.ref(self._account, name)
+        return images.ref_in(self._account.project, name)
 
     def _made(self, key: str, alive: base.Alive) -> str | None:
         """The name of the Target's image, when it is ready; what came to nothing is removed."""
@@ -186,10 +186,10 @@ class GCP(base.Provider):
         return found
 
     def discard(self, key: str, alive: base.Alive = lambda: None) -> None:
+        objects.clear(self._bucket, key, alive)     # first: an image that is being made takes its time
         for image in self._find(key):
             alive()
             images.delete(self._account, image["name"], alive)
-        objects.clear(self._bucket, key, alive)
 
     # What is there
 
@@ -268,10 +268,10 @@ class GCP(base.Provider):
         image = self.show(image_ref)
         if image is None:
             return
-        images.delete(self._account, image["name"])
         key = image.get("labels", {}).get("ciming-target")
-        if key:
+        if key:     # first: the image is what tells its name
             objects.clear(self._bucket, key, lambda: None)
+        images.delete(self._account, image["name"])
 
     def download(self, image_ref: str, offset: int) -> Iterator[bytes]:
         named = objects.URL.fullmatch(image_ref)
@@ -362,7 +362,7 @@ def _label_of(guest: str) -> str:
 
 def _ref_of(image: Mapping[str, Any]) -> str:
     found = images.parse(str(image.get("self_link", "")))
-    return f"projects/{found[0]}/global/images/{found[1]}" if found else str(image.get("name"))
+    return images.ref_in(*found) if found else str(image.get("name"))
 
 
 def _fits(image: Mapping[str, Any], filters: Mapping[str, str]) -> bool:

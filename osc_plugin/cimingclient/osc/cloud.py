@@ -15,7 +15,8 @@ from cimingclient.sdk import cloud as _cloud
 FIELDS = ("id", "name", "provider", "region", "visibility", "zone")
 SHOWN = (*FIELDS, "project_id", "config", "credential_ref", "created_at", "updated_at")
 FORMATTERS = {"config": format_columns.DictColumn}
-LISTS = ("formats", "share_with", "tags")  # keys of a config whose values are lists: with commas
+LISTS = ("formats", "guest_os_features", "labels", "share_with", "tags")
+"""Keys of a config whose values are lists: with commas."""
 
 
 class ListCloud(common.Lister):
@@ -212,7 +213,8 @@ def _add_credential(parser: argparse.ArgumentParser) -> argparse._MutuallyExclus
     ways.add_argument(
         "--credential",
         metavar="<file>",
-        help="File with the credential for it: JSON, a clouds.yaml or ~/.aws/credentials; with --store",
+        help="File with the credential for it: JSON (such as a key file of Google's), a clouds.yaml or "
+        "~/.aws/credentials; with --store",
     )
     parser.add_argument(
         "--store",

@@ -3,6 +3,7 @@
 
 import dataclasses
 import json
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -49,6 +50,8 @@ def _counters(state: State, body: Any) -> Any:
 
 def _reset(state: State, body: Any) -> Any:
     state.faults.clear()
+    state.loosened.set()
+    state.loosened = threading.Event()
     state.settings = Settings()
     accounts.allow_all(state)
 

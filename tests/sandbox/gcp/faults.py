@@ -26,7 +26,7 @@ KINDS = (
     "slow",  # it is done `seconds` later
     "corrupt",  # what is stored, or answered, has one bit flipped
     "fail",  # the operation is accepted, and ends with an error
-    "stuck",  # the operation is accepted, and never ends
+    "stuck",  # the operation is accepted, and does not end before reset()
 )
 
 

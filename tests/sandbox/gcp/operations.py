@@ -67,7 +67,7 @@ def _run(call: Call, operation: Operation, seconds: float, work: Callable[[Progr
         spec.status = compute_v1.Operation.Status.RUNNING
         spec.start_time = rfc3339(now())
     if call.has("stuck"):
-        return
+        state.loosened.wait()
     end = time.monotonic() + seconds
     failure = None
     try:

@@ -30,6 +30,8 @@ class Settings:
     """How long globalOperations.wait waits at most."""
     token_seconds: int = 3600
     """How long a token is good."""
+    token_mark: str = ""
+    """What is a part of every token."""
     session_seconds: float = 7 * 24 * 3600.0
     """How long the URI of a resumable upload is good."""
     failed_images_stay: bool = True
@@ -99,6 +101,8 @@ class State:
         self.lock = threading.RLock()
         self.settings = Settings()
         self.faults = faults.Faults()
+        self.loosened = threading.Event()
+        """Set when operations that are stuck by now go on."""
         self.accounts: dict[str, Account] = {}
         self.keys: dict[str, Key] = {}
         self.tokens: dict[str, Token] = {}

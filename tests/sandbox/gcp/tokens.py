@@ -78,9 +78,9 @@ def grant(state: State, request: wire.Request) -> wire.Response:
     if not scopes or not scopes <= KNOWN:
         message = "Invalid OAuth scope or ID token audience provided."
         raise errors.NoToken(400, "invalid_scope", message)
-    token = f"ya29.c.{secrets.token_urlsafe(96)}"
     with state.lock:
         seconds = state.settings.token_seconds
+        token = f"ya29.c.{state.settings.token_mark}{secrets.token_urlsafe(96)}"
         state.tokens[token] = Token(key, scopes, time.time() + seconds)
         state.callers.add(key.id)
     return wire.answer({"access_token": token, "expires_in": seconds, "token_type": "Bearer"})

@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 import yaml
+from marshmallow import fields
 from openstack import exceptions as sdk_exceptions
 from osc_lib import exceptions
 
+from ciming import configs
 from cimingclient.osc import cloud, credential
 from tests.unit.cimingclient import conftest
 from tests.unit.cimingclient import stub as _stub
@@ -46,6 +48,15 @@ def test_create(stub: _stub.Stub, run: conftest.Runner, tmp_path: pathlib.Path) 
     assert run(cloud.ShowCloud, "other", "-f", "value", "-c", "credential_ref").stdout == "https://keys/1\n"
     run(cloud.CreateCloud, "another", "--provider", "floppy")
     assert stub.said[1] == {"name": "another", "provider": "floppy", "config": {}}
+
+
+@pytest.mark.parametrize("provider", configs.names())
+def test_all_lists_that_a_config_may_have_are_known(provider: str) -> None:
+    """The command knows nothing else of what kinds of clouds there are."""
+    schema = configs.load(provider)
+    assert schema is not None
+    lists = {name for name, field in schema.fields.items() if isinstance(field, fields.List)}
+    assert lists <= {*cloud.LISTS}
 
 
 def test_a_credential_is_stored_as_oneself(
