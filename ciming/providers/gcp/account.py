@@ -76,6 +76,8 @@ class Account:
             client_options={"api_endpoint": url or STORAGE},
             _http=self._authorized(auth_requests.AuthorizedSession(self._credentials)),
         )
+        # There is no public way to keep the environment from sending it elsewhere.
+        self.storage._connection.API_BASE_MTLS_URL = url or STORAGE
         self.images = self._client(
             compute_v1.ImagesClient, ImagesRestTransport, url or COMPUTE
         )

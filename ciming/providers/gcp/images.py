@@ -118,13 +118,20 @@ def pauses() -> Iterator[float]:
         yield PAUSES[-1]
 
 
-def wait(account: Account, operation: str, alive: Alive, patience: float = PATIENCE) -> None:
+def wait(
+    account: Account,
+    operation: str,
+    alive: Alive,
+    patience: float | None = None,
+    failed: Callable[[], None] = lambda: None,
+) -> None:
     """Until an operation is done. Google's own way of waiting would ask another host than the Cloud's.
 
+    :param failed: called when it has failed, before that is said
     :raises ProviderError: it failed
     :raises TransientProviderError: it takes too long, or failed for a reason that passes
     """
-    until = time.monotonic() + patience
+    until = time.monotonic() + (patience or PATIENCE)
     for pause in pauses():
         found = account.call(
             "compute.globalOperations.get",
@@ -134,13 +141,14 @@ def wait(account: Account, operation: str, alive: Alive, patience: float = PATIE
             break
         if time.monotonic() > until:
             raise exceptions.TransientProviderError(
-                f"{account.name}: operation {operation} is not done after {patience:.0f} s."
+                f"{account.name}: operation {operation} is not done after {patience or PATIENCE:.0f} s."
             )
         alive()
         time.sleep(pause)
     errors = list(found.error.errors) if found.error else []
     if not errors and not found.http_error_status_code:
         return
+    failed()
     said = "; ".join(f"{each.code}: {each.message}" for each in errors)
     said = account.words(said or found.http_error_message)
     status = int(found.http_error_status_code or 0)
@@ -155,19 +163,19 @@ def wait(account: Account, operation: str, alive: Alive, patience: float = PATIE
 PASSING = frozenset(("INTERNAL_ERROR", "BACKEND_ERROR", "RESOURCE_NOT_READY", "RATE_LIMIT_EXCEEDED"))
 
 
-def is_ready(account: Account, name: str, alive: Alive, patience: float = PATIENCE) -> bool:
+def is_ready(account: Account, name: str, alive: Alive, patience: float | None = None) -> bool:
     """Wait for an image that is being made, by whomever. False: nothing became of it.
 
     :raises TransientProviderError: it takes too long
     """
-    until = time.monotonic() + patience
+    until = time.monotonic() + (patience or PATIENCE)
     for pause in pauses():
         found = show(account, account.project, name)
         if found is None or found.get("status") in ("READY", "FAILED"):
             return bool(found and found["status"] == "READY")
         if time.monotonic() > until:
             raise exceptions.TransientProviderError(
-                f"{account.name}: image {name} is {found.get('status')} after {patience:.0f} s."
+                f"{account.name}: image {name} is {found.get('status')} after {patience or PATIENCE:.0f} s."
             )
         alive()
         time.sleep(pause)
@@ -175,7 +183,7 @@ def is_ready(account: Account, name: str, alive: Alive, patience: float = PATIEN
 
 
 def delete(account: Account, name: str, alive: Alive = lambda: None) -> None:
-    """Absent is fine; one that is being made is waited for: Google deletes none of those."""
+    """Absent is fine; what is being made can only be deleted then."""
     is_ready(account, name, alive, TO_DELETE)
     operation = _delete(account, name)
     if operation is not None:
@@ -194,10 +202,13 @@ def _delete(account: Account, name: str) -> str | None:
 
 def share(account: Account, name: str, members: Sequence[str], alive: Alive) -> None:
     """Let these use an image, and whoever may already: only what is lacking is added."""
-    for tried in range(1, TRIES + 1):
+    seen = compute_v1.GetIamPolicyImageRequest(     # with conditions, or they would be lost
+        project=account.project, resource=name, options_requested_policy_version=3
+    )
+    for _ in range(TRIES):
         policy = account.call(
             "compute.images.getIamPolicy",
-            lambda: account.images.get_iam_policy(project=account.project, resource=name, **_asked(account)),
+            lambda: account.images.get_iam_policy(seen, **_asked(account)),
         )
         bindings = [each for each in policy.bindings if each.role == USER and not each.condition.expression]
         lacking = [each for each in members if not any(each in binding.members for binding in bindings)]
@@ -212,8 +223,11 @@ def share(account: Account, name: str, members: Sequence[str], alive: Alive) -> 
             _set_policy(account, name, policy)
             return
         except Refusal as error:
-            if error.http_status not in (409, 412) or tried == TRIES:
+            if error.http_status not in (409, 412):
                 raise
+    raise exceptions.TransientProviderError(
+        f"{account.name}: others change who may use {name}, again and again."
+    )
 
 
 @points.mutation

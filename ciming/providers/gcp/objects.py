@@ -66,6 +66,9 @@ def _text(crc: int) -> str:
 # May it be used?
 
 
+NEEDED = ("storage.objects.create", "storage.objects.get", "storage.objects.list", "storage.objects.delete")
+
+
 def check(place: Bucket) -> str:
     """Where the bucket is.
 
@@ -82,20 +85,17 @@ def check(place: Bucket) -> str:
             f"{place.account.name}: the bucket {place.name} is not there. Make it, or name another one.",
             code="cloud.not_found",
         )
-    return str(found.location)
-
-
-NEEDED = ("storage.objects.create", "storage.objects.get", "storage.objects.list", "storage.objects.delete")
-
-
-def lacking(place: Bucket) -> list[str]:
-    """Permissions that the account does not have in the bucket, of those that are needed."""
-    bucket = place.account.storage.bucket(place.name)
-    found = place.account.call(
+    allowed = place.account.call(
         "storage.buckets.testIamPermissions",
         lambda: bucket.test_iam_permissions(list(NEEDED), **place.asked),
     )
-    return [each for each in NEEDED if each not in found]
+    lacking = [each for each in NEEDED if each not in allowed]
+    if lacking:
+        raise exceptions.ProviderError(
+            f"{place.account.name}: in the bucket {place.name} there is no right to {', '.join(lacking)}.",
+            code="cloud.forbidden",
+        )
+    return str(found.location)
 
 
 # Into the bucket
@@ -161,7 +161,6 @@ def put(
             f"{place.account.name}: the archive in the bucket is {what}, but {found.size} bytes with the "
             f"CRC-32C {_text(found.packed)} were sent."
         )
-    _remove(place, [name for name, _, _ in _listed(place, _folder(key))], transfer.alive)
 
 
 _IN_NAMES = str.maketrans("+/=", "-_.")
@@ -259,6 +258,11 @@ def renew(place: Bucket, name: str) -> None:
 
 
 # Undone
+
+
+def tidy(place: Bucket, key: str, alive: Alive) -> None:
+    """Remove the pieces of an archive."""
+    _remove(place, [name for name, _, _ in _listed(place, _folder(key))], alive)
 
 
 def clear(place: Bucket, key: str, alive: Alive) -> None:

@@ -6,7 +6,9 @@ made of that. Both bear the Target's key, and so are found again; others make no
 """
 
 import base64
+import functools
 import hashlib
+import json
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -62,6 +64,7 @@ class GCP(base.Provider):
             if found is None or not objects.is_whole(found, staged.guest_digest()):
                 marks = {"ciming-image": spec.image_id, "ciming-target": key, **self._mark}
                 objects.put(self._bucket, key, staged, marks, transfer)
+            objects.tidy(self._bucket, key, transfer.alive)
         transfer.progress(staged.size)
         return name
 
@@ -109,12 +112,11 @@ class GCP(base.Provider):
             wanted["image_encryption_key"] = {"kms_key_name": self._place["kms_key"]}
         for suffix in ("", f"-{key[:8]}"):
             name = images.name(spec.name, spec.image_id, suffix)
-            once = f"{key} {name} {found.generation}"
+            image = {**wanted, "name": name}
+            once = json.dumps([image, found.generation], sort_keys=True)
             alive()
             try:
-                operation = images.make(
-                    self._account, {**wanted, "name": name}, str(uuid.uuid5(uuid.NAMESPACE_URL, once))
-                )
+                operation = images.make(self._account, image, str(uuid.uuid5(uuid.NAMESPACE_OID, once)))
             except Refusal as error:
                 if error.http_status != 409:
                     raise
@@ -122,11 +124,8 @@ class GCP(base.Provider):
                 if ours:
                     return ours
                 continue
-            try:
-                images.wait(self._account, operation, alive)
-            except exceptions.TransientProviderError:
-                objects.renew(self._bucket, blob)   # or the same call would be answered the same
-                raise
+            renew = functools.partial(objects.renew, self._bucket, blob)
+            images.wait(self._account, operation, alive, failed=renew)  # else the answer would stay the same
             if images.is_ready(self._account, name, alive):
                 return name
             raise exceptions.ProviderError(
@@ -178,7 +177,7 @@ class GCP(base.Provider):
         return "guest"
 
     def remarks(self, staged: staging.Staged, spec: base.ImageSpec) -> Sequence[str]:
-        found = list(metadata.lost(spec, self._marks(spec, "")))
+        found = list(metadata.lost(spec, self._labels(spec, "", "")))
         size, before = archive.disk_size(staged.virtual_size), staged.virtual_size
         if size != before:
             grown = f"The disk of {before} bytes is one of {size // archive.GIB} GiB there: grown by zeros."
@@ -196,7 +195,15 @@ class GCP(base.Provider):
     def show(self, image_ref: str) -> Mapping[str, Any] | None:
         named = images.parse(image_ref)
         found = images.show(self._account, *named) if named else None
-        return found if found and self._mark.items() <= found.get("labels", {}).items() else None
+        if found is None or not self._mark:
+            return found
+        ours = self._is_here(found) and self._mark.items() <= found.get("labels", {}).items()
+        return found if ours else None
+
+    def _is_here(self, image: Mapping[str, Any]) -> bool:
+        """In our project: anybody can give an image any label in another one."""
+        found = images.parse(str(image.get("self_link")))
+        return found is not None and found[0] == self._account.project
 
     def list(self, filters: Mapping[str, str]) -> Iterator[Mapping[str, Any]]:
         return (image for image in images.find(self._account, self._mark) if _fits(image, filters))
@@ -233,17 +240,18 @@ class GCP(base.Provider):
         """The name of the archive that an image was made of, if it is still there."""
         labels = image.get("labels", {})
         name = objects.object_name(labels.get("ciming-target", ""))
-        guest = labels.get(objects.GUEST)
+        guest = labels.get(objects.GUEST) if self._is_here(image) else None
         found = objects.show(self._bucket, name) if guest else None
         same = found is not None and _label_of((found.metadata or {}).get(objects.GUEST, "")) == guest
         return name if same else None
 
     def _why_not(self, image: Mapping[str, Any]) -> str:
-        target = f"gs://{self._bucket.name}/{image.get('name')}.tar.gz"
+        project, name = images.parse(str(image.get("self_link"))) or ("", "")
+        target = f"gs://{self._bucket.name}/{name}.tar.gz"
         return (
             f"Google lets no image of Compute Engine out. Export it first, with gcloud compute images export "
-            f"--image {image.get('name')} --project {self._account.project} --destination-uri {target}, and "
-            f"give {target} as the source: see {EXPORT}"
+            f"--image {name} --image-project {project} --project {self._account.project} --destination-uri "
+            f"{target}, and give {target} as the source: see {EXPORT}"
         )
 
     def _described_archive(self, url: str) -> base.Description | None:
@@ -268,6 +276,11 @@ class GCP(base.Provider):
         image = self.show(image_ref)
         if image is None:
             return
+        if not self._is_here(image):
+            raise exceptions.ProviderError(
+                f"{image_ref[:255]} is in another project than {self._account.project}: it is not deleted.",
+                code="cloud.forbidden",
+            )
         key = image.get("labels", {}).get("ciming-target")
         if key:     # first: the image is what tells its name
             objects.clear(self._bucket, key, lambda: None)
@@ -323,9 +336,6 @@ class GCP(base.Provider):
 
     def _try_bucket(self) -> tuple[bool | None, str]:
         location = objects.check(self._bucket)
-        lacking = objects.lacking(self._bucket)
-        if lacking:
-            return False, f"In the bucket {self._bucket.name} there is no right to {', '.join(lacking)}."
         return True, f"The bucket is in {location}, and objects may be made there, read and deleted."
 
     def _try_create(self) -> tuple[bool | None, str]:
@@ -333,7 +343,8 @@ class GCP(base.Provider):
         absent = objects.object_name(str(uuid.uuid4()))
         source = f"https://storage.googleapis.com/{self._bucket.name}/{absent}"
         name = images.name("ciming check", str(uuid.uuid4()))
-        wanted = {"name": name, "raw_disk": {"source": source, "container_type": "TAR"}}
+        disk = {"source": source, "container_type": "TAR"}
+        wanted = {"name": name, "labels": {"ciming-image": "check"}, "raw_disk": disk}
         try:
             operation = images.make(self._account, wanted, str(uuid.uuid4()))
             images.wait(self._account, operation, lambda: None, SKEW_SECONDS)

@@ -38,6 +38,7 @@ def compose(call: Call, request: wire.Request, bucket: str, name: str) -> Resour
                     crc32c = google_crc32c.extend(crc32c, source.read(count))
         if call.has("corrupt"):
             _flip(file)
+            crc32c = google_crc32c.value(file.read_bytes())
         kept.setdefault("contentType", sources[0]["contentType"])
         components = sum(one.get("componentCount", 1) for one in sources)
         with call.state.lock:
