@@ -120,7 +120,7 @@ if [ -z "${SANDBOX_VENV:-}" ]; then
 fi
 provide .venv run \
     "requirements.txt setup.cfg osc_plugin/requirements.txt osc_plugin/setup.cfg tools/constraints.txt" \
-    -c tools/constraints.txt -e '.[aws,gcp]' -e ./osc_plugin
+    -c tools/constraints.txt -e '.[aws,gcp]' -e ./osc_plugin gcp-storage-emulator # which the demo needs
 if [ "$wanted" = distributed ]; then
     provide .venv distributed "setup.cfg tools/constraints.txt" \
         -c tools/constraints.txt -e '.[postgresql,mysql]'
