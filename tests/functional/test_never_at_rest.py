@@ -428,7 +428,7 @@ def finish(world: World, begun: Begun) -> JSON:
 def ended(world: World, begun: Begun) -> JSON:
     """If its credential is gone, bring another one."""
     member, way = world.member, begun.way
-    job = member.wait(begun.job_id, WAITS, *ENDS, seconds=100)
+    job = member.wait(begun.job_id, WAITS, *ENDS, seconds=300)
     assert (job["status"] == WAITS) == way.waits, job
     if job["status"] == WAITS:
         if way.given:
@@ -438,12 +438,12 @@ def ended(world: World, begun: Begun) -> JSON:
         else:
             answer = member.call("POST", f"/v1/jobs/{begun.job_id}/resume", headers=begun.headers)
             assert answer.status_code == 202, answer.text
-        job = member.wait(begun.job_id, seconds=100)
+        job = member.wait(begun.job_id, seconds=300)
     return job
 
 
 def statuses(world: World, begun: list[Begun]) -> dict[str, str]:
-    return {each.way.name: world.member.wait(each.job_id, seconds=100)["status"] for each in begun}
+    return {each.way.name: world.member.wait(each.job_id, seconds=300)["status"] for each in begun}
 
 
 def expected(status: str, ways: tuple[Way, ...] = WAYS) -> dict[str, str]:
@@ -485,7 +485,7 @@ def convert(world: World) -> None:
     subprocess.run(command, check=True)
     made = world.member.create(clouds=["zone-b"])
     assert world.member.put(made["image"]["id"], packed.read_bytes()).status_code == 204
-    assert world.member.wait(made["job"]["id"], seconds=100)["status"] == "success"
+    assert world.member.wait(made["job"]["id"], seconds=300)["status"] == "success"
     raw.unlink()
     packed.unlink()
     soon(lambda: any(b"qemu-img" in arguments for _, arguments in world.processes.seen()))
