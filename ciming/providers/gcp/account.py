@@ -78,13 +78,9 @@ class Account:
         )
         # There is no public way to keep the environment from sending it elsewhere.
         self.storage._connection.API_BASE_MTLS_URL = url or STORAGE
-        self.images = self._client(
-            compute_v1.ImagesClient, ImagesRestTransport, url or COMPUTE
-        )
+        self.images = self._client(compute_v1.ImagesClient, ImagesRestTransport, url or COMPUTE)
         self.operations = self._client(
-            compute_v1.GlobalOperationsClient,
-            GlobalOperationsRestTransport,
-            url or COMPUTE,
+            compute_v1.GlobalOperationsClient, GlobalOperationsRestTransport, url or COMPUTE
         )
 
     def _authorized(self, session: Any) -> Any:

@@ -224,16 +224,16 @@ class GCP(base.Provider):
         return self._described(found) if found else None
 
     def _described(self, image: Mapping[str, Any]) -> base.Description:
-        size = int(image.get("disk_size_gb", 0))
+        size, readable = int(image.get("disk_size_gb", 0)), self._archive_of(image) is not None
         return base.Description(
             image_ref=_ref_of(image),
             name=metadata.name(image),
-            size=size * archive.GIB if self._archive_of(image) else None,
+            size=size * archive.GIB if readable else None,
             disk_format="raw",
             properties=metadata.properties(image),
             min_disk=size,
             tags=metadata.glance_tags(image),
-            unreadable=None if self._archive_of(image) else self._why_not(image),
+            unreadable=None if readable else self._why_not(image),
         )
 
     def _archive_of(self, image: Mapping[str, Any]) -> str | None:
