@@ -30,6 +30,7 @@ VERSION_TABLE = "ciming_alembic_version"     # TaskFlow's own alembic has the de
 UPGRADE_LOCK = 0x63696D696E67       # PostgreSQL names advisory locks by numbers
 UPGRADE_SECONDS = 600               # for which one upgrade waits for another
 CONNECT_SECONDS = 10
+IDLE_SECONDS = 30       # after which the server ends a transaction of which it hears no more, with its locks
 SILENCE = {     # how a connection is given up whose other side has not answered for half a minute
     socket.TCP_KEEPIDLE: 15,
     socket.TCP_KEEPINTVL: 5,
@@ -65,6 +66,8 @@ def engine() -> sa.Engine:
         sa.event.listen(made, "connect", _notice_silence)
     if made.dialect.name == "mysql":
         sa.event.listen(made, "connect", _mariadb_connect)
+    if made.dialect.name == "postgresql":
+        sa.event.listen(made, "connect", _postgresql_connect)
     return made
 
 
@@ -113,6 +116,15 @@ def _mariadb_connect(connection: Any, _record: Any) -> None:
     # As on PostgreSQL: who has waited for a lock then sees what its holder wrote.
     with connection.cursor() as cursor:
         cursor.execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED")
+        cursor.execute("SHOW VARIABLES LIKE 'idle_transaction_timeout'")
+        if cursor.fetchone():       # MySQL has no such thing
+            cursor.execute(f"SET SESSION idle_transaction_timeout = {IDLE_SECONDS}")
+
+
+def _postgresql_connect(connection: Any, _record: Any) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(f"SET idle_in_transaction_session_timeout = '{IDLE_SECONDS}s'")
+    connection.commit()     # or a rollback undoes it
 
 
 def _sqlite_begin(

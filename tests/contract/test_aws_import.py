@@ -128,7 +128,7 @@ def test_killed_between_parts(
         target=_upload, args=(place, credential, in_parts, spec, key)
     )
     child.start()
-    child.join(60)
+    child.join(300)
     assert child.exitcode == -signal.SIGKILL
     (upload,) = subject.uploads(key)
     assert subject.refs(key) == {upload["Key"]}

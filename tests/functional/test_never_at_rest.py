@@ -38,7 +38,7 @@ from tests.shapes import Shape
 
 SMALL = bytes(range(256)) * 4096
 LARGE = SMALL * 6
-PIECE = 32 << 10
+PIECE = 8 << 10      # so small that the whole takes minutes
 AMAZON, GOOGLE = "for AWS: the", "for Google: the"
 BUCKET = "images"
 WAITS = "waiting-credentials"

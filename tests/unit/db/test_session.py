@@ -4,9 +4,11 @@
 import socket
 
 import pytest
+import sqlalchemy as sa
+from oslo_db import exception as oslo_db_exception
 
-from ciming.db import session
-from tests.unit.rows import Database
+from ciming.db import models, session
+from tests.unit.rows import Database, make_job
 
 
 def test_a_server_that_the_network_hides_is_given_up(database: Database) -> None:
@@ -22,3 +24,23 @@ def test_a_server_that_the_network_hides_is_given_up(database: Database) -> None
             silent = same.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)
             idle = same.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE)
     assert 0 < silent <= 60_000 and idle <= 60
+
+
+def test_who_falls_silent_in_a_transaction_holds_its_rows_for_a_while(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The engine that takes the Job over need not wait until the server notices that nobody is there."""
+    if session.engine().dialect.name == "sqlite":
+        pytest.skip("a file: who dies lets it go")
+    job = make_job()
+    monkeypatch.setattr(session, "IDLE_SECONDS", 1)
+    session.forget_connections()
+    change = sa.update(models.Job).where(models.Job.id == job.id)
+    with session.writing_engine().connect() as silent:
+        silent.execute(change.values(generation=7))
+        with session.writer() as other:
+            other.execute(change.values(generation=8))
+        with pytest.raises(oslo_db_exception.DBConnectionError):
+            silent.execute(change.values(generation=9))
+    with session.reader() as after:
+        assert after.scalar(sa.select(models.Job.generation)) == 8
