@@ -16,14 +16,14 @@ Shape = shapes.Shape
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what is marked so, in all shapes but the first one."""
+    """Leave out, in all shapes but the first one, what is not marked as of every shape."""
     if "CIMING_TEST_ALL" in os.environ:
         return
 
     def again(item: pytest.Item) -> bool:
         case = getattr(item, "callspec", None)
         shape = case.params.get("shape") if case else None
-        return shape not in (None, "standalone") and item.get_closest_marker("one_shape") is not None
+        return shape not in (None, "standalone") and item.get_closest_marker("every_shape") is None
 
     config.hook.pytest_deselected(items=[item for item in items if again(item)])
     items[:] = [item for item in items if not again(item)]

@@ -21,8 +21,6 @@ from cimingclient import sdk
 from tests.person import JSON, Person
 from tests.sandbox import ciming, sandbox
 
-pytestmark = pytest.mark.one_shape
-
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z")
 FERNET = re.compile(rb"gAAAA[\w-]{20,}")
 """How every token of the sandbox's Keystone begins."""

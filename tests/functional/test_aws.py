@@ -14,7 +14,7 @@ from tests.functional.test_clouds import secret
 from tests.person import JSON, Person
 from tests.sandbox import aws, ciming
 
-pytestmark = [pytest.mark.usefixtures("service"), pytest.mark.one_shape]
+pytestmark = pytest.mark.usefixtures("service")
 GIB = 1 << 30
 MACHINE = {"architecture": "x86_64", "hw_machine_type": "q35"}
 

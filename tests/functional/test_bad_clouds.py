@@ -23,7 +23,6 @@ from tests.person import JSON, Person
 from tests.sandbox import ciming, sandbox
 from tests.unit import certificates, sites
 
-pytestmark = pytest.mark.one_shape
 Another = Callable[..., tuple[ciming.Ciming, Person]]
 
 BEYOND = {"zone-beyond": "http://169.254.169.254/", "zone-private": "http://10.0.0.1:9292/"}

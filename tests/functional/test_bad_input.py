@@ -25,7 +25,7 @@ from tests.person import Person
 from tests.sandbox import ciming
 
 Another = Callable[..., tuple[ciming.Ciming, Person]]
-pytestmark = [pytest.mark.usefixtures("service"), pytest.mark.one_shape]
+pytestmark = pytest.mark.usefixtures("service")
 
 
 def the_error(answer: requests.Response, status: int, code: str) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from tests.functional.test_between_zones import There, begun, brought, data, lin
 from tests.person import JSON, Person
 
 assert data and there  # fixtures
-pytestmark = [pytest.mark.usefixtures("service"), pytest.mark.one_shape]
+pytestmark = pytest.mark.usefixtures("service")
 
 
 @pytest.mark.parametrize(

@@ -311,7 +311,6 @@ def allow(cloud: sandbox.Sandbox, admin: Person, ref: str) -> None:
     assert answer.status_code == 200, answer.text
 
 
-@pytest.mark.one_shape
 def test_where_nobody_may_go(
     cloud: sandbox.Sandbox, another: Callable[..., tuple[ciming.Ciming, Person]], qcow2: pathlib.Path
 ) -> None:

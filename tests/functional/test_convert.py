@@ -15,7 +15,7 @@ from tests.person import JSON, Person
 from tests.sandbox import ciming
 
 Another = Callable[..., tuple[ciming.Ciming, Person]]
-pytestmark = [pytest.mark.usefixtures("service"), pytest.mark.one_shape]
+pytestmark = pytest.mark.usefixtures("service")
 RAW = {("openstack", "zone_formats"): "zone-b:raw"}
 WANTED = (
     *("raw-mbr", "qcow2-v3", "qcow2-compressed", "vmdk-sparse", "vmdk-stream", "vmdk-stream-footer"),

@@ -22,8 +22,6 @@ from tests.person import JSON, Person
 from tests.sandbox import processes, sandbox
 from tests.shapes import Shape
 
-pytestmark = pytest.mark.one_shape
-
 assert cmd  # imported first, as the processes do
 ALL = "CIMING_TEST_ALL" in os.environ
 SEED = int(os.environ.get("CIMING_TEST_SEED") or random.randrange(1 << 32))

@@ -19,6 +19,8 @@ from tests.person import JSON, Person
 from tests.sandbox import ciming, distributed, identity, sandbox, seed
 from tests.shapes import Shape
 
+pytestmark = pytest.mark.every_shape
+
 WAITS = "waiting-credentials"
 
 

@@ -13,8 +13,6 @@ from tests.functional.conftest import soon
 from tests.person import JSON, Person
 from tests.sandbox import ciming, sandbox
 
-pytestmark = pytest.mark.one_shape
-
 Another = Callable[..., tuple[ciming.Ciming, Person]]
 SLOW = 6 << 20      # bytes a second
 ROWS = 3 if "CIMING_TEST_ALL" in os.environ else 1

@@ -4,7 +4,7 @@
 import json
 import pathlib
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 import requests
@@ -12,7 +12,8 @@ import requests
 from tests.functional import browser
 from tests.functional.test_bad_input import the_error
 from tests.person import ENDS, Person
-from tests.sandbox import ciming, processes
+from tests.sandbox import ciming, processes, sandbox
+from tests.shapes import Shape
 
 Another = Callable[..., tuple[ciming.Ciming, Person]]
 DISABLED = "DISABLED BY FILE"
@@ -66,9 +67,19 @@ def test_a_page_of_another_origin(another: Another, tmp_path: pathlib.Path) -> N
 PORTAL = "https://portal.example.org"
 
 
-@pytest.fixture
-def open_to_portal(another: Another) -> ciming.Ciming:
-    return another({("cors", "allowed_origin"): PORTAL})[0]
+@pytest.fixture(scope="module")
+def open_to_portal(
+    cloud: sandbox.Sandbox, shape: Shape, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ciming.Ciming]:
+    """Behind a proxy that may say who asks, and open to pages of another origin."""
+    folder = tmp_path_factory.mktemp("portal")
+    options = {
+        ("cors", "allowed_origin"): PORTAL,
+        ("oslo_middleware", "enable_proxy_headers_parsing"): "true",
+        ("staging", "keep_free"): "0",
+    }
+    with shape(cloud, folder, options, port=processes.free_block(str(folder))) as running:
+        yield running
 
 
 def test_preflight(open_to_portal: ciming.Ciming) -> None:
@@ -151,10 +162,10 @@ PROXIED = (
 
 @pytest.mark.parametrize("headers", PROXIED)
 def test_a_proxy_is_believed_where_the_operator_says_so(
-    another: Another, qcow2: pathlib.Path, headers: dict[str, str]
+    cloud: sandbox.Sandbox, open_to_portal: ciming.Ciming, qcow2: pathlib.Path, headers: dict[str, str]
 ) -> None:
-    service, member = another({("oslo_middleware", "enable_proxy_headers_parsing"): "true"})
-    [version] = ask(service, "/", **headers).json()["versions"]
+    member = Person(cloud, "member", open_to_portal.url)
+    [version] = ask(open_to_portal, "/", **headers).json()["versions"]
     assert version["links"][0]["href"] == "https://images.example.org/v1/"
     for _ in range(2):
         member.bring(qcow2)

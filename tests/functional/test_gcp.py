@@ -16,7 +16,7 @@ from tests.functional.test_clouds import created, delete, error_in, secret
 from tests.person import JSON, Person
 from tests.sandbox import aws, ciming, gcp
 
-pytestmark = [pytest.mark.usefixtures("service"), pytest.mark.one_shape]
+pytestmark = pytest.mark.usefixtures("service")
 GIB = 1 << 30
 BUCKET = "images"
 PATIENCE = 200.0

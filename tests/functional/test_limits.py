@@ -17,7 +17,6 @@ MIB = 1 << 20
 BYTES = bytes(range(256)) * 8192        # 2 MiB
 REGION = "zone-a"
 Another = Callable[..., tuple[ciming.Ciming, Person]]
-pytestmark = pytest.mark.one_shape
 
 
 @pytest.fixture(scope="module")
