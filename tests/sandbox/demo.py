@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The demonstration behind tools/demo.sh: one image, two zones, another OpenStack and AWS, one identity."""
+"""The demonstration behind tools/demo.sh: one image, five Clouds of three kinds, one identity."""
 
 import argparse
 import contextlib
@@ -14,7 +14,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from concurrent import futures
 
 import yaml
@@ -95,15 +95,15 @@ class Demo:
         if not all(healthy for _, _, healthy in self.sandbox.status()):
             say("Starting Keystone, Barbican, a Glance in each of zone-a and zone-b, and another OpenStack")
         with futures.ThreadPoolExecutor() as pool:
-            amazon = pool.submit(self._start_aws)
+            beside = [pool.submit(self._start_aws)]
             self.sandbox.up()
-            google = pool.submit(self._start_google)    # its port is the sandbox's to say
-            amazon.result()
-            google.result()
-        if not self.service.running:
-            beside = " in processes of its own, with RabbitMQ and PostgreSQL" if self.servers else ""
-            say(f"Starting CIMinG{beside}")
-        self.service.start()
+            beside.append(pool.submit(self._start_google))      # its port is the sandbox's to say
+            if not self.service.running:
+                how = " in processes of its own, with RabbitMQ and PostgreSQL" if self.servers else ""
+                say(f"Starting CIMinG{how}")
+            self.service.start()
+            for each in beside:
+                each.result()
         if isinstance(self.service, distributed.Distributed):
             self._list_processes(self.service)
 
@@ -134,23 +134,28 @@ class Demo:
 
     def show(self) -> None:
         """Do the main job as an ordinary member, and look at what it left in each Cloud."""
-        self._register()
         say("Making a disk image: qcow2, with a partition table and a file system")
-        image = disk.make(self.folder / IMAGE)
-        clouds = " ".join(f"--cloud {name}" for name in (*services.ZONES, OTHER, AMAZON, GOOGLE))
-        machine = "--property architecture=x86_64"
-        self._run(f"openstack multicloud image create demo --file {IMAGE} {clouds} {machine} --wait")
-        uuid = self._show("demo")
+        image, raw = disk.make(self.folder / IMAGE), self.folder / "demo.raw"
+        subprocess.run(["qemu-img", "convert", "-f", "qcow2", "-O", "raw", image, raw], check=True)
         with image.open("rb") as data:
             expected = hashlib.file_digest(data, "sha512").hexdigest()
+        self._register()
+        say("One image into five Clouds of three kinds")
+        clouds = " ".join(f"--cloud {name}" for name in (*services.ZONES, OTHER, AMAZON, GOOGLE))
+        machine = "--property architecture=x86_64"
+        command = f"openstack multicloud image create demo --file {IMAGE} {clouds} {machine} --wait"
+        print(f"\n$ {command}", flush=True)
+        said = self._ask(command)
+        print(said.rstrip(), flush=True)
+        uuid = the_id(said)
+        say("What each OpenStack says of it, by the plain command")
         there = {zone: f"--os-region-name {zone}" for zone in services.ZONES} | {OTHER: f"--os-cloud {OTHER}"}
-        self._compare(there, uuid, expected)
-        raw = self.folder / "demo.raw"
-        subprocess.run(["qemu-img", "convert", "-f", "qcow2", "-O", "raw", image, raw], check=True)
+        answers = self._together(plain_show(options, uuid) for options in there.values())
+        for name, answer in zip(there, answers, strict=True):
+            compare(name, answer, uuid, expected)
         self._look_into_aws(uuid, raw)
         self._look_into_google(uuid, raw)
-        self._take(expected)
-        self._take_from_aws(raw)
+        self._take(expected, raw)
         zones = ", ".join((*services.ZONES, OTHER))
         say(
             f"The same image, under the same UUID {uuid}, in {zones}; in {AMAZON} as an AMI with it as a "
@@ -158,28 +163,43 @@ class Demo:
         )
 
     def _register(self) -> None:
-        """Tell CIMinG of the second OpenStack."""
-        say("Registering another OpenStack: its application credential goes into Barbican")
-        where = f"--config auth_url={self.sandbox.url('keystone2')} --config region={services.SECOND_REGION}"
-        stored = f"--credential {shlex.quote(str(self.sandbox.clouds_file))} --store"
-        self._run(f"openstack multicloud cloud create {OTHER} {where} {stored}")
-
-        say("Registering a region of AWS (a stand-in plays it): the access key goes into Barbican")
-        keys = self.folder / "aws-credentials"
-        files.write(keys, aws.StandIn(self.folder / AMAZON).profile("owner"))
-        where = f"--config region={REGION} --config endpoint_url={aws.StandIn(self.folder / AMAZON).url}"
-        stored = f"--credential {shlex.quote(str(keys))} --store"
-        self._run(f"openstack multicloud cloud create {AMAZON} --provider aws {where} {stored}")
+        """Tell CIMinG of the second OpenStack, of a region of AWS and of a project of Google Cloud."""
+        say(
+            "Registering another OpenStack, a region of AWS and a project of Google Cloud (stand-ins play "
+            "both): their credentials go into Barbican. And an image that only the other OpenStack has"
+        )
+        amazon, google = aws.StandIn(self.folder / AMAZON), gcp.StandIn(self.folder / GOOGLE)
+        account = google.accounts["owner"]
+        keys, key = self.folder / "aws-credentials", self.folder / "key.json"
+        files.write(keys, amazon.profile("owner"))
+        files.write(key, json.dumps(account, indent=2))
+        there = {
+            OTHER: (
+                f"--config auth_url={self.sandbox.url('keystone2')} --config region={services.SECOND_REGION}",
+                self.sandbox.clouds_file,
+            ),
+            AMAZON: (
+                f"--provider aws --config region={REGION} --config endpoint_url={amazon.url}",
+                keys,
+            ),
+            GOOGLE: (
+                f"--provider gcp --config project_id={account['project_id']} --config bucket={BUCKET}"
+                f" --config endpoint_url={google.url}",
+                key,
+            ),
+        }
+        create = "openstack multicloud cloud create"
+        elsewhere = f"openstack --os-cloud {OTHER} image create elsewhere --file {IMAGE} --disk-format qcow2"
+        self._together(
+            [
+                *(
+                    f"{create} {name} {where} --credential {shlex.quote(str(file))} --store"
+                    for name, (where, file) in there.items()
+                ),
+                f"{elsewhere} -c id",
+            ]
+        )
         keys.unlink()
-
-        say("Registering a project of Google Cloud (a stand-in plays it): the key goes into Barbican")
-        key = self.folder / "key.json"
-        google = gcp.StandIn(self.folder / GOOGLE)
-        files.write(key, json.dumps(google.accounts["owner"], indent=2))
-        project = google.accounts["owner"]["project_id"]
-        where = f"--config project_id={project} --config bucket={BUCKET} --config endpoint_url={google.url}"
-        stored = f"--credential {shlex.quote(str(key))} --store"
-        self._run(f"openstack multicloud cloud create {GOOGLE} --provider gcp {where} {stored}")
         key.unlink()
 
     def _look_into_aws(self, uuid: str, raw: pathlib.Path) -> None:
@@ -210,25 +230,31 @@ class Demo:
         if standin.objects(BUCKET):
             raise DemoError(f"{GOOGLE} has something in the bucket still")
 
-    def _take(self, expected: str) -> None:
-        """Bring what the second OpenStack has into a zone."""
-        say("An image that the other OpenStack has comes into zone-a, and not by this machine's disk")
-        made = f"image create elsewhere --file {IMAGE} --disk-format qcow2 -f value -c id"
-        self._run(f"openstack --os-cloud {OTHER} {made}")
-        self._run(f"openstack multicloud image create taken --from {OTHER}:elsewhere --cloud zone-a --wait")
-        self._compare({"zone-a": "--os-region-name zone-a"}, self._show("taken"), expected)
-
-    def _take_from_aws(self, raw: pathlib.Path) -> None:
-        """Bring an AMI into a zone and to Google: there it is the disk that was sent first."""
-        say("An AMI comes out of AWS, into zone-a and to Google Cloud")
-        where = f"--cloud zone-a --cloud {GOOGLE}"
-        self._run(f"openstack multicloud image create returned --from {AMAZON}:demo {where} --wait")
-        uuid = self._show("returned")
+    def _take(self, expected: str, raw: pathlib.Path) -> None:
+        """Bring what Clouds have into others: from there it is the disk that was sent first."""
+        say(
+            "An image of the other OpenStack comes into zone-a, and not by this machine's disk; "
+            "an AMI comes out of AWS, into zone-a and to Google Cloud"
+        )
+        create = "openstack multicloud image create"
+        taken, returned = map(
+            the_id,
+            self._together(
+                [
+                    f"{create} taken --from {OTHER}:elsewhere --cloud zone-a --wait",
+                    f"{create} returned --from {AMAZON}:demo --cloud zone-a --cloud {GOOGLE} --wait",
+                ]
+            ),
+        )
         saved, back = self.folder / "returned.qcow2", self.folder / "returned.raw"
-        self._run(f"openstack --os-region-name zone-a image save {uuid} --file {saved.name}")
+        zone = "--os-region-name zone-a"
+        answer, _ = self._together(
+            [plain_show(zone, taken), f"openstack {zone} image save {returned} --file {saved.name}"]
+        )
+        compare("zone-a", answer, taken, expected)
         subprocess.run(["qemu-img", "convert", "-f", "qcow2", "-O", "raw", saved, back], check=True)
         standin = gcp.StandIn(self.folder / GOOGLE)
-        (made,) = (each for each in standin.images() if each["labels"]["ciming-image"] == uuid)
+        (made,) = (each for each in standin.images() if each["labels"]["ciming-image"] == returned)
         if not (standin.holds(made["name"], raw) and standin.holds(made["name"], back)):
             raise DemoError(f"zone-a and {GOOGLE} do not have the disk that was sent to {AMAZON}")
         back.unlink()
@@ -251,33 +277,15 @@ class Demo:
         files.write(file, ENV.format(**quoted))
         return file
 
-    def _show(self, name: str) -> str:
-        """Show an Image; its UUID."""
-        command = f"openstack multicloud image show {name}"
-        print(f"\n$ {command}", flush=True)
-        said = self._ask(command)
-        print(said.rstrip(), flush=True)
-        (found,) = re.findall(r"^\| id +\| (\S+) +\|$", said, re.MULTILINE)
-        return str(found)
-
-    def _compare(self, there: Mapping[str, str], uuid: str, expected: str) -> None:
-        """Ask the Glance of each Cloud by plain openstackclient for the image.
-
-        :param there: options of openstackclient, by the Cloud that they lead to
-        """
-        columns = "-c id -c status -c properties -f yaml"
-        commands = [f"openstack {options} image show {uuid} {columns}" for options in there.values()]
+    def _together(self, commands: Iterable[str]) -> list[str]:
+        """Run commands side by side, and show one after the other; what they say."""
+        commands = list(commands)
         with futures.ThreadPoolExecutor() as pool:
-            for name, command, said in zip(there, commands, pool.map(self._ask, commands), strict=True):
-                print(f"\n$ {command}\n{said.rstrip()}", flush=True)
-                answer = yaml.safe_load(said)
-                found = answer["id"], answer["status"], answer["properties"]["os_hash_value"]
-                if found != (uuid, "active", expected):
-                    raise DemoError(f"{name} does not have the image that was sent (sha512 {expected})")
-
-    def _run(self, command: str) -> None:
-        print(f"\n$ {command}", flush=True)
-        subprocess.run(shlex.split(command), cwd=self.folder, env=self._environment(), check=True)
+            said = []
+            for command, answer in zip(commands, pool.map(self._ask, commands), strict=True):
+                print(f"\n$ {command}\n{answer.rstrip()}", flush=True)
+                said.append(answer)
+        return said
 
     def _ask(self, command: str) -> str:
         return subprocess.run(
@@ -295,6 +303,24 @@ class Demo:
             OS_CLIENT_CONFIG_FILE=str(self.sandbox.clouds_file),
             OS_CLOUD="member",
         )
+
+
+def plain_show(options: str, uuid: str) -> str:
+    """The command that asks one Glance for an image."""
+    return f"openstack {options} image show {uuid} -c id -c status -c properties -f yaml"
+
+
+def compare(cloud: str, answer: str, uuid: str, expected: str) -> None:
+    """Is it the image that was sent, as its Glance says?"""
+    said = yaml.safe_load(answer)
+    if (said["id"], said["status"], said["properties"]["os_hash_value"]) != (uuid, "active", expected):
+        raise DemoError(f"{cloud} does not have the image that was sent (sha512 {expected})")
+
+
+def the_id(table: str) -> str:
+    """The id in what a command showed."""
+    (found,) = re.findall(r"^\| id +\| (\S+) +\|$", table, re.MULTILINE)
+    return str(found)
 
 
 def say(text: str) -> None:
