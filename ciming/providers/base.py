@@ -7,7 +7,7 @@ what bears it (and is owned by us) is adopted instead of made again.
 
 import abc
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
 from typing import Any, ClassVar, Literal, Protocol
@@ -47,6 +47,21 @@ class Description:
     tags: tuple[str, ...] = ()
     unreadable: str | None = None       # why its bytes can not be read
     protected: bool = False
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What is said of an image anew; None: nothing."""
+
+    name: str | None = None
+    tags: tuple[str, ...] | None = None     # all that are its own
+    untag: tuple[str, ...] = ()             # those that were, and are no more
+    hidden: bool | None = None
+    deprecated: bool | None = None
+
+    def tagged(self, theirs: Iterable[str]) -> tuple[str, ...]:
+        """The tags that it is to have, beside others' that it has there."""
+        return tuple(dict.fromkeys([*(tag for tag in theirs if tag not in self.untag), *(self.tags or ())]))
 
 
 @dataclass(frozen=True)
@@ -184,6 +199,16 @@ class Provider(abc.ABC):
     def delete(self, image_ref: str) -> None:
         """Delete an image; absent is fine."""
 
+    def update(
+        self, image_ref: str, changes: Changes, alive: Alive = lambda: None
+    ) -> Sequence[str]:
+        """Have an image be as is said; what this cloud can not carry of that, for a person to know.
+
+        :param alive: to be asked before each change, see Transfer
+        :raises ProviderError: there is no such image, or it may not be changed
+        """
+        return ("This cloud can carry no change of an image: what it has stays as it is.",)
+
     def download(self, image_ref: str, offset: int) -> Iterator[bytes]:
         """The bytes of an image as they come, from an offset on: none where it has no more.
 
@@ -193,6 +218,15 @@ class Provider(abc.ABC):
 
     def hang_up(self) -> None:  # noqa: B027  # where calls can not hang
         """End, from another thread, the calls that run: each raises an error that passes."""
+
+
+def gone(cloud: str, image_ref: str) -> exceptions.ProviderError:
+    """The error of one who wants to change what is not there."""
+    return exceptions.ProviderError(
+        f"{cloud} has no image {image_ref[:255]} that you can see: it was deleted there, or is not shared "
+        "with you any more. Unlink it there; then the image can be brought there again.",
+        code="image_ref.not_found",
+    )
 
 
 @functools.cache     # to look through all that is installed takes longer than to write a row

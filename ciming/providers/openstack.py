@@ -12,7 +12,7 @@ import json
 import re
 import time
 import urllib.parse
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import openstack
@@ -36,6 +36,7 @@ SAVING_PATIENCE = 30    # seconds; one that had all its bytes is `active` as soo
 SAVING_RATE = 20_000_000    # so one more for so many bytes
 FORMATS = ("qcow2", "raw", "vmdk", "vhd", "vhdx", "vdi", "iso")
 OCTETS = "application/octet-stream"
+PATCH = "application/openstack-images-v2.1-json-patch"
 MOST_PAGES = 1000       # of a list; one that does not end is none
 MOST_SAID = 1024 * 1024     # bytes that a Glance may say about one image
 
@@ -262,6 +263,35 @@ class OpenStack(base.Provider):
         if self._tenant and self.show(image_ref) is None:
             return
         self._call("DELETE", f"/images/{_path(image_ref)}", also=404)
+
+    def update(
+        self, image_ref: str, changes: base.Changes, alive: base.Alive = lambda: None
+    ) -> Sequence[str]:
+        image = self.show(image_ref)
+        if image is None:
+            raise base.gone(self._name, image_ref)
+        wanted: dict[str, Any] = {"name": changes.name, "os_hidden": changes.hidden}
+        tags = sorted(image["tags"] or ())
+        if changes.tags is not None and sorted(changes.tagged(tags)) != tags:
+            wanted["tags"] = list(changes.tagged(tags))
+        lost = []
+        if "os_hidden" not in image and wanted.pop("os_hidden"):
+            lost.append(f"{self._name} can hide no image: its Glance is older than Rocky.")
+        if changes.deprecated:
+            lost.append(f"{self._name} knows no deprecated images: it can hide this one, with --hidden.")
+        patch = [
+            {"op": "replace", "path": f"/{name}", "value": value}
+            for name, value in wanted.items()
+            if value not in (None, image.get(name))
+        ]
+        if patch:
+            alive()
+            self._patch(image_ref, patch)
+        return lost
+
+    @points.mutation
+    def _patch(self, image_ref: str, patch: Sequence[Mapping[str, Any]]) -> None:
+        self._call("PATCH", f"/images/{_path(image_ref)}", json=patch, headers={"Content-Type": PATCH})
 
     def download(self, image_ref: str, offset: int) -> Iterator[bytes]:
         if self._tenant and self.show(image_ref) is None:

@@ -72,6 +72,10 @@ class Anywhere(subjects.Subject):
     def name_of(self, metadata: Mapping[str, Any]) -> str:
         return str(metadata["Name"])
 
+    def says(self, metadata: Mapping[str, Any], what: str) -> bool:
+        assert what == "deprecated"
+        return bool(metadata.get("DeprecationTime"))
+
     def secrets(self) -> list[str]:
         return [secret for each in self._made for secret in each._account._secrets]
 

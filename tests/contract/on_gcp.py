@@ -70,6 +70,9 @@ class Anywhere(subjects.Subject):
         tokens = [each._account._credentials.token for each in self._made]
         return [*(secret for each in self._made for secret in each._account._secrets), *filter(None, tokens)]
 
+    def says(self, metadata: Mapping[str, Any], what: str) -> bool:
+        return bool(metadata.get(what, {}).get("state") == "DEPRECATED")
+
     def ref_of(self, described: Mapping[str, Any]) -> str:
         return door._ref_of(described)
 

@@ -40,6 +40,8 @@ class OpenStack(subjects.Subject):
     name = "openstack"
     proof = "bytes"
     foreign_format = "floppy"
+    renames = True
+    carries = frozenset({"hidden"})
 
     def __init__(self, cloud: sandbox.Sandbox, stack: contextlib.ExitStack) -> None:
         self._cloud = cloud
@@ -77,6 +79,9 @@ class OpenStack(subjects.Subject):
 
     def ref_of(self, metadata: Mapping[str, Any]) -> str:
         return str(metadata["id"])
+
+    def says(self, metadata: Mapping[str, Any], what: str) -> bool:
+        return bool(metadata[f"os_{what}"])
 
     def squat(self, spec: base.ImageSpec, key: str) -> str:
         body = {

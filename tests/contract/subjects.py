@@ -32,6 +32,10 @@ class Subject(abc.ABC):
     """Does it tell digests of the files that it has?"""
     lets_out: ClassVar[bool] = True
     """Can what was brought there be read again?"""
+    renames: ClassVar[bool] = False
+    """Can the name of an image be changed, and not only something that stands beside it?"""
+    carries: ClassVar[frozenset[str]] = frozenset({"deprecated"})
+    """Of `hidden` and `deprecated`, what can be said of an image there."""
 
     @abc.abstractmethod
     def __init__(self, cloud: sandbox.Sandbox, stack: contextlib.ExitStack) -> None:
@@ -76,6 +80,13 @@ class Subject(abc.ABC):
     @abc.abstractmethod
     def ref_of(self, metadata: Mapping[str, Any]) -> str:
         """The ref in what show() and list() give."""
+
+    @abc.abstractmethod
+    def says(self, metadata: Mapping[str, Any], what: str) -> bool:
+        """Is this said of the image, in what show() gives?
+
+        :param what: one of `carries`
+        """
 
     @abc.abstractmethod
     def squat(self, spec: base.ImageSpec, key: str) -> str:

@@ -91,12 +91,13 @@ def tags(spec: base.ImageSpec, more: Mapping[str, str]) -> dict[str, str]:
     found = dict(more)
     said = {name: value for name, value in spec.properties.items() if AS_TAGS.fullmatch(name)}
     for name, value in {**said, **dict.fromkeys(spec.tags, "")}.items():
-        if _fits(name, value) and len(found) < MOST_TAGS:
+        if fits(name, value) and len(found) < MOST_TAGS:
             found.setdefault(name, value)
     return found
 
 
-def _fits(name: str, value: str) -> bool:
+def fits(name: str, value: str = "") -> bool:
+    """Can an image have this tag, and is it not ours or AWS's?"""
     reserved = name.lower().startswith(("aws:", OURS))
     return 1 <= len(name) <= LONGEST_KEY and len(value) <= LONGEST_VALUE and not reserved
 

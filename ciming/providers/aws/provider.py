@@ -16,7 +16,7 @@ from typing import Any
 
 from ciming import disk_image, exceptions, staging
 from ciming.providers import base
-from ciming.providers.aws import images, imports, metadata, snapshots
+from ciming.providers.aws import images, imports, lifecycle, metadata, snapshots
 from ciming.providers.aws.account import Account, Refusal
 
 LARGEST = 64 << 40      # bytes of a volume
@@ -444,6 +444,14 @@ class AWS(base.Provider):
             snapshots.delete(self._account, image_ref)
         else:
             images.deregister(self._account, image_ref)
+
+    def update(
+        self, image_ref: str, changes: base.Changes, alive: base.Alive = lambda: None
+    ) -> Sequence[str]:
+        described = self.show(image_ref)
+        if described is None:
+            raise base.gone(self._name, image_ref)
+        return lifecycle.update(self._account, described, changes, alive)
 
     def download(self, image_ref: str, offset: int) -> Iterator[bytes]:
         found = self.show(image_ref)

@@ -15,7 +15,7 @@ from typing import Any
 
 from ciming import exceptions, staging
 from ciming.providers import base
-from ciming.providers.gcp import archive, images, metadata, objects
+from ciming.providers.gcp import archive, images, lifecycle, metadata, objects
 from ciming.providers.gcp.account import Account, Refusal
 
 SKEW_SECONDS = 60       # Google refuses keys' assertions that are 5 minutes off
@@ -285,6 +285,19 @@ class GCP(base.Provider):
         if key:     # first: the image is what tells its name
             objects.clear(self._bucket, key, lambda: None)
         images.delete(self._account, image["name"])
+
+    def update(
+        self, image_ref: str, changes: base.Changes, alive: base.Alive = lambda: None
+    ) -> Sequence[str]:
+        image = self.show(image_ref)
+        if image is None:
+            raise base.gone(self._name, image_ref)
+        if not self._is_here(image):
+            raise exceptions.ProviderError(
+                f"{image_ref[:255]} is in another project than {self._account.project}: it is not changed.",
+                code="cloud.forbidden",
+            )
+        return lifecycle.update(self._account, image, changes, alive)
 
     def download(self, image_ref: str, offset: int) -> Iterator[bytes]:
         named = objects.URL.fullmatch(image_ref)
