@@ -59,6 +59,7 @@ RULES = [
     ),
     _rule("image:list", READER, "List Images.", "GET /v1/images"),
     _rule("image:show", READER, "Show an Image.", "GET /v1/images/{image}"),
+    _rule("image:update", MEMBER, "Change an Image, in its Clouds too.", "PATCH /v1/images/{image}"),
     _rule("image:delete", MEMBER, "Delete an Image, in its Clouds too.", "DELETE /v1/images/{image}"),
     _rule("image:sync", MEMBER, "Bring an Image into more Clouds.", "POST /v1/images/{image}/clouds"),
     _rule("image:link", MEMBER, "Link what a Cloud has to an Image.", "POST /v1/images/{image}/links"),

@@ -39,6 +39,7 @@ MORE_ERRORS = {
     "show_upload": (409, 410, 412),
     "continue_upload": (409, 410, 412, 413, 415, 423, 460, 503, 507),
     "terminate_upload": (409, 410, 412, 423),
+    "update_image": (409, 413, 429, 503),
     "delete_image": (409, 429, 503),
     "sync_image": (409, 429, 503),
     "link_image": (409, 429, 503),

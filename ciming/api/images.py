@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Images: create, list, show, delete; bring them into more Clouds."""
+"""Images: create, list, show, change, delete; bring them into more Clouds."""
 
 import functools
 from typing import Any
@@ -63,6 +63,29 @@ class Image(MethodView):
     def get(self, image: str) -> models.Image:
         """Show an Image"""
         return db.get_image(schemas.row_id("image", image), auth.scope())
+
+    @auth.needs("image:update")
+    @blueprint.arguments(schemas.ImageUpdate, error_status_code=400)
+    @blueprint.response(202, schemas.ChangedImage, headers={"Location": document.LOCATION})
+    @blueprint.alt_response(
+        200, schema=schemas.ChangedImage, description="The Image is in no Cloud: only its record was changed."
+    )
+    @blueprint.doc(operationId="update_image")
+    def patch(self, wanted: dict[str, Any], image: str) -> Any:
+        """Change an Image
+
+        Its record at once, and what is in its Clouds by a Job. What a Cloud can not carry is in the `remarks`
+        of its Target. `tags` are all that it is to have; others' tags in a Cloud stay.
+        """
+        row, given = orders.own_image(image), wanted.pop("credentials", {})
+        if not row.links:
+            images.change(row.id, wanted)
+            LOG.info("Changed Image %s: %s", row.id, ", ".join(wanted))
+            return {"image": db.get_image(row.id, None), "job": None}, 200
+        there = [orders.as_cloud(link) for link in row.links]
+        credentials = clouds.credentials(there, given)
+        change = functools.partial(images.changed_by, said=wanted)
+        return orders.begin("update", row, there, credentials, change, said=list(wanted))
 
     @auth.needs("image:delete")
     @blueprint.arguments(queries.ImageDelete, location="query", unknown=ma.RAISE, error_status_code=400)

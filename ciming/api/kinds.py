@@ -93,6 +93,15 @@ class Whole(fields.Integer):
         return super()._validated(value)
 
 
+class YesNo(fields.Boolean):
+    """JSON's own true and false, and no words for them."""
+
+    def _deserialize(self, value: Any, *_args: Any, **_kwargs: Any) -> bool:
+        if not isinstance(value, bool):
+            raise self.make_error("invalid", input=value)
+        return value
+
+
 class Time(fields.Field[int]):
     """Milliseconds since the epoch in rows, ISO 8601 in UTC in answers."""
 

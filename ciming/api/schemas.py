@@ -20,7 +20,7 @@ JOB_KINDS = ("create", "sync", "link", "update", "delete", "zone-sync")
 TARGET_STATUSES = ("waiting", "running", "retrying", "success", "error", "cancelled")
 STEPS = (
     *("receive", "download", "inspect", "convert", "check"),
-    *("copy", "upload", "register", "verify", "link", "withdraw"),
+    *("copy", "upload", "register", "verify", "link", "update", "withdraw"),
 )
 VISIBILITIES = ("private", "shared", "community", "public")
 
@@ -133,6 +133,28 @@ class ImageCreate(WithCredentials):
         unknown=ma.RAISE,
         metadata={"description": "An image that a Cloud has already. Absent: its data will be sent."},
     )
+
+
+class ImageUpdate(WithCredentials):
+    """At least one of what may be said anew."""
+
+    name = kinds.Text(validate=validate.Length(1, 255), metadata={"example": "demo"})
+    tags = fields.List(
+        kinds.Text(validate=validate.Length(1, 255)),
+        validate=validate.Length(max=128),
+        metadata={"description": "All tags that it is to have.", "example": ["golden"]},
+    )
+    hidden = kinds.YesNo(metadata={"description": "Is it to be left out of the Clouds' lists?"})
+    deprecated = kinds.YesNo(metadata={"description": "Is it to be used no more?"})
+
+    @ma.validates_schema
+    def _says_something(self, said: dict[str, Any], **_: Any) -> None:
+        if not said.keys() - {"credentials"}:
+            raise ma.ValidationError("Give at least one of name, tags, hidden and deprecated.")
+
+    @ma.post_load
+    def _each_once(self, said: dict[str, Any], **_: Any) -> dict[str, Any]:
+        return said | ({"tags": list(dict.fromkeys(said["tags"]))} if "tags" in said else {})
 
 
 IMAGE_REF = validate.Length(1, 1024)
@@ -264,6 +286,12 @@ class Image(Answer):
         fields.Nested(Link), metadata={"description": "One for each Cloud that has it."}
     )
     tags = fields.List(fields.String())
+    hidden = fields.Boolean(
+        allow_none=True, metadata={"description": "What was said of it last; null: nothing."}
+    )
+    deprecated = fields.Boolean(
+        allow_none=True, metadata={"description": "What was said of it last; null: nothing."}
+    )
     created_at = kinds.time()
     updated_at = kinds.time()
 
@@ -336,6 +364,13 @@ class Job(Answer):
 class ImageAndJob(Answer):
     image = fields.Nested(Image)
     job = fields.Nested(Job)
+
+
+class ChangedImage(Answer):
+    image = fields.Nested(Image)
+    job = fields.Nested(
+        Job, allow_none=True, metadata={"description": "null: there was nothing to be done in a Cloud."}
+    )
 
 
 class Cloud(Answer):

@@ -67,7 +67,10 @@ def refresh_image(session: orm.Session, image_id: str) -> None:
     )
     last = {row.cloud_key: row.status for row in session.execute(brought)}
     session.get_one(models.Image, image_id).status = status.image_status(
-        jobs=session.scalars(sa.select(job.status).where(job.image_id == image_id)).all(),
+        # While it is only called otherwise, it can be used as before.
+        jobs=session.scalars(
+            sa.select(job.status).where(job.image_id == image_id, job.kind != "update")
+        ).all(),
         missing=[cloud_key for cloud_key, end in last.items() if end != "success"],
         linked=session.scalars(
             sa.select(models.Link.cloud_key).where(models.Link.image_id == image_id)

@@ -53,6 +53,8 @@ class Image(Base):
     created_at: Mapped[int] = mapped_column(default=now)
     updated_at: Mapped[int] = mapped_column(default=now, onupdate=now)
     deleted_at: Mapped[int | None]                  # its Jobs are still to be seen
+    hidden: Mapped[bool | None]                     # what was said of it last; None: nothing
+    deprecated: Mapped[bool | None]                 # likewise
 
     links: Mapped[list["Link"]] = orm.relationship(order_by="Link.cloud", lazy="selectin")
 

@@ -387,6 +387,15 @@ def add_link(held: Claim, target_id: str, image_ref: str, proof: str) -> None:
 
 
 @points.mutation
+def updated(held: Claim, target_id: str, image_ref: str, remarks: list[str] | None) -> None:
+    """The Target's image is as is said of it, but for the remarks: end the Target."""
+    with fenced(held) as (session, _job):
+        target = session.get_one(models.Target, target_id)
+        target.status, target.image_ref, target.error = "success", image_ref, None
+        target.remarks = remarks
+
+
+@points.mutation
 def remove_link(held: Claim, target_id: str) -> None:
     """The Target's image is there no more: forget its Link, and end the Target."""
     with fenced(held) as (session, job):

@@ -638,6 +638,22 @@ class TargetTools(Tools):
             )
         return found.image_ref, "bytes" if locating.same(found, self.job.image) else "asserted"
 
+    def update(self) -> None:
+        """Have the linked image in the Cloud be as its Image's row says by now.
+
+        :raises ProviderError: it is gone, or may not be changed
+        """
+        job = work.load(self._claim)
+        spec = job.spec or {}
+        said = {name: getattr(job.image, name) for name in spec["said"]}
+        if "tags" in said:
+            said["tags"] = tuple(said["tags"])
+            said["untag"] = tuple(tag for tag in spec["untag"] if tag not in said["tags"])
+        [ref] = [link.image_ref for link in job.image.links if link.cloud_key == self.target.cloud_key]
+        lost = self.provider.update(ref, base.Changes(**said), self.alive)
+        work.updated(self._claim, self.key, ref, self._remarks(*lost))
+        events.target_ended(self.job, self.target, "success")
+
     def delete(self) -> None:
         """Delete the linked image in the Cloud.
 

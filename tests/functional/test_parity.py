@@ -30,6 +30,7 @@ CLIENTS = {
     "update_cloud": Client("update_cloud", "multicloud cloud set"),
     "delete_cloud": Client("delete_cloud", "multicloud cloud delete"),
     "check_cloud": Client("check_cloud", "multicloud cloud check"),
+    "update_image": Client("update_image", "multicloud image set --tag --wait"),
     "delete_image": Client("delete_image", "multicloud image delete --keep-remote"),
     "sync_image": Client("sync_image", "multicloud image sync --wait"),
     "link_image": Client("link_image", "multicloud image link --wait"),
@@ -58,6 +59,7 @@ EXEMPT = {
 
 BESIDE = {
     "multicloud job wait": "asks show_job again and again",
+    "multicloud image unset": "update_image with fewer tags",
 }
 """Commands that are no operation of their own."""
 

@@ -21,6 +21,8 @@ FIELDS = (
     "digests",
     "links",
     "tags",
+    "hidden",
+    "deprecated",
     "created_at",
     "updated_at",
 )

@@ -28,6 +28,13 @@ class Created(NamedTuple):
     job: _job.Job
 
 
+class Changed(NamedTuple):
+    """The answer to who changes an Image: that, and the Job that does so in its Clouds, if any."""
+
+    image: _image.Image
+    job: _job.Job | None
+
+
 class Checked(NamedTuple):
     """Whether nothing is wrong, and what was looked at: dicts with `check, passed, message`.
 
@@ -201,6 +208,24 @@ class Proxy(proxy.Proxy):
     def unlink_image(self, image: str | _image.Image, cloud: str) -> None:
         """Forget a Link; what is in the Cloud stays as it is."""
         exceptions.raise_from_response(self.delete(f"{_path_of(image)}/links/{_quoted(cloud)}"))
+
+    def update_image(
+        self, image: str | _image.Image, credentials: Credentials | None = None, **attrs: Any
+    ) -> Changed:
+        """Change what is said of an Image: its record at once, what is in its Clouds by a Job.
+
+        What a Cloud can not carry is in the `remarks` of its Target.
+
+        :param credentials: as for `create_image`.
+        :param attrs: `name`; `tags`: all that it is to have; `hidden`, `deprecated`: True or False.
+        :raises: `ConflictException` when a Job works on it.
+        """
+        wanted = {**attrs, **_with(credentials)}
+        response = self.patch(_path_of(image), json=wanted, log="credentials" not in wanted)
+        exceptions.raise_from_response(response)
+        answer, conn = response.json(), self._get_connection()
+        job = answer["job"] and _job.Job.existing(connection=conn, **answer["job"])
+        return Changed(_image.Image.existing(connection=conn, **answer["image"]), job)
 
     def delete_image(
         self, image: str | _image.Image, clouds: list[str] | None = None, keep_remote: bool = False
