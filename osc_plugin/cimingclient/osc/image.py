@@ -6,7 +6,7 @@ from typing import Any
 from cliff import columns as cliff_columns
 from osc_lib.cli import format_columns, parseractions
 
-from cimingclient.osc import columns, common, credential, source, upload, watch
+from cimingclient.osc import cached, columns, common, credential, source, upload, watch
 from cimingclient.sdk import image as _image
 from cimingclient.sdk import job as _job
 
@@ -37,7 +37,7 @@ LIST = ("id", "name", "status")
 LIST_LONG = ("disk_format", "size", "virtual_size", "project_id", "tags", "created_at")
 
 
-class ListImage(common.Lister):
+class ListImage(cached.Lister):
     """List images"""
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
@@ -58,11 +58,11 @@ class ListImage(common.Lister):
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> tuple[Sequence[str], Iterable[Sequence[Any]]]:
-        marker = None
+        lists, marker = self.lists(parsed_args), None
         if parsed_args.marker:
-            marker = common.found(self.client.find_image, parsed_args.marker).id
+            marker = common.found(lists.find_image, parsed_args.marker).id
         images = common.page(
-            self.client.images,
+            lists.images,
             parsed_args.limit,
             marker=marker,
             name=common.exactly(parsed_args.name),

@@ -74,7 +74,7 @@ class Proxy(proxy.Proxy):
         :raises: `DuplicateResource` when several bear that name; `NotFoundException` when none
             does and `ignore_missing` is False.
         """
-        return _pick(_cloud.Cloud, name_or_id, self.clouds(), ignore_missing)
+        return pick(_cloud.Cloud, name_or_id, self.clouds(), ignore_missing)
 
     def create_cloud(self, **attrs: Any) -> _cloud.Cloud:
         """Register a Cloud.
@@ -160,7 +160,7 @@ class Proxy(proxy.Proxy):
         if is_uuid(name_or_id):
             with contextlib.suppress(exceptions.NotFoundException):
                 return self.get_image(name_or_id)
-        return _pick(_image.Image, name_or_id, self.images(name=f"eq:{name_or_id}"), ignore_missing)
+        return pick(_image.Image, name_or_id, self.images(name=f"eq:{name_or_id}"), ignore_missing)
 
     def create_image(self, **attrs: Any) -> Created:
         """Create the record, and the Job that waits for the bytes: `upload_image` comes next.
@@ -425,10 +425,10 @@ class Proxy(proxy.Proxy):
         return self._get(kind, value, skip_cache=True)
 
 
-def _pick(
+def pick(
     kind: type[ResourceT], name_or_id: str, found: Iterator[ResourceT], ignore_missing: bool
 ) -> ResourceT | None:
-    """The one that is meant; an id goes before a name."""
+    """The one that is meant; an id goes before a name. Errors as for `Proxy.find_cloud`."""
     matches = [each for each in found if name_or_id in (each.id, each.name)]
     matches = [each for each in matches if each.id == name_or_id] or matches
     if len(matches) > 1:
