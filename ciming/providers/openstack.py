@@ -276,9 +276,9 @@ class OpenStack(base.Provider):
             wanted["tags"] = list(changes.tagged(tags))
         lost = []
         if "os_hidden" not in image and wanted.pop("os_hidden"):
-            lost.append(f"{self._name} can hide no image: its Glance is older than Rocky.")
+            lost.append("This Glance can hide no image: it is older than Rocky.")
         if changes.deprecated:
-            lost.append(f"{self._name} knows no deprecated images: it can hide this one, with --hidden.")
+            lost.append("Glance knows no deprecated images. What it can do is hide them: --hidden.")
         patch = [
             {"op": "replace", "path": f"/{name}", "value": value}
             for name, value in wanted.items()

@@ -70,7 +70,7 @@ def test_by_the_command_line(member: Person, there: JSON) -> None:
     assert (shown["name"], shown["tags"]) == (name, ["old", "both", "new"])
     assert (shown["hidden"], shown["deprecated"], shown["status"]) == (True, True, "active")
     for zone in ZONES:
-        assert f"{zone}: {zone} knows no deprecated images" in done.stderr
+        assert f"{zone}: Glance knows no deprecated images" in done.stderr
         found = glance(member, there, zone)
         assert (found["name"], found["os_hidden"]) == (name, True)
         assert sorted(found["tags"]) == ["both", "new", "old"]

@@ -101,7 +101,9 @@ class Store:
         said = {"format": FORMAT, "what": what, "who": self._who, "at": kept.at, "items": items}
         path = self.path(what)
         try:
-            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._folder.parent.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            for folder in (self._folder.parent, self._folder):
+                folder.mkdir(mode=0o700, exist_ok=True)
             _check(self._folder, os.lstat(self._folder), stat.S_ISDIR, writable=True)
             _replace(path, json.dumps(said, separators=(",", ":")))
         except OSError as exc:
