@@ -66,12 +66,6 @@ class Anywhere(subjects.Subject):
         self._made.append(made)
         return made
 
-    def ref_of(self, metadata: Mapping[str, Any]) -> str:
-        return str(metadata["ImageId"])
-
-    def name_of(self, metadata: Mapping[str, Any]) -> str:
-        return str(metadata["Name"])
-
     def secrets(self) -> list[str]:
         return [secret for each in self._made for secret in each._account._secrets]
 

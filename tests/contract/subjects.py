@@ -69,14 +69,6 @@ class Subject(abc.ABC):
         """Bytes that its disk has there."""
         return -(-staged.size // self.unit) * self.unit
 
-    def name_of(self, metadata: Mapping[str, Any]) -> str:
-        """The name in what show() and list() give."""
-        return str(metadata["name"])
-
-    @abc.abstractmethod
-    def ref_of(self, metadata: Mapping[str, Any]) -> str:
-        """The ref in what show() and list() give."""
-
     @abc.abstractmethod
     def squat(self, spec: base.ImageSpec, key: str) -> str:
         """A stranger's image that we can see, under our identity and with our mark; its ref."""
