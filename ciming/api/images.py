@@ -11,6 +11,7 @@ from oslo_log import log
 
 from ciming import context, exceptions
 from ciming.api import (
+    adoption,
     auth,
     clouds,
     delegation,
@@ -49,9 +50,12 @@ class Images(MethodView):
     def post(self, wanted: dict[str, Any]) -> Any:
         """Create an Image
 
-        With a `source` the Job brings it from the Cloud that has it, and links it there, too. Else the Job is
-        `uploading` until the data came by `PUT /v1/images/{image}/file`.
+        With a `source` the Job brings it from the Cloud that has it, and links it there, too; with no
+        `clouds` beside it, it only links it. Else the Job is `uploading` until the data came by `PUT
+        /v1/images/{image}/file`.
         """
+        if not wanted["clouds"]:
+            return adoption.adopt(auth.caller(), wanted)
         return orders.started(*_create(auth.caller(), wanted))
 
 
@@ -143,6 +147,8 @@ def _create(caller: context.RequestContext, wanted: dict[str, Any]) -> tuple[str
     """Check everything that can be checked, make the trust, then commit all rows at once; the ids of both."""
     said = wanted.pop("credentials", {})
     chosen = clouds.resolve(caller, wanted.pop("clouds"), given=said)
+    if "match_digest" in wanted:
+        raise exceptions.InvalidRequest("This is for what is adopted: clouds [].", field="match_digest")
     size, source = wanted.pop("size", None), wanted.pop("source", None)
     if source:
         [there] = clouds.resolve(caller, [source["cloud"]], "source.cloud", said)

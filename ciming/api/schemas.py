@@ -38,19 +38,16 @@ def row_id(noun: str, text: str) -> str:
         ) from None
 
 
-CLOUDS = {
-    "description": "Names or ids of Clouds, or `all` that one may use.",
-    "oneOf": [
-        {
-            "type": "array",
-            "items": {"type": "string", "minLength": 1, "maxLength": 255},
-            "minItems": 1,
-            "maxItems": 100,
-        },
-        {"type": "string", "enum": ["all"]},
-    ],
-    "example": ["zone-a", "zone-b"],
-}
+def _clouds(fewest: int, more: str = "") -> dict[str, Any]:
+    names = {"type": "array", "items": {"type": "string", "minLength": 1, "maxLength": 255}}
+    return {
+        "description": f"Names or ids of Clouds, or `all` that one may use.{more}",
+        "oneOf": [
+            {**names, "minItems": fewest, "maxItems": 100},
+            {"type": "string", "enum": ["all"]},
+        ],
+        "example": ["zone-a", "zone-b"],
+    }
 
 
 class WithCredentials(ma.Schema):
@@ -127,7 +124,14 @@ class ImageCreate(WithCredentials):
         validate=validate.Length(max=128),
         metadata={"example": ["golden"]},
     )
-    clouds = kinds.CloudNames(required=True, metadata=CLOUDS)
+    clouds = kinds.CloudNames(
+        fewest=0,
+        required=True,
+        metadata=_clouds(0, " None, with a `source`: adopt that; it stays where it is, and is tracked."),
+    )
+    match_digest = kinds.YesNo(
+        "Of what is adopted: link what has the same digest in other Clouds that one may use, too."
+    )
     source = fields.Nested(
         "ImageSource",
         unknown=ma.RAISE,
@@ -144,8 +148,8 @@ class ImageUpdate(WithCredentials):
         validate=validate.Length(max=128),
         metadata={"description": "All tags that it is to have.", "example": ["golden"]},
     )
-    hidden = kinds.YesNo(metadata={"description": "Is it to be left out of the Clouds' lists?"})
-    deprecated = kinds.YesNo(metadata={"description": "Is it to be used no more?"})
+    hidden = kinds.YesNo("Is it to be left out of the Clouds' lists?")
+    deprecated = kinds.YesNo("Is it to be used no more?")
 
     @ma.validates_schema
     def _says_something(self, said: dict[str, Any], **_: Any) -> None:
@@ -170,7 +174,7 @@ class ImageSource(ma.Schema):
 
 
 class ImageClouds(WithCredentials):
-    clouds = kinds.CloudNames(required=True, metadata=CLOUDS)
+    clouds = kinds.CloudNames(required=True, metadata=_clouds(1))
 
 
 class LinkCreate(WithCredentials):
@@ -361,9 +365,22 @@ class Job(Answer):
     finished_at = kinds.time(allow_none=True)
 
 
+class Unseen(Answer):
+    cloud = fields.String()
+    status = kinds.word("forbidden", "unreachable")
+    error = fields.Nested(Fault)
+
+
 class ImageAndJob(Answer):
     image = fields.Nested(Image)
     job = fields.Nested(Job)
+    unseen = fields.List(
+        fields.Nested(Unseen),
+        metadata={
+            "description": "Of `match_digest`: Clouds that were not seen, or not whole.",
+            "optional": True,
+        },
+    )
 
 
 class ChangedImage(Answer):

@@ -21,17 +21,18 @@ Row = TypeVar("Row", models.Image, models.Job)
 def create(
     image: models.Image,
     job: models.Job,
-    upload: models.Upload,
+    upload: models.Upload | None,
     *checks: Callable[[orm.Session], object],
 ) -> None:
     """Write a new Image, and the Job (with its Targets and Upload) that will bring it to its Clouds.
 
+    :param upload: None: no bytes are to come
     :param checks: raise, in the same transaction, if that can not be
     """
     with db.writer() as session:
         image.status, job.status = "pending", "queued"
         job.image_id = image.id
-        for row in (image, job, upload):        # in the order of their foreign keys
+        for row in filter(None, (image, job, upload)):      # in the order of their foreign keys
             session.add(row)
             session.flush()
         clouds.hold(session, job)

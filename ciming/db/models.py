@@ -74,6 +74,8 @@ class Link(Base):
     image_ref: Mapped[str] = mapped_column(sa.String(1024))
     proof: Mapped[str] = mapped_column(Word)        # bytes, guest, asserted
     verified_at: Mapped[int]
+    # What its Cloud was told of it, or said, when it was linked: what is another now was changed since.
+    told: Mapped[dict[str, Any] | None]
 
     __table_args__ = (sa.Index("ix_links_cloud_key", "cloud_key"),)
 

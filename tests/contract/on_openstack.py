@@ -77,12 +77,6 @@ class OpenStack(subjects.Subject):
     def read(self, image_ref: str) -> bytes:
         return bytes(self._member.zone(ZONE).image.get(f"/images/{image_ref}/file").content)
 
-    def ref_of(self, metadata: Mapping[str, Any]) -> str:
-        return str(metadata["id"])
-
-    def says(self, metadata: Mapping[str, Any], what: str) -> bool:
-        return bool(metadata[f"os_{what}"])
-
     def squat(self, spec: base.ImageSpec, key: str) -> str:
         body = {
             "id": spec.image_id,

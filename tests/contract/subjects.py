@@ -73,20 +73,12 @@ class Subject(abc.ABC):
         """Bytes that its disk has there."""
         return -(-staged.size // self.unit) * self.unit
 
-    def name_of(self, metadata: Mapping[str, Any]) -> str:
-        """The name in what show() and list() give."""
-        return str(metadata["name"])
-
-    @abc.abstractmethod
-    def ref_of(self, metadata: Mapping[str, Any]) -> str:
-        """The ref in what show() and list() give."""
-
-    @abc.abstractmethod
-    def says(self, metadata: Mapping[str, Any], what: str) -> bool:
-        """Is this said of the image, in what show() gives?
+    def says(self, provider: base.Provider, image_ref: str, what: str) -> bool:
+        """Is this said of an image, by now or for soon?
 
         :param what: one of `carries`
         """
+        return bool(getattr(provider.show(image_ref), what))
 
     @abc.abstractmethod
     def squat(self, spec: base.ImageSpec, key: str) -> str:

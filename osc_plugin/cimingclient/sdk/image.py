@@ -14,6 +14,7 @@ class Image(resource.Resource):
     _query_mapping = resource.QueryParameters(
         "id",
         "name",
+        "tag",
         "status",
         "disk_format",
         "size",

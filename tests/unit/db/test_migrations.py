@@ -94,6 +94,7 @@ def test_the_schema_of_the_first_release_is_brought_up_to_date(own_database: Non
             connection.execute(sa.text(f"ALTER TABLE images DROP COLUMN {column}"))
         connection.execute(sa.text("ALTER TABLE jobs DROP COLUMN waiting_since"))
         connection.execute(sa.text("ALTER TABLE targets DROP COLUMN remarks"))
+        connection.execute(sa.text("ALTER TABLE links DROP COLUMN told"))
         connection.execute(sa.text(f"UPDATE {session.VERSION_TABLE} SET version_num = '0001'"))
     before = rows.everything()
     assert not session.schema_is_current()
@@ -102,7 +103,7 @@ def test_the_schema_of_the_first_release_is_brought_up_to_date(own_database: Non
     after = rows.everything()
     assert [after.pop(table) for table in NEW_TABLES] == [[]] * len(NEW_TABLES)
     after["mutexes"].remove(("clouds", 0))
-    for table, new in (("images", 3), ("jobs", 1), ("targets", 1)):     # columns, the last ones
+    for table, new in (("images", 3), ("jobs", 1), ("targets", 1), ("links", 1)):     # columns, the last ones
         after[table] = [row[:-new] for row in after[table]]
     assert after | {session.VERSION_TABLE: [("0001",)]} == before
 
