@@ -216,6 +216,14 @@ ENGINE_OPTS: list[cfg.Opt] = [
     cfg.FloatOpt(
         "max_retry_delay", default=60.0, min=0, help="Longest wait in seconds between two attempts."
     ),
+    cfg.FloatOpt(
+        "look_timeout",
+        default=10.0,
+        min=0.1,
+        max=25.0,
+        help="Seconds for which a Cloud is waited for when somebody wants to see what it has now. Clouds are "
+        "asked at the same time: one that takes longer is shown as unreachable, and delays no other.",
+    ),
 ]
 
 METRICS_OPTS: list[cfg.Opt] = [

@@ -43,6 +43,7 @@ RULES = [
     _rule("cloud:update", MEMBER, "Change a registered Cloud.", "PATCH /v1/clouds/{cloud}"),
     _rule("cloud:delete", MEMBER, "Delete a registered Cloud.", "DELETE /v1/clouds/{cloud}"),
     _rule("cloud:check", MEMBER, "Check whether a Cloud can be used.", "POST /v1/clouds/{cloud}/check"),
+    _rule("cloud:images", READER, "List what is in a Cloud now.", "GET /v1/clouds/{cloud}/images"),
     _rule(
         "cloud:public",
         ADMIN,
@@ -59,6 +60,14 @@ RULES = [
     ),
     _rule("image:list", READER, "List Images.", "GET /v1/images"),
     _rule("image:show", READER, "Show an Image.", "GET /v1/images/{image}"),
+    _rule("image:update", MEMBER, "Change an Image, in its Clouds too.", "PATCH /v1/images/{image}"),
+    _rule(
+        "image:availability",
+        READER,
+        "See what Clouds have of Images now.",
+        "GET /v1/availability",
+        "GET /v1/images/{image}/availability",
+    ),
     _rule("image:delete", MEMBER, "Delete an Image, in its Clouds too.", "DELETE /v1/images/{image}"),
     _rule("image:sync", MEMBER, "Bring an Image into more Clouds.", "POST /v1/images/{image}/clouds"),
     _rule("image:link", MEMBER, "Link what a Cloud has to an Image.", "POST /v1/images/{image}/links"),

@@ -40,6 +40,8 @@ PASSING = {
 }
 _url: str | None = None     # None: [DEFAULT] transport_url
 Verdicts = list[dict[str, Any]]
+Seen = dict[str, Any]
+"""What was seen of one Cloud: see ciming.engine.looks."""
 
 
 class Knock(NamedTuple):
@@ -71,6 +73,9 @@ class Engine(Protocol):
 
     def check(self, project_id: str, bundle: sealing.Bundle, place: dict[str, Any]) -> Verdicts:
         """See ciming.engine.checks."""
+
+    def look(self, kind: str, project_id: str, bundle: sealing.Bundle, what: dict[str, Any]) -> list[Seen]:
+        """See ciming.engine.looks."""
 
     def take(self, job_id: str, bundle: sealing.Bundle) -> tuple[str, str]:
         """Hold this for a Job that is about to be written; the engine's name, and where its lock is."""
@@ -154,6 +159,24 @@ def check_cloud(project_id: str, bundle: sealing.Bundle, place: dict[str, Any], 
     return found
 
 
+def look(
+    kind: str, project_id: str, bundle: sealing.Bundle, what: dict[str, Any], marker: str
+) -> list[Seen]:
+    """Have an engine look what there is in Clouds now; for each of them what was seen.
+
+    :param kind: one of those of ciming.engine.looks
+    :param bundle: with which it is looked
+    :param what: what that kind has to be told besides
+    :raises Unavailable: none answers
+    """
+    peer, sealed = _sealed(project_id, bundle, marker)
+    client = _client(marker, peer)
+    found: list[Seen] = _call(
+        client, "look", kind=kind, project_id=project_id, sealed=sealed, what=what
+    )
+    return found
+
+
 def _sealed(purpose: str, bundle: sealing.Bundle, marker: str) -> tuple[str, str]:
     """Who of the engines offers to take it, and it, for this one only."""
     peer, public_key = _call(_client(marker, None, OFFER_SECONDS), "offer")
@@ -223,6 +246,11 @@ class _Direct(_Endpoint):
         self, _context: object, project_id: str, sealed: str, place: dict[str, Any]
     ) -> Verdicts:
         return self._engine.check(project_id, self._key.open(sealed, project_id), place)
+
+    def look(
+        self, _context: object, kind: str, project_id: str, sealed: str, what: dict[str, Any]
+    ) -> list[Seen]:
+        return self._engine.look(kind, project_id, self._key.open(sealed, project_id), what)
 
 
 class Listener:

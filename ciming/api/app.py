@@ -13,6 +13,8 @@ from werkzeug import exceptions as http
 from ciming import exceptions
 from ciming.api import (
     auth,
+    availability,
+    cloud_images,
     clouds,
     document,
     errors,
@@ -29,7 +31,9 @@ from ciming.api import (
 BLUEPRINTS = (
     versions.blueprint,
     clouds.blueprint,
+    cloud_images.blueprint,
     images.blueprint,
+    availability.blueprint,
     links.blueprint,
     uploads.blueprint,
     jobs.blueprint,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Images: create, list, show, delete; bring them into more Clouds."""
+"""Images: create, list, show, change, delete; bring them into more Clouds."""
 
 import functools
 from typing import Any
@@ -11,6 +11,7 @@ from oslo_log import log
 
 from ciming import context, exceptions
 from ciming.api import (
+    adoption,
     auth,
     clouds,
     delegation,
@@ -49,9 +50,12 @@ class Images(MethodView):
     def post(self, wanted: dict[str, Any]) -> Any:
         """Create an Image
 
-        With a `source` the Job brings it from the Cloud that has it, and links it there, too. Else the Job is
-        `uploading` until the data came by `PUT /v1/images/{image}/file`.
+        With a `source` the Job brings it from the Cloud that has it, and links it there, too; with no
+        `clouds` beside it, it only links it. Else the Job is `uploading` until the data came by `PUT
+        /v1/images/{image}/file`.
         """
+        if not wanted["clouds"]:
+            return adoption.adopt(auth.caller(), wanted)
         return orders.started(*_create(auth.caller(), wanted))
 
 
@@ -63,6 +67,29 @@ class Image(MethodView):
     def get(self, image: str) -> models.Image:
         """Show an Image"""
         return db.get_image(schemas.row_id("image", image), auth.scope())
+
+    @auth.needs("image:update")
+    @blueprint.arguments(schemas.ImageUpdate, error_status_code=400)
+    @blueprint.response(202, schemas.ChangedImage, headers={"Location": document.LOCATION})
+    @blueprint.alt_response(
+        200, schema=schemas.ChangedImage, description="The Image is in no Cloud: only its record was changed."
+    )
+    @blueprint.doc(operationId="update_image")
+    def patch(self, wanted: dict[str, Any], image: str) -> Any:
+        """Change an Image
+
+        Its record at once, and what is in its Clouds by a Job. What a Cloud can not carry is in the `remarks`
+        of its Target. `tags` are all that it is to have; others' tags in a Cloud stay.
+        """
+        row, given = orders.own_image(image), wanted.pop("credentials", {})
+        if not row.links:
+            images.change(row.id, wanted)
+            LOG.info("Changed Image %s: %s", row.id, ", ".join(wanted))
+            return {"image": db.get_image(row.id, None), "job": None}, 200
+        there = [orders.as_cloud(link) for link in row.links]
+        credentials = clouds.credentials(there, given)
+        change = functools.partial(images.changed_by, said=wanted)
+        return orders.begin("update", row, there, credentials, change, said=list(wanted))
 
     @auth.needs("image:delete")
     @blueprint.arguments(queries.ImageDelete, location="query", unknown=ma.RAISE, error_status_code=400)
@@ -120,6 +147,8 @@ def _create(caller: context.RequestContext, wanted: dict[str, Any]) -> tuple[str
     """Check everything that can be checked, make the trust, then commit all rows at once; the ids of both."""
     said = wanted.pop("credentials", {})
     chosen = clouds.resolve(caller, wanted.pop("clouds"), given=said)
+    if "match_digest" in wanted:
+        raise exceptions.InvalidRequest("This is for what is adopted: clouds [].", field="match_digest")
     size, source = wanted.pop("size", None), wanted.pop("source", None)
     if source:
         [there] = clouds.resolve(caller, [source["cloud"]], "source.cloud", said)

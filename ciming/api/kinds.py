@@ -118,16 +118,36 @@ def count(*, allow_none: bool = False) -> fields.Integer:
     return fields.Integer(validate=validate.Range(0, 2**63 - 1), allow_none=allow_none)
 
 
+class YesNo(fields.Field[bool]):
+    """A boolean, and nothing that only looks like one."""
+
+    def __init__(self, description: str) -> None:
+        schema = {"type": "boolean", "enum": [True, False], "description": description}
+        super().__init__(metadata=schema)
+
+    def _deserialize(self, value: Any, *_args: Any, **_kwargs: Any) -> bool:
+        if not isinstance(value, bool):
+            raise ma.ValidationError("Either true or false, please.")
+        return value
+
+
 class CloudNames(fields.Field[Any]):
-    """A list of Cloud names, or the word "all"."""
+    """A list of Cloud names, or the word "all".
+
+    :param fewest: names in the list
+    """
+
+    def __init__(self, fewest: int = 1, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._fewest = fewest
 
     def _deserialize(self, value: Any, *_args: Any, **_kwargs: Any) -> list[str] | str:
         if value == "all":
             return "all"
         if (
             not isinstance(value, list)
-            or not 0 < len(value) <= 100
+            or not self._fewest <= len(value) <= 100
             or not all(isinstance(name, str) and 0 < len(name) <= 255 for name in value)
         ):
-            raise ma.ValidationError('Give a list of 1 to 100 Cloud names, or "all".')
+            raise ma.ValidationError(f'Give a list of {self._fewest} to 100 Cloud names, or "all".')
         return list(dict.fromkeys(value))

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a request asks for, as the rows of a Job."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from oslo_log import log
+from sqlalchemy import orm
 
 from ciming import context
 from ciming.api import auth, delegation, errors, limits, schemas, staging_area
@@ -12,7 +13,11 @@ from ciming.db import api as db
 from ciming.db import images, models
 
 LOG = log.getLogger(__name__)
-FIRST_STEPS = {"create": "receive", "sync": "download", "link": "verify", "delete": "withdraw"}
+FIRST_STEPS = {
+    "create": "receive", "sync": "download", "link": "verify",
+    "update": "update", "delete": "withdraw",
+}
+Change = Callable[[models.Job], Callable[[orm.Session], object]]
 
 
 def job(
@@ -57,11 +62,13 @@ def begin(
     image: models.Image,
     clouds: Iterable[Mapping[str, Any]],
     credentials: delegation.Credentials | None = None,
+    change: Change | None = None,
     **spec: Any,
 ) -> tuple[dict[str, Any], int, dict[str, str]]:
     """Have another Job begin with an Image; the answer to who asked for it.
 
     :param credentials: that came with the request
+    :param change: gives what is to be done in the same transaction as the Job is written
     :raises Conflict: another works on it, or its Links are not as that needs them
     :raises OverLimit: the project may have no more
     :raises TooOften: it has begun too many Jobs there
@@ -75,7 +82,7 @@ def begin(
         said = {"name": image.name, "tags": image.tags, **spec}
         stage = "staging" if moves else "staged"
         row = job(caller, kind, given, clouds, said, image_id=image.id, stage=stage)
-        images.begin(row, given.settle, upload=moves)
+        images.begin(row, given.settle, *([change(row)] if change else ()), upload=moves)
     context.about(row.id)
     LOG.info("%s Image %s: %s", kind.title(), image.id, [target.cloud for target in row.targets])
     given.knock()

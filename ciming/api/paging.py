@@ -20,20 +20,34 @@ def page(noun: str, lister: Lister, query: dict[str, Any]) -> dict[str, Any]:
     :param noun: what one of them is, in the singular
     :raises Forbidden: the caller may not list those of all projects
     """
+    rows, links = rows_of(noun, lister, query)
+    return {f"{noun}s": rows, "links": links}
+
+
+def rows_of(noun: str, lister: Lister, query: dict[str, Any]) -> tuple[Sequence[Any], list[dict[str, str]]]:
+    """The rows of a page, and the link to the next one; as page() has it."""
     project_id = auth.listed(noun, query.pop("all_projects", False))
-    limits = cfg.CONF.api
-    limit = min(query.pop("limit", limits.default_limit), limits.max_limit)
+    limit = length(query)
     marker = query.pop("marker", None)
     more = {"order": query.pop("sort")} if "sort" in query else {}
     wanted = lists.Page(limit + 1, marker and str(marker), list(_conditions(query)), **more)
     rows = lister(project_id, wanted)
-    links = []
-    if len(rows) > limit:
-        arguments: dict[str, list[Any]] = flask.request.args.to_dict(flat=False)
-        arguments |= {"limit": [limit], "marker": [rows[limit - 1].id]}
-        text = urllib.parse.urlencode(arguments, doseq=True)
-        links.append({"rel": "next", "href": f"{flask.request.base_url}?{text}"})
-    return {f"{noun}s": rows[:limit], "links": links}
+    links = [next_page(limit, rows[limit - 1].id)] if len(rows) > limit else []
+    return rows[:limit], links
+
+
+def next_page(limit: int, marker: str) -> dict[str, str]:
+    """A link to what comes behind the marker, of the list that is asked for."""
+    arguments: dict[str, list[Any]] = flask.request.args.to_dict(flat=False)
+    arguments |= {"limit": [limit], "marker": [marker]}
+    text = urllib.parse.urlencode(arguments, doseq=True)
+    return {"rel": "next", "href": f"{flask.request.base_url}?{text}"}
+
+
+def length(query: dict[str, Any]) -> int:
+    """Of a page, as the caller wants it and the operator allows."""
+    limits = cfg.CONF.api
+    return int(min(query.pop("limit", limits.default_limit), limits.max_limit))
 
 
 def _conditions(query: Mapping[str, Any]) -> Iterable[lists.Condition]:

@@ -4,7 +4,7 @@
 import marshmallow as ma
 from marshmallow import fields, validate
 
-from ciming.api import filters, kinds, schemas
+from ciming.api import filters, judging, kinds, schemas
 
 NEWEST_FIRST = "created_at:desc"
 
@@ -15,14 +15,13 @@ class Page(ma.Schema):
     all_projects = filters.Flag("Those of all projects, not only of one's own; for administrators")
 
 
-class ImageQuery(Page):
+class _Images(ma.Schema):
     id = filters.Filter(filters.UUID, "Id")
     name = filters.Filter(filters.TEXT, "Name")
-    status = filters.Filter(filters.one_of(schemas.IMAGE_STATUSES), "Status")
+    tag = filters.Filter(filters.TEXT, "One of the tags")
     disk_format = filters.Filter(filters.one_of(schemas.DISK_FORMATS), "Format of the file")
     size = filters.Filter(filters.BYTES, "Size of the file")
     virtual_size = filters.Filter(filters.BYTES, "Size of the disk in it")
-    cloud = filters.Filter(filters.TEXT, "Name of a Cloud in which the Image is linked")
     created_at = filters.Filter(filters.TIME, "When it was created")
     updated_at = filters.Filter(filters.TIME, "When it was changed")
     sort = filters.Sort(
@@ -32,6 +31,63 @@ class ImageQuery(Page):
         ),
         NEWEST_FIRST,
     )
+
+
+class ImageQuery(Page, _Images):
+    status = filters.Filter(filters.one_of(schemas.IMAGE_STATUSES), "Status")
+    cloud = filters.Filter(filters.TEXT, "Name of a Cloud in which the Image is linked")
+
+
+CLOUD_NAME = kinds.Text(validate=validate.Length(1, 255))
+
+
+class Cells(ma.Schema):
+    cloud = filters.Filter(filters.TEXT, "Name of the Cloud")
+    provider = filters.Filter(filters.TEXT, "Kind of cloud")
+    status = filters.Filter(filters.one_of(judging.STATUSES), "Status of the image there")
+    property = fields.List(
+        kinds.Text(validate=validate.Regexp(r"[^=\0]{1,255}=[^\0]{0,255}\Z")),
+        validate=validate.Length(max=filters.MOST_CONDITIONS),
+        metadata={
+            "description": "Only where the Cloud says that the image has this property, as "
+            "`architecture=x86_64`; can be repeated.",
+        },
+    )
+
+
+class Availability(Cells, _Images):
+    limit = filters.Limit()
+    marker = fields.UUID(metadata={"description": "Id of the last Image that one has."})
+    available_in = fields.List(
+        CLOUD_NAME,
+        validate=validate.Length(max=filters.MOST_CONDITIONS),
+        metadata={"description": "Only Images that this Cloud has, and can use; can be repeated."},
+    )
+    missing_in = fields.List(
+        CLOUD_NAME,
+        validate=validate.Length(max=filters.MOST_CONDITIONS),
+        metadata={"description": "Only Images that this Cloud does not have; can be repeated."},
+    )
+
+
+class CloudImages(ma.Schema):
+    limit = filters.Limit()
+    marker = kinds.Text(
+        validate=schemas.IMAGE_REF, metadata={"description": "Ref of the last image that one has."}
+    )
+    name = kinds.Text(validate=validate.Length(1, 255), metadata={"description": "Name there."})
+    status = kinds.Text(
+        validate=validate.Length(1, 32), metadata={"description": "Status, in the Cloud's own word."}
+    )
+    tag = kinds.Text(validate=validate.Length(1, 255), metadata={"description": "One of its tags."})
+    visibility = fields.String(
+        validate=validate.OneOf(schemas.VISIBILITIES), metadata={"description": "Who may use it there."}
+    )
+    owner = kinds.Text(
+        validate=validate.Length(1, 255), metadata={"description": "Who owns it, as the Cloud has it."}
+    )
+    untracked = filters.Flag("Only what is no Image of the project's")
+    candidates = filters.Flag("Look in the other Clouds, too, for what is the same as what is untracked")
 
 
 class ImageDelete(ma.Schema):

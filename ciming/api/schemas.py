@@ -20,7 +20,7 @@ JOB_KINDS = ("create", "sync", "link", "update", "delete", "zone-sync")
 TARGET_STATUSES = ("waiting", "running", "retrying", "success", "error", "cancelled")
 STEPS = (
     *("receive", "download", "inspect", "convert", "check"),
-    *("copy", "upload", "register", "verify", "link", "withdraw"),
+    *("copy", "upload", "register", "verify", "link", "update", "withdraw"),
 )
 VISIBILITIES = ("private", "shared", "community", "public")
 
@@ -38,19 +38,16 @@ def row_id(noun: str, text: str) -> str:
         ) from None
 
 
-CLOUDS = {
-    "description": "Names or ids of Clouds, or `all` that one may use.",
-    "oneOf": [
-        {
-            "type": "array",
-            "items": {"type": "string", "minLength": 1, "maxLength": 255},
-            "minItems": 1,
-            "maxItems": 100,
-        },
-        {"type": "string", "enum": ["all"]},
-    ],
-    "example": ["zone-a", "zone-b"],
-}
+def _clouds(fewest: int, more: str = "") -> dict[str, Any]:
+    names = {"type": "array", "items": {"type": "string", "minLength": 1, "maxLength": 255}}
+    return {
+        "description": f"Names or ids of Clouds, or `all` that one may use.{more}",
+        "oneOf": [
+            {**names, "minItems": fewest, "maxItems": 100},
+            {"type": "string", "enum": ["all"]},
+        ],
+        "example": ["zone-a", "zone-b"],
+    }
 
 
 class WithCredentials(ma.Schema):
@@ -127,12 +124,41 @@ class ImageCreate(WithCredentials):
         validate=validate.Length(max=128),
         metadata={"example": ["golden"]},
     )
-    clouds = kinds.CloudNames(required=True, metadata=CLOUDS)
+    clouds = kinds.CloudNames(
+        fewest=0,
+        required=True,
+        metadata=_clouds(0, " None, with a `source`: adopt that; it stays where it is, and is tracked."),
+    )
+    match_digest = kinds.YesNo(
+        "Of what is adopted: link what has the same digest in other Clouds that one may use, too."
+    )
     source = fields.Nested(
         "ImageSource",
         unknown=ma.RAISE,
         metadata={"description": "An image that a Cloud has already. Absent: its data will be sent."},
     )
+
+
+class ImageUpdate(WithCredentials):
+    """At least one of what may be said anew."""
+
+    name = kinds.Text(validate=validate.Length(1, 255), metadata={"example": "demo"})
+    tags = fields.List(
+        kinds.Text(validate=validate.Length(1, 255)),
+        validate=validate.Length(max=128),
+        metadata={"description": "All tags that it is to have.", "example": ["golden"]},
+    )
+    hidden = kinds.YesNo("Is it to be left out of the Clouds' lists?")
+    deprecated = kinds.YesNo("Is it to be used no more?")
+
+    @ma.validates_schema
+    def _says_something(self, said: dict[str, Any], **_: Any) -> None:
+        if not said.keys() - {"credentials"}:
+            raise ma.ValidationError("Give at least one of name, tags, hidden and deprecated.")
+
+    @ma.post_load
+    def _each_once(self, said: dict[str, Any], **_: Any) -> dict[str, Any]:
+        return said | ({"tags": list(dict.fromkeys(said["tags"]))} if "tags" in said else {})
 
 
 IMAGE_REF = validate.Length(1, 1024)
@@ -148,7 +174,7 @@ class ImageSource(ma.Schema):
 
 
 class ImageClouds(WithCredentials):
-    clouds = kinds.CloudNames(required=True, metadata=CLOUDS)
+    clouds = kinds.CloudNames(required=True, metadata=_clouds(1))
 
 
 class LinkCreate(WithCredentials):
@@ -264,6 +290,12 @@ class Image(Answer):
         fields.Nested(Link), metadata={"description": "One for each Cloud that has it."}
     )
     tags = fields.List(fields.String())
+    hidden = fields.Boolean(
+        allow_none=True, metadata={"description": "What was said of it last; null: nothing."}
+    )
+    deprecated = fields.Boolean(
+        allow_none=True, metadata={"description": "What was said of it last; null: nothing."}
+    )
     created_at = kinds.time()
     updated_at = kinds.time()
 
@@ -333,9 +365,29 @@ class Job(Answer):
     finished_at = kinds.time(allow_none=True)
 
 
+class Unseen(Answer):
+    cloud = fields.String()
+    status = kinds.word("forbidden", "unreachable")
+    error = fields.Nested(Fault)
+
+
 class ImageAndJob(Answer):
     image = fields.Nested(Image)
     job = fields.Nested(Job)
+    unseen = fields.List(
+        fields.Nested(Unseen),
+        metadata={
+            "description": "Of `match_digest`: Clouds that were not seen, or not whole.",
+            "optional": True,
+        },
+    )
+
+
+class ChangedImage(Answer):
+    image = fields.Nested(Image)
+    job = fields.Nested(
+        Job, allow_none=True, metadata={"description": "null: there was nothing to be done in a Cloud."}
+    )
 
 
 class Cloud(Answer):

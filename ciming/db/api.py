@@ -21,17 +21,18 @@ Row = TypeVar("Row", models.Image, models.Job)
 def create(
     image: models.Image,
     job: models.Job,
-    upload: models.Upload,
+    upload: models.Upload | None,
     *checks: Callable[[orm.Session], object],
 ) -> None:
     """Write a new Image, and the Job (with its Targets and Upload) that will bring it to its Clouds.
 
+    :param upload: None: no bytes are to come
     :param checks: raise, in the same transaction, if that can not be
     """
     with db.writer() as session:
         image.status, job.status = "pending", "queued"
         job.image_id = image.id
-        for row in (image, job, upload):        # in the order of their foreign keys
+        for row in filter(None, (image, job, upload)):      # in the order of their foreign keys
             session.add(row)
             session.flush()
         clouds.hold(session, job)
@@ -67,7 +68,10 @@ def refresh_image(session: orm.Session, image_id: str) -> None:
     )
     last = {row.cloud_key: row.status for row in session.execute(brought)}
     session.get_one(models.Image, image_id).status = status.image_status(
-        jobs=session.scalars(sa.select(job.status).where(job.image_id == image_id)).all(),
+        # While it is only called otherwise, it can be used as before.
+        jobs=session.scalars(
+            sa.select(job.status).where(job.image_id == image_id, job.kind != "update")
+        ).all(),
         missing=[cloud_key for cloud_key, end in last.items() if end != "success"],
         linked=session.scalars(
             sa.select(models.Link.cloud_key).where(models.Link.image_id == image_id)

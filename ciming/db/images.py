@@ -1,17 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What users do to Images that are there: begin another Job with one, forget some of its Links.
+"""What users do to Images that are there: begin another Job with one, say something else of it, forget Links.
 
 One Job works on an Image at a time: the row of the Image is updated first, so that two who come at once do
 so one after the other.
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import orm
 
 from ciming import exceptions, points
-from ciming.db import api, clouds, models
+from ciming.db import api, clouds, models, status
 from ciming.db import session as db
 
 
@@ -36,6 +37,45 @@ def begin(job: models.Job, *checks: Callable[[orm.Session], object], upload: boo
         for check in checks:
             check(session)
         api.refresh(session, job)
+
+
+@points.mutation
+def change(image_id: str, said: Mapping[str, Any]) -> None:
+    """Say something else of an Image that is in no Cloud.
+
+    :param said: by columns
+    :raises Conflict: a Job works on it, or it came into a Cloud meanwhile
+    :raises NotFound: it was deleted meanwhile
+    """
+    with db.writer() as session:
+        image = alone_with(session, image_id)
+        if image.links:
+            raise exceptions.Conflict(
+                f"Image {image_id} came into a Cloud at this moment. Try again.", code="image.busy"
+            )
+        _say(image, said)
+
+
+def changed_by(job: models.Job, said: Mapping[str, Any]) -> Callable[[orm.Session], object]:
+    """To be done where a Job is written: say something else of its Image, which the Job then carries.
+
+    What its Targets are told is what the Image's row says by then, so that one who is retried late tells
+    nothing old. The Job knows what is to be told, and the tags that are the Image's no more.
+    """
+
+    def change(session: orm.Session) -> None:
+        image = session.get_one(models.Image, job.image_id)
+        former = image.tags
+        _say(image, said)
+        untag = [tag for tag in former if tag not in image.tags]
+        job.spec = {**(job.spec or {}), "name": image.name, "tags": image.tags, "untag": untag}
+
+    return change
+
+
+def _say(image: models.Image, said: Mapping[str, Any]) -> None:
+    for name, value in said.items():
+        setattr(image, name, value)
 
 
 def from_cloud(job_id: str) -> models.Upload:
@@ -96,7 +136,7 @@ def alone_with(session: orm.Session, image_id: str, job_id: str | None = None) -
 
 
 def check_links(session: orm.Session, job: models.Job) -> None:
-    """What is to be removed must be there, and what is to be brought must not.
+    """Where something is to be changed or removed it must be, and where it is to be brought it must not.
 
     :raises NotFound: a Link is missing
     :raises Conflict: there is one already
@@ -106,9 +146,9 @@ def check_links(session: orm.Session, job: models.Job) -> None:
     for target in job.targets:
         if target.status == "success":
             continue
-        if job.kind == "delete" and target.cloud_key not in linked:
+        if job.kind in status.LINKED and target.cloud_key not in linked:
             raise not_linked(job.image_id, target.cloud)
-        if job.kind != "delete" and target.cloud_key in linked:
+        if job.kind not in status.LINKED and target.cloud_key in linked:
             raise exceptions.Conflict(
                 f"Image {job.image_id} is in {target.cloud} already.", code="image.already_linked"
             )

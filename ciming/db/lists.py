@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Lists of Images and Jobs: filtered, in any order, page by page."""
 
+import json
 import operator
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeVar
@@ -97,8 +98,8 @@ def _column(model: type[Row], name: str) -> sa.ColumnElement[Any]:
 
 def _meets(model: type[Row], condition: Condition) -> Clause:
     name, how, values = condition
-    if name == "cloud":
-        found = CLOUDS[model](values)
+    if name in ("cloud", "tag"):
+        found = CLOUDS[model](values) if name == "cloud" else _tagged(values)
         return sa.not_(found) if how == "nin" else found
     column = _column(model, name)
     if how == "in":
@@ -106,6 +107,12 @@ def _meets(model: type[Row], condition: Condition) -> Clause:
     if how == "nin":        # SQL says neither yes nor no for what is not known
         return sa.or_(column.not_in(values), column.is_(None))
     return COMPARISONS[how](column, *values)
+
+
+def _tagged(tags: Sequence[str]) -> Clause:
+    """Has an Image one of these? LIKE does not tell cases apart everywhere; to take a word out does."""
+    text = sa.cast(models.Image.tags, sa.Text)
+    return sa.or_(*(sa.func.replace(text, json.dumps(tag), "") != text for tag in tags))
 
 
 def _sorted(model: type[Row], key: Order) -> list[sa.ColumnElement[Any]]:

@@ -53,6 +53,8 @@ class Image(Base):
     created_at: Mapped[int] = mapped_column(default=now)
     updated_at: Mapped[int] = mapped_column(default=now, onupdate=now)
     deleted_at: Mapped[int | None]                  # its Jobs are still to be seen
+    hidden: Mapped[bool | None]                     # what was said of it last; None: nothing
+    deprecated: Mapped[bool | None]                 # likewise
 
     links: Mapped[list["Link"]] = orm.relationship(order_by="Link.cloud", lazy="selectin")
 
@@ -72,6 +74,8 @@ class Link(Base):
     image_ref: Mapped[str] = mapped_column(sa.String(1024))
     proof: Mapped[str] = mapped_column(Word)        # bytes, guest, asserted
     verified_at: Mapped[int]
+    # What its Cloud was told of it, or said, when it was linked: what is another now was changed since.
+    told: Mapped[dict[str, Any] | None]
 
     __table_args__ = (sa.Index("ix_links_cloud_key", "cloud_key"),)
 

@@ -10,6 +10,8 @@ MOVING = ("create", "sync")
 """Kinds of Jobs that bring an image's bytes somewhere."""
 BRINGING = (*MOVING, "link")
 """Kinds of Jobs after which an Image has another Link."""
+LINKED = ("update", "delete")
+"""Kinds of Jobs whose Targets are where an Image is already."""
 
 
 def job_status(

@@ -260,6 +260,7 @@ def staged(held: Claim, *, disk_format: str, virtual_size: int, digests: dict[st
                     image_id=image.id,
                     proof="bytes" if source["digests"] else "asserted",
                     verified_at=models.now(),
+                    told={name: source.get(name) for name in ("name", "min_disk", "min_ram")},
                     **{name: source[name] for name in LINKED},
                 )
             )
@@ -366,8 +367,13 @@ def give_up(held: Claim) -> None:
 
 
 @points.mutation
-def add_link(held: Claim, target_id: str, image_ref: str, proof: str) -> None:
-    """The Target's image is there and proven: link it, and end the Target."""
+def add_link(
+    held: Claim, target_id: str, image_ref: str, proof: str, told: dict[str, Any] | None = None
+) -> None:
+    """The Target's image is there and proven: link it, and end the Target.
+
+    :param told: what its Cloud says of it by now
+    """
     with fenced(held) as (session, job):
         target = session.get_one(models.Target, target_id)
         session.merge(
@@ -380,10 +386,27 @@ def add_link(held: Claim, target_id: str, image_ref: str, proof: str) -> None:
                 image_ref=image_ref,
                 proof=proof,
                 verified_at=models.now(),
+                told=told,
             )
         )
         target.status, target.image_ref, target.error = "success", image_ref, None
         target.bytes_done = target.bytes_total or 0
+
+
+@points.mutation
+def updated(
+    held: Claim, target_id: str, image_ref: str, told: dict[str, Any], remarks: list[str] | None
+) -> None:
+    """The Target's image is as is said of it, but for the remarks: end the Target.
+
+    :param told: what its Cloud was told
+    """
+    with fenced(held) as (session, job):
+        target = session.get_one(models.Target, target_id)
+        link = session.get_one(models.Link, (job.image_id, target.cloud_key))
+        link.told = {**(link.told or {}), **told}
+        target.status, target.image_ref, target.error = "success", image_ref, None
+        target.remarks = remarks
 
 
 @points.mutation

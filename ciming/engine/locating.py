@@ -109,7 +109,7 @@ def same(found: base.Description, image: models.Image) -> bool:
 
 def _as_spec(place: Place, found: base.Description) -> dict[str, Any]:
     values = dataclasses.asdict(found)
-    names = ("image_ref", "size", "disk_format", "digests", "properties", "min_disk", "min_ram")
+    names = ("image_ref", "name", "size", "disk_format", "digests", "properties", "min_disk", "min_ram")
     return {
         **place._asdict(),
         **{name: values[name] for name in names},

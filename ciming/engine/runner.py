@@ -23,12 +23,15 @@ from taskflow.persistence import models as tf_models
 from ciming import context, custody, exceptions, growing, metrics, staging, trusts
 from ciming.db import models, status, uploads, work
 from ciming.engine import atom_points, conversions, events, persistence, slots, sources, tools, watch
-from ciming.flows import fetch, link, publish, stage, withdraw
+from ciming.flows import fetch, link, publish, stage, update, withdraw
 
 LOG = log.getLogger(__name__)
 STAGE, FETCH, RESTORE = "stage", "fetch", "restore"
 STAGE_FLOWS = {STAGE: stage.flow, FETCH: fetch.flow, RESTORE: stage.flow}
-TARGET_FLOWS = {"create": publish.flow, "sync": publish.flow, "link": link.flow, "delete": withdraw.flow}
+TARGET_FLOWS = {
+    "create": publish.flow, "sync": publish.flow, "link": link.flow,
+    "update": update.flow, "delete": withdraw.flow,
+}
 """By the kind of the Job."""
 ENDS = (states.SUCCESS, states.REVERTED, states.FAILURE)
 

@@ -31,6 +31,8 @@ HANG_SECONDS = 2.0      # without a question, after which a call to a cloud hang
 NOT_CONVERTED = tuple(set(disk_image.DISK_FORMATS) - set(disk_image.FORMATS_IN))
 LONGEST = 2000      # characters of a cloud's own words
 MOST_REMARKS = 100
+SAID = ("name", "min_disk", "min_ram", "visibility", "hidden", "deprecated")
+"""What is kept of it when an image is linked by hand."""
 RESUME = "The Job waits: resume it with a credential that is good."
 
 
@@ -638,6 +640,26 @@ class TargetTools(Tools):
             )
         return found.image_ref, "bytes" if locating.same(found, self.job.image) else "asserted"
 
+    def update(self) -> None:
+        """Have the linked image in the Cloud be as its Image's row says by now.
+
+        :raises ProviderError: it is gone, or may not be changed
+        """
+        job = work.load(self._claim)
+        spec = job.spec or {}
+        said = {name: getattr(job.image, name) for name in spec["said"]}
+        if "tags" in said:
+            said["tags"] = tuple(said["tags"])
+            said["untag"] = tuple(tag for tag in spec["untag"] if tag not in said["tags"])
+        [ref] = [link.image_ref for link in job.image.links if link.cloud_key == self.target.cloud_key]
+        lost = self.provider.update(ref, base.Changes(**said), self.alive)
+        told = {name: said[name] for name in ("hidden", "deprecated") if name in said}
+        if "name" in said:      # which it may have in another way, or not at all
+            found = self.provider.show(ref)
+            told["name"] = found.name if found else said["name"]
+        work.updated(self._claim, self.key, ref, told, self._remarks(*lost))
+        events.target_ended(self.job, self.target, "success")
+
     def delete(self) -> None:
         """Delete the linked image in the Cloud.
 
@@ -664,8 +686,16 @@ class TargetTools(Tools):
         return str((self.job.spec or {})["refs"][self.target.cloud_key])
 
     def link(self, image_ref: str, proof: str) -> None:
-        work.add_link(self._claim, self.key, image_ref, proof)
+        work.add_link(self._claim, self.key, image_ref, proof, self._as_linked(image_ref))
         events.linked(self.job, self.target, image_ref, proof)
+
+    def _as_linked(self, image_ref: str) -> dict[str, Any]:
+        """What the Cloud was told of the image, or says of one that it had."""
+        if self.job.kind == "link":
+            found = self.provider.show(image_ref)
+            return {name: getattr(found, name) for name in SAID} if found else {}
+        said = {name: getattr(self.spec, name) for name in ("name", "min_disk", "min_ram")}
+        return said | ({"visibility": self.spec.visibility} if self.spec.visibility else {})
 
     def _write(self, **values: Any) -> None:
         work.update_target(self._claim, self.key, **values)

@@ -116,6 +116,13 @@ class Compare(task.Task):  # type: ignore[misc]
         return tools.attempt("verify", tools.compare)  # type: ignore[no-any-return]
 
 
+class Update(task.Task):  # type: ignore[misc]
+    """Say in the Cloud what is said of the Image; to say it twice is as once, so there is nothing to undo."""
+
+    def execute(self, tools: Any) -> None:
+        tools.attempt("update", tools.update)
+
+
 class Delete(task.Task):  # type: ignore[misc]
     """Delete the image in the Cloud; one that is not there is fine."""
 

@@ -7,16 +7,20 @@ what bears it (and is owned by us) is adopted instead of made again.
 
 import abc
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from importlib import metadata
 from typing import Any, ClassVar, Literal, Protocol
 
 from ciming import exceptions, staging
 
 Proof = Literal["bytes", "guest", "asserted"]
+State = Literal["ready", "pending", "off"]
+"""Can an image be used: yes, not yet, not as it is."""
 Alive = Callable[[], None]
 GROUP = "ciming.providers"
+EPOCH = datetime.fromtimestamp(0, UTC)
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,47 @@ class Description:
     tags: tuple[str, ...] = ()
     unreadable: str | None = None       # why its bytes can not be read
     protected: bool = False
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What is said of an image anew; None: nothing."""
+
+    name: str | None = None
+    tags: tuple[str, ...] | None = None     # all that are its own
+    untag: tuple[str, ...] = ()             # those that were, and are no more
+    hidden: bool | None = None
+    deprecated: bool | None = None
+
+    def tagged(self, theirs: Iterable[str]) -> tuple[str, ...]:
+        """The tags that it is to have, beside others' that it has there."""
+        return tuple(dict.fromkeys([*(tag for tag in theirs if tag not in self.untag), *(self.tags or ())]))
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """What a cloud itself says of an image now; None: it has no such thing, or does not say it."""
+
+    image_ref: str
+    name: str
+    status: str                             # in the cloud's own word
+    state: State
+    size: int | None = None                 # bytes of its file
+    virtual_size: int | None = None         # bytes of its disk
+    digests: Mapping[str, str] | None = None    # by hashlib's names, of its file; `guest`, of its disk: hex
+    disk_format: str | None = None
+    container_format: str | None = None
+    min_disk: int | None = None             # GiB
+    min_ram: int | None = None              # MiB
+    visibility: str | None = None
+    owner: str | None = None
+    tags: tuple[str, ...] = ()
+    properties: Mapping[str, str] = field(default_factory=dict)     # by Glance's names
+    hidden: bool | None = None
+    deprecated: bool | None = None
+    protected: bool | None = None
+    image_id: str | None = None             # of the Image that it was made as: our mark
+    created_at: int | None = None           # milliseconds since the epoch
 
 
 @dataclass(frozen=True)
@@ -159,12 +204,50 @@ class Provider(abc.ABC):
         """
 
     @abc.abstractmethod
-    def show(self, image_ref: str) -> Mapping[str, Any] | None:
-        """The cloud's own metadata of an image; None: it is not there."""
+    def show(self, image_ref: str) -> Metadata | None:
+        """What the cloud says of an image; None: it is not there."""
 
     @abc.abstractmethod
-    def list(self, filters: Mapping[str, str]) -> Iterator[Mapping[str, Any]]:
-        """The cloud's own metadata of all images that match."""
+    def list(
+        self, filters: Mapping[str, str], marker: str | None = None, most: int | None = None
+    ) -> Iterator[Metadata]:
+        """What the cloud says of all images that match, page after page as they are asked for.
+
+        :param filters: what `name`, `status` (the cloud's word), `tag`, `visibility`, `owner`, `digest` (any
+            of them), or a property must be
+        :param marker: a ref, where `ordered`: only what comes behind that image
+        :param most: how many are wanted, where `ordered`
+        """
+
+    ordered: ClassVar[bool] = False
+    """Has list() an order that stays, so that it can begin behind a marker?"""
+    batch: ClassVar[int] = 1
+    """Refs that one call can name."""
+
+    def look(self, image_refs: Collection[str]) -> Iterator[Metadata]:
+        """What the cloud says of these images, in few calls; of those that are not there, nothing."""
+        left = set(image_refs)
+        if len(left) > self.batch:
+            for found in self.list(self._ours()):
+                if found.image_ref in left:
+                    left.remove(found.image_ref)
+                    yield found
+                if not left:
+                    return
+        refs = sorted(left)     # not everything is in lists
+        for start in range(0, len(refs), self.batch):
+            yield from self._named(refs[start : start + self.batch])
+
+    def _ours(self) -> Mapping[str, str]:
+        """Filters of list() for what is our own, where it shows that of others, too."""
+        return {}
+
+    def _named(self, image_refs: Collection[str]) -> Iterator[Metadata]:
+        """What the cloud says of these, which are no more than `batch`."""
+        for image_ref in image_refs:
+            found = self.show(image_ref)
+            if found is not None:
+                yield found
 
     @abc.abstractmethod
     def describe(self, image: str) -> Description | None:
@@ -184,6 +267,16 @@ class Provider(abc.ABC):
     def delete(self, image_ref: str) -> None:
         """Delete an image; absent is fine."""
 
+    def update(
+        self, image_ref: str, changes: Changes, alive: Alive = lambda: None
+    ) -> Sequence[str]:
+        """Have an image be as is said; what this cloud can not carry of that, for a person to know.
+
+        :param alive: to be asked before each change, see Transfer
+        :raises ProviderError: there is no such image, or it may not be changed
+        """
+        return ("This cloud can carry no change of an image: what it has stays as it is.",)
+
     def download(self, image_ref: str, offset: int) -> Iterator[bytes]:
         """The bytes of an image as they come, from an offset on: none where it has no more.
 
@@ -193,6 +286,15 @@ class Provider(abc.ABC):
 
     def hang_up(self) -> None:  # noqa: B027  # where calls can not hang
         """End, from another thread, the calls that run: each raises an error that passes."""
+
+
+def gone(cloud: str, image_ref: str) -> exceptions.ProviderError:
+    """The error of one who wants to change what is not there."""
+    return exceptions.ProviderError(
+        f"{cloud} has no image {image_ref[:255]} that you can see: it was deleted there, or is not shared "
+        "with you any more. Unlink it there; then the image can be brought there again.",
+        code="image_ref.not_found",
+    )
 
 
 @functools.cache     # to look through all that is installed takes longer than to write a row
@@ -207,3 +309,27 @@ def load(name: str) -> type[Provider]:
     raise exceptions.ProviderError(
         f"The provider {name} is not installed.", code="provider.not_installed"
     )
+
+
+def fits(found: Metadata, filters: Mapping[str, str]) -> bool:
+    """Is an image one that list() is to give?"""
+    return all(_is(found, name, wanted) for name, wanted in filters.items())
+
+
+def _is(found: Metadata, name: str, wanted: str) -> bool:
+    if name == "tag":
+        return wanted in found.tags
+    if name == "digest":
+        return wanted in (found.digests or {}).values()
+    if name == "status":        # some clouds write it in capitals
+        return found.status.lower() == wanted.lower()
+    return bool(getattr(found, name, found.properties.get(name)) == wanted)
+
+
+def milliseconds(time: str | None) -> int | None:
+    """Since the epoch, of a time in ISO 8601; None where it is none."""
+    try:
+        at = datetime.fromisoformat(str(time))
+    except ValueError:
+        return None
+    return (at.replace(tzinfo=at.tzinfo or UTC) - EPOCH) // timedelta(milliseconds=1)

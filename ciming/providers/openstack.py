@@ -8,11 +8,12 @@ Glance's rules that shape this: a deleted UUID can not be used again; a failed u
 import contextlib
 import email.utils
 import functools
+import itertools
 import json
 import re
 import time
 import urllib.parse
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import openstack
@@ -24,7 +25,7 @@ from openstack import exceptions as sdk_exceptions
 from oslo_log import log
 
 from ciming import answers, connections, egress, exceptions, points, staging
-from ciming.providers import base
+from ciming.providers import base, glance
 
 LOG = log.getLogger(__name__)
 
@@ -36,6 +37,8 @@ SAVING_PATIENCE = 30    # seconds; one that had all its bytes is `active` as soo
 SAVING_RATE = 20_000_000    # so one more for so many bytes
 FORMATS = ("qcow2", "raw", "vmdk", "vhd", "vhdx", "vdi", "iso")
 OCTETS = "application/octet-stream"
+PATCH = "application/openstack-images-v2.1-json-patch"
+PAGE = 1000           # images, as Glance's own limit is
 MOST_PAGES = 1000       # of a list; one that does not end is none
 MOST_SAID = 1024 * 1024     # bytes that a Glance may say about one image
 
@@ -55,6 +58,8 @@ class OpenStack(base.Provider):
     """
 
     follows = True
+    ordered = True
+    batch = 100         # of UUIDs, so that a URL is no longer than 4 KiB
 
     def __init__(
         self, place: Mapping[str, Any], credential: ks_session.Session | Mapping[str, str]
@@ -110,7 +115,7 @@ class OpenStack(base.Provider):
     def register(
         self, blob: str, spec: base.ImageSpec, key: str, alive: base.Alive = lambda: None
     ) -> str:
-        image = self.show(blob)
+        image = self._show(blob)
         if image is None or image["status"] != "active":
             raise exceptions.ProviderError(
                 f"Image {blob} in {self._name} is {image['status'] if image else 'gone'} after its "
@@ -122,7 +127,7 @@ class OpenStack(base.Provider):
     def verify(
         self, image_ref: str, staged: staging.Staged, alive: base.Alive = lambda: None
     ) -> base.Proof:
-        image = self.show(image_ref)
+        image = self._show(image_ref)
         if image is None:
             raise exceptions.ProviderError(
                 f"Image {image_ref} is gone from {self._name}.", code="image.not_active"
@@ -151,14 +156,31 @@ class OpenStack(base.Provider):
             alive()
             self.delete(image["id"])
 
-    def show(self, image_ref: str) -> Mapping[str, Any] | None:
+    def show(self, image_ref: str) -> base.Metadata | None:
+        found = self._show(image_ref)
+        return glance.metadata(found) if found else None
+
+    def _show(self, image_ref: str) -> Mapping[str, Any] | None:
         found: Mapping[str, Any] | None = self._ask(
             "GET", f"/images/{_path(image_ref)}", also=404, needs="status"
         )
         return found if found and self._is_seen(self._image(found)) else None
 
-    def list(self, filters: Mapping[str, str]) -> Iterator[Mapping[str, Any]]:
-        query = {**filters, **self._mark}
+    def list(
+        self, filters: Mapping[str, str], marker: str | None = None, most: int | None = None
+    ) -> Iterator[base.Metadata]:
+        query = glance.query(filters) | {"limit": str(min(most or PAGE, PAGE))}
+        if marker:
+            if self._show(marker) is None:
+                raise exceptions.ProviderError(
+                    f"{self._name} has no image {marker[:255]} to go on behind.", code="marker.not_found"
+                )
+            query["marker"] = marker
+        found = (each for each in map(glance.metadata, self._list(query)) if base.fits(each, filters))
+        yield from itertools.islice(found, most)
+
+    def _list(self, query: Mapping[str, str]) -> Iterator[Mapping[str, Any]]:
+        query = {**query, **self._mark}
         for _page in range(MOST_PAGES):
             page = self._ask("GET", "/images", needs="images", params=query)
             with self._reading("a list"):
@@ -168,6 +190,21 @@ class OpenStack(base.Provider):
             if not following:
                 return
         raise self._bad_answer("a list that does not end")
+
+    def _ours(self) -> Mapping[str, str]:
+        return {"owner": self._project_id()}
+
+    def _named(self, image_refs: Collection[str]) -> Iterator[base.Metadata]:
+        if len(image_refs) == 1:
+            yield from super()._named(image_refs)
+            return
+        left = set(image_refs)
+        for hidden in ("false", "true"):
+            if left:
+                wanted = {"id": f"in:{','.join(sorted(left))}", "os_hidden": hidden, "visibility": "all"}
+                for found in self._list({**wanted, "limit": str(PAGE)}):
+                    left.discard(found["id"])
+                    yield glance.metadata(found)
 
     def probe(self) -> Iterator[base.Verdict]:
         for name, look in (("login", self._look_in), ("endpoint", self._look_at_endpoint)):
@@ -229,7 +266,7 @@ class OpenStack(base.Provider):
         return True, "A record was created."
 
     def _try_read(self, image_ref: str) -> tuple[bool | None, str]:
-        found = self.show(image_ref) is not None
+        found = self._show(image_ref) is not None
         return found, "It can be read." if found else "It can not be found again."
 
     def _try_delete(self, image_ref: str) -> tuple[bool | None, str]:
@@ -245,10 +282,10 @@ class OpenStack(base.Provider):
         return all(image.get(name) == value for name, value in self._mark.items())
 
     def describe(self, image: str) -> base.Description | None:
-        found = self.show(image) if _UUID.fullmatch(image) else None
+        found = self._show(image) if _UUID.fullmatch(image) else None
         if found is None:
             # One that begins with "in:" is a list for Glance.
-            named = [each for each in self.list({"name": image}) if each["name"] == image]
+            named = [each for each in self._list({"name": image}) if each["name"] == image]
             if len(named) > 1:
                 raise exceptions.ProviderError(
                     f"{self._name} has several images of the name {image[:255]}: give an id.",
@@ -259,12 +296,41 @@ class OpenStack(base.Provider):
 
     @points.mutation
     def delete(self, image_ref: str) -> None:
-        if self._tenant and self.show(image_ref) is None:
+        if self._tenant and self._show(image_ref) is None:
             return
         self._call("DELETE", f"/images/{_path(image_ref)}", also=404)
 
+    def update(
+        self, image_ref: str, changes: base.Changes, alive: base.Alive = lambda: None
+    ) -> Sequence[str]:
+        image = self._show(image_ref)
+        if image is None:
+            raise base.gone(self._name, image_ref)
+        wanted: dict[str, Any] = {"name": changes.name, "os_hidden": changes.hidden}
+        tags = sorted(image["tags"] or ())
+        if changes.tags is not None and sorted(changes.tagged(tags)) != tags:
+            wanted["tags"] = list(changes.tagged(tags))
+        lost = []
+        if "os_hidden" not in image and wanted.pop("os_hidden"):
+            lost.append("This Glance can hide no image: it is older than Rocky.")
+        if changes.deprecated:
+            lost.append("Glance knows no deprecated images. What it can do is hide them: --hidden.")
+        patch = [
+            {"op": "replace", "path": f"/{name}", "value": value}
+            for name, value in wanted.items()
+            if value not in (None, image.get(name))
+        ]
+        if patch:
+            alive()
+            self._patch(image_ref, patch)
+        return lost
+
+    @points.mutation
+    def _patch(self, image_ref: str, patch: Sequence[Mapping[str, Any]]) -> None:
+        self._call("PATCH", f"/images/{_path(image_ref)}", json=patch, headers={"Content-Type": PATCH})
+
     def download(self, image_ref: str, offset: int) -> Iterator[bytes]:
-        if self._tenant and self.show(image_ref) is None:
+        if self._tenant and self._show(image_ref) is None:
             raise exceptions.ProviderError(
                 f"{self._name} has no image {image_ref[:255]} of yours.", code="cloud.not_found"
             )
@@ -293,7 +359,7 @@ class OpenStack(base.Provider):
     def _marked(self, key: str) -> Iterator[Mapping[str, Any]]:
         """Images with our mark that our project owns; a stranger's with the same mark is not ours."""
         owner = self._project_id()
-        for image in self.list({"ciming_target": key, "owner": owner}):
+        for image in self._list({"ciming_target": key, "owner": owner}):
             if image["owner"] == owner:
                 yield image
 
@@ -352,7 +418,7 @@ class OpenStack(base.Provider):
                 return image
             time.sleep(1)
             transfer.alive()
-            found = self.show(image["id"])
+            found = self._show(image["id"])
             if found is None:
                 return None
             image = found
@@ -533,17 +599,12 @@ def _path(image_ref: str) -> str:
 
 
 def _described(image: Mapping[str, Any], region: str) -> base.Description:
-    digests = {}
-    if image.get("os_hash_value"):
-        digests = {str(image["os_hash_algo"]): str(image["os_hash_value"])}
-    elif image.get("checksum"):
-        digests = {"md5": str(image["checksum"])}
     return base.Description(
         image_ref=str(image["id"]),
         name=str(image.get("name") or ""),
         size=image.get("size"),
         disk_format=image.get("disk_format"),
-        digests=digests,
+        digests=glance.digests(image),
         properties={
             name: str(value)
             for name, value in image.items()
@@ -580,11 +641,12 @@ def _is_word(value: object) -> bool:
 _KINDS: Mapping[str, Callable[[object], bool]] = {
     **dict.fromkeys(("id", "status", "owner", "disk_format", "container_format"), _is_word),
     **dict.fromkeys(("os_hash_algo", "os_hash_value", "checksum"), _is_word),
+    **dict.fromkeys(("visibility", "created_at", "ciming_image"), _is_word),
     "name": lambda value: answers.is_text(value, 255),
-    "size": lambda value: answers.is_whole(value, 2**63 - 1),
+    **dict.fromkeys(("size", "virtual_size"), lambda value: answers.is_whole(value, 2**63 - 1)),
     **dict.fromkeys(("min_disk", "min_ram"), lambda value: answers.is_whole(value, 2**31 - 1)),
     "tags": lambda value: isinstance(value, list) and all(answers.is_text(tag, 255) for tag in value),
-    "protected": lambda value: isinstance(value, bool),
+    **dict.fromkeys(("protected", "os_hidden"), lambda value: isinstance(value, bool)),
 }
 """What a Glance says of an image, as far as we use it."""
 

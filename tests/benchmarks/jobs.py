@@ -86,10 +86,12 @@ class Nowhere(base.Provider):
     def discard(self, key: str, alive: base.Alive = lambda: None) -> None:
         """There is nothing."""
 
-    def show(self, image_ref: str) -> Mapping[str, Any] | None:
+    def show(self, image_ref: str) -> base.Metadata | None:
         """There is nothing."""
 
-    def list(self, filters: Mapping[str, str]) -> Iterator[Mapping[str, Any]]:
+    def list(
+        self, filters: Mapping[str, str], marker: str | None = None, most: int | None = None
+    ) -> Iterator[base.Metadata]:
         """There is nothing."""
         return iter(())
 

@@ -66,11 +66,10 @@ class Anywhere(subjects.Subject):
         self._made.append(made)
         return made
 
-    def ref_of(self, metadata: Mapping[str, Any]) -> str:
-        return str(metadata["ImageId"])
-
-    def name_of(self, metadata: Mapping[str, Any]) -> str:
-        return str(metadata["Name"])
+    def says(self, provider: base.Provider, image_ref: str, what: str) -> bool:
+        """It is deprecated minutes later."""
+        assert isinstance(provider, door.AWS) and what == "deprecated"
+        return bool((provider._show(image_ref) or {}).get("DeprecationTime"))
 
     def secrets(self) -> list[str]:
         return [secret for each in self._made for secret in each._account._secrets]

@@ -11,7 +11,7 @@ from google.cloud import compute_v1
 
 from ciming import cmd, config, disk_image
 from ciming.providers import base
-from ciming.providers.gcp import archive, images, metadata
+from ciming.providers.gcp import archive, images
 from ciming.providers.gcp import provider as door
 from tests.contract import on_aws, subjects
 from tests.sandbox import gcp, sandbox
@@ -69,12 +69,6 @@ class Anywhere(subjects.Subject):
     def secrets(self) -> list[str]:
         tokens = [each._account._credentials.token for each in self._made]
         return [*(secret for each in self._made for secret in each._account._secrets), *filter(None, tokens)]
-
-    def ref_of(self, described: Mapping[str, Any]) -> str:
-        return door._ref_of(described)
-
-    def name_of(self, described: Mapping[str, Any]) -> str:
-        return metadata.name(described)
 
 
 class GCP(Anywhere):

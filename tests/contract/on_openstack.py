@@ -40,6 +40,8 @@ class OpenStack(subjects.Subject):
     name = "openstack"
     proof = "bytes"
     foreign_format = "floppy"
+    renames = True
+    carries = frozenset({"hidden"})
 
     def __init__(self, cloud: sandbox.Sandbox, stack: contextlib.ExitStack) -> None:
         self._cloud = cloud
@@ -74,9 +76,6 @@ class OpenStack(subjects.Subject):
 
     def read(self, image_ref: str) -> bytes:
         return bytes(self._member.zone(ZONE).image.get(f"/images/{image_ref}/file").content)
-
-    def ref_of(self, metadata: Mapping[str, Any]) -> str:
-        return str(metadata["id"])
 
     def squat(self, spec: base.ImageSpec, key: str) -> str:
         body = {

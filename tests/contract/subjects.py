@@ -32,6 +32,10 @@ class Subject(abc.ABC):
     """Does it tell digests of the files that it has?"""
     lets_out: ClassVar[bool] = True
     """Can what was brought there be read again?"""
+    renames: ClassVar[bool] = False
+    """Can the name of an image be changed, and not only something that stands beside it?"""
+    carries: ClassVar[frozenset[str]] = frozenset({"deprecated"})
+    """Of `hidden` and `deprecated`, what can be said of an image there."""
 
     @abc.abstractmethod
     def __init__(self, cloud: sandbox.Sandbox, stack: contextlib.ExitStack) -> None:
@@ -69,13 +73,12 @@ class Subject(abc.ABC):
         """Bytes that its disk has there."""
         return -(-staged.size // self.unit) * self.unit
 
-    def name_of(self, metadata: Mapping[str, Any]) -> str:
-        """The name in what show() and list() give."""
-        return str(metadata["name"])
+    def says(self, provider: base.Provider, image_ref: str, what: str) -> bool:
+        """Is this said of an image, by now or for soon?
 
-    @abc.abstractmethod
-    def ref_of(self, metadata: Mapping[str, Any]) -> str:
-        """The ref in what show() and list() give."""
+        :param what: one of `carries`
+        """
+        return bool(getattr(provider.show(image_ref), what))
 
     @abc.abstractmethod
     def squat(self, spec: base.ImageSpec, key: str) -> str:

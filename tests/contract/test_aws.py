@@ -228,7 +228,7 @@ def test_name_that_is_taken(
     other = subjects.new_key()
     bring(provider, staged, spec, other)
     image_ref = bring(provider, staged, spec, key)
-    image = provider.show(image_ref)
+    image = provider._show(image_ref)
     assert image and image["Name"] == f"{spec.name} {key[:8]}"
     provider.discard(other)
 

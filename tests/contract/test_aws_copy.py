@@ -104,7 +104,7 @@ def test_copy(subject: on_aws.AWS, provider: door.AWS, there: There, key: str) -
     blob = provider.copy(there.place, there.image_ref, there.spec, key, transfer)
     image = registered(provider, there, key, blob)
     assert transfer.checkpoint and transfer.checkpoint["image"] == image["ImageId"]
-    original = subject.provider().show(there.image_ref)
+    original = subject.provider()._show(there.image_ref)
     assert original is not None
     assert {name: image.get(name) for name in TOLD} == {name: original.get(name) for name in TOLD}
     tags = {each["Key"]: each["Value"] for each in image["Tags"]}

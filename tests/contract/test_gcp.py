@@ -452,7 +452,7 @@ def test_image_that_is_being_made_is_discarded(
     labels = {each["name"]: each.get("labels", {}) for each in subject.standin.images()}
     (name,) = (each for each in labels if labels[each].get("ciming-target") == key)
     ref = images.ref_in(provider._account.project, name)
-    assert (provider.show(ref) or {})["status"] == "PENDING"
+    assert (provider._show(ref) or {})["status"] == "PENDING"
     provider.discard(key)
     assert not subject.refs(key) and not subject.squatted(ref)
 

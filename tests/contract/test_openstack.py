@@ -170,7 +170,7 @@ def test_an_upload_that_hangs_is_given_up(
     image_ref = provider.upload(staged, spec, key, Transfer(checkpoint=sent))
     assert image_ref != spec.image_id       # only deleting helped, and that burned it
     assert provider.show(spec.image_id) is None
-    assert [image["id"] for image in provider.list({"ciming_target": key})] == [image_ref]
+    assert [image["id"] for image in provider._marked(key)] == [image_ref]
 
 
 def test_only_with_its_last_block_an_upload_may_become_whole(
@@ -209,7 +209,8 @@ def test_waiting_for_it_can_be_interrupted(
     with pytest.raises(exceptions.Interrupted):
         provider.upload(staged, spec, key, Transfer(stop_at=2))
     assert time.monotonic() - since < 10
-    assert (provider.show(spec.image_id) or {})["status"] == "saving"
+    shown = provider.show(spec.image_id)
+    assert shown and (shown.status, shown.state) == ("saving", "pending")
 
 
 # What is said about the image
@@ -222,7 +223,7 @@ def test_what_a_person_said_arrives(
     spec = new_spec(
         name="Größe 1", properties=properties, min_disk=2, min_ram=3, tags=("golden", "a b")
     )
-    image = provider.show(upload(provider, staged, spec, key)) or {}
+    image = provider._show(upload(provider, staged, spec, key)) or {}
     said = {
         **properties,
         "name": spec.name,
@@ -264,7 +265,7 @@ def test_a_member_makes_no_public_image(
     with pytest.raises(exceptions.ProviderError) as caught:
         provider.upload(staged, new_spec(visibility="public"), key, Transfer())
     assert (caught.value.code, type(caught.value)) == ("cloud.forbidden", exceptions.ProviderError)
-    assert not list(provider.list({"ciming_target": key}))
+    assert not list(provider._marked(key))
 
 
 def test_a_protected_image_is_not_discarded_and_that_is_said(
@@ -277,11 +278,14 @@ def test_a_protected_image_is_not_discarded_and_that_is_said(
     glance.update_image(image_ref, is_protected=False)
 
 
-def test_list_has_all_pages(provider: openstack.OpenStack, glance: Any) -> None:
+def test_list_has_all_pages(
+    provider: openstack.OpenStack, glance: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(openstack, "PAGE", 7)
     name = f"many {uuid.uuid4()}"
     body = {"name": name, "disk_format": "raw", "container_format": "bare"}
     made = [glance.post("/images", json=body).json()["id"] for _ in range(30)]
-    listed = [image["id"] for image in provider.list({"name": name})]
+    listed = [image.image_ref for image in provider.list({"name": name})]
     assert sorted(listed) == sorted(made)
     for image_id in made:
         provider.delete(image_id)
@@ -310,8 +314,8 @@ class OtherGlance(openstack.OpenStack):
 
     changes: Mapping[str, Any] = {}
 
-    def show(self, image_ref: str) -> Mapping[str, Any] | None:
-        return {**(super().show(image_ref) or {}), **self.changes}
+    def _show(self, image_ref: str) -> Mapping[str, Any] | None:
+        return {**(super()._show(image_ref) or {}), **self.changes}
 
 
 @pytest.fixture

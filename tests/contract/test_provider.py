@@ -55,6 +55,7 @@ def calls(subject: Subject, staged: Staged, spec: Spec) -> dict[str, Call]:
         "list": lambda provider: list(provider.list({})),
         "describe": lambda provider: provider.describe(absent),
         "delete": lambda provider: provider.delete(absent),
+        "update": lambda provider: provider.update(absent, base.Changes(name="x")),
         "download": lambda provider: list(provider.download(absent, 0)),
     }
 
@@ -318,10 +319,10 @@ def test_verify_and_register_refuse_what_is_gone(
 
 def test_show_and_list(subject: Subject, provider: base.Provider, image_ref: str, spec: Spec) -> None:
     shown = provider.show(image_ref)
-    assert shown is not None and subject.ref_of(shown) == image_ref
-    assert subject.name_of(shown) == spec.name
-    assert [subject.ref_of(each) for each in provider.list({})].count(image_ref) == 1
-    assert image_ref in {subject.ref_of(each) for each in provider.list({"name": spec.name})}
+    assert shown is not None and shown.image_ref == image_ref
+    assert shown.name == spec.name
+    assert [each for each in provider.list({}) if each.image_ref == image_ref] == [shown]
+    assert image_ref in {each.image_ref for each in provider.list({"name": spec.name})}
     assert not list(provider.list({"name": "no such image"}))
 
 
@@ -346,7 +347,7 @@ def test_describe(
 
 def test_probe(subject: Subject, provider: base.Provider) -> None:
     """It tells what works and what does not, raises nothing, and leaves nothing."""
-    before = {subject.ref_of(each) for each in provider.list({})}
+    before = {each.image_ref for each in provider.list({})}
     verdicts = list(provider.probe())
     assert len(verdicts) > 3 and not [each for each in verdicts if each.passed is False], verdicts
     for unfit in (subject.forbidden(), subject.unreachable()):
@@ -354,16 +355,65 @@ def test_probe(subject: Subject, provider: base.Provider) -> None:
         assert [each for each in verdicts if each.passed is False], verdicts
         for secret in subject.secrets():
             assert secret not in str(verdicts)
-    assert {subject.ref_of(each) for each in provider.list({})} == before
+    assert {each.image_ref for each in provider.list({})} == before
 
 
 def test_delete(subject: Subject, provider: base.Provider, image_ref: str, key: str) -> None:
     provider.delete(image_ref)
     assert provider.show(image_ref) is None
-    assert image_ref not in {subject.ref_of(each) for each in provider.list({})}
+    assert image_ref not in {each.image_ref for each in provider.list({})}
     provider.delete(image_ref)
     provider.delete(subjects.new_key())
     assert not subject.refs(key)
+
+
+# What is said of it later
+
+
+def test_name_and_tags(subject: Subject, provider: base.Provider, image_ref: str, key: str) -> None:
+    """To say it twice is as once; others' tags stay."""
+    provider.update(image_ref, base.Changes(tags=("theirs",)))
+    provider.update(image_ref, base.Changes(tags=("old", "both")))
+    anew = base.Changes(name="renamed", tags=("new", "both"), untag=("old", "never-there"))
+    for _ in range(2):
+        lost = subject.provider().update(image_ref, anew)
+        assert bool(lost) != subject.renames and all("its own name stays" in each for each in lost)
+        found = provider.describe(image_ref)
+        assert found is not None and found.name == "renamed"
+        assert sorted(found.tags) == ["both", "new", "theirs"]
+    assert subject.refs(key) == {image_ref}
+    provider.update(image_ref, base.Changes(tags=(), untag=("new", "both")))
+    found = provider.describe(image_ref)
+    assert found is not None and (found.name, found.tags) == ("renamed", ("theirs",))
+
+
+@pytest.mark.parametrize("what", ["hidden", "deprecated"])
+def test_what_a_cloud_carries_or_says_that_it_does_not(
+    subject: Subject, provider: base.Provider, image_ref: str, what: str
+) -> None:
+    for value in (False, True, True, False, False):
+        said: dict[str, Any] = {what: value}
+        lost = provider.update(image_ref, base.Changes(**said))
+        if what in subject.carries:
+            assert (lost, subject.says(provider, image_ref, what)) == ([], value)
+        else:
+            assert bool(lost) == value      # it is never so there
+    assert not provider.update(image_ref, base.Changes())
+
+
+def test_what_is_gone_or_forbidden_is_not_changed(
+    subject: Subject, provider: base.Provider, image_ref: str
+) -> None:
+    before = provider.show(image_ref)
+    changes = base.Changes(name="renamed", tags=("new",), hidden=True, deprecated=True)
+    with pytest.raises(exceptions.Interrupted):
+        provider.update(image_ref, changes, Transfer(stop_at=1).alive)
+    error = the_error(subject, lambda: subject.forbidden().update(image_ref, changes))
+    assert (error.code, provider.show(image_ref)) == ("cloud.forbidden", before)
+    provider.delete(image_ref)
+    error = the_error(subject, lambda: provider.update(image_ref, changes))
+    assert error.code == "image_ref.not_found"
+    assert not isinstance(error, exceptions.TransientProviderError)
 
 
 # Errors
@@ -392,7 +442,7 @@ def test_a_refusal_is_for_good_and_has_the_clouds_own_id(
 
 
 @pytest.mark.parametrize(
-    "method", sorted(base.Provider.__abstractmethods__ - {"__init__", "formats", "probe"})
+    "method", sorted({*base.Provider.__abstractmethods__, "update"} - {"__init__", "formats", "probe"})
 )
 def test_an_unreachable_cloud_may_come_back(
     subject: Subject, calls: dict[str, Call], method: str

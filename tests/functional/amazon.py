@@ -104,7 +104,7 @@ def _is_of(thing: JSON, image_id: str) -> bool:
 
 def _kept(thing: JSON) -> JSON:
     tags = {name: value for name, value in thing["tags"].items() if name != "Name"}
-    return {**{name: thing.get(name) for name in ("region", "state", "users")}, "tags": tags}
+    return {**{name: thing.get(name) for name in ("region", "state", "users", "deprecated")}, "tags": tags}
 
 
 def _sorted(things: list[JSON]) -> list[JSON]:

@@ -253,6 +253,19 @@ class Survivor:
         assert done, answer.text
         assert self.ended(image_id)["status"] == "success"
 
+    def say(self, image_id: str, **said: Any) -> None:
+        """Say something else of an Image, if that is not said of it, and wait until its Clouds know."""
+        path = f"/v1/images/{image_id}"
+
+        def tell() -> requests.Response:
+            found = self.member.get(path)
+            known = found.status_code == 200 and said.items() <= found.json().items()
+            return found if known else self.member.call("PATCH", path, json=said)
+
+        answer = self.ask(tell)
+        assert answer.status_code in (200, 202), answer.text
+        assert self.ended(image_id)["status"] == "success"
+
     def ended(self, image_id: str) -> JSON:
         """Its last Job, when that has ended."""
         self.until(lambda: self.job(image_id)["status"] in ENDS)
@@ -321,7 +334,10 @@ class Survivor:
 
     def _images(self, zone: str, image_id: str) -> list[JSON]:
         answer = self.member.zone(zone).image.get("/images", params={"ciming_image": image_id})
-        kept = ("id", "status", "size", "os_hash_value", "disk_format", "visibility", "tags", "ciming_target")
+        kept = (
+            *("id", "status", "size", "os_hash_value", "disk_format", "visibility", "tags", "os_hidden"),
+            "ciming_target",
+        )
         return [{name: image.get(name) for name in kept} for image in answer.json()["images"]]
 
 

@@ -88,7 +88,7 @@ class Google:
 
 def _kept(image: JSON) -> JSON:
     users = [binding["members"] for binding in image["policy"].get("bindings", ())]
-    kept = ("project", "status", "labels", "family", "diskSizeGb", "architecture")
+    kept = ("project", "status", "labels", "family", "diskSizeGb", "architecture", "deprecated")
     return {"image": image["name"], "users": users, **{name: image.get(name) for name in kept}}
 
 

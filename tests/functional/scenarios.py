@@ -257,6 +257,20 @@ def unwanted(user: crash.Survivor, name: str, data: bytes) -> str:
     return image_id
 
 
+def renamed(user: crash.Survivor, name: str, data: bytes) -> str:
+    """What is said of it changes in all kinds of Clouds, and back; then once more, when it is in none."""
+    clouds = ["zone-a", "virginia", "google"]
+    image_id = user.create(name, clouds=clouds, properties=MACHINE, tags=["old"])
+    assert user.send(image_id, data) in ("", "image.has_data")
+    assert user.ended(image_id)["status"] == "success"
+    user.say(image_id, name=f"again-{name}", tags=["new"], hidden=True, deprecated=True)
+    user.say(image_id, deprecated=False)
+    for cloud in clouds:
+        user.change(image_id, "DELETE", f"/links/{cloud}", "link.not_found")
+    user.say(image_id, tags=["nowhere"])
+    return image_id
+
+
 class Scenario(NamedTuple):
     """What is done, and how its Job ends."""
 
@@ -285,5 +299,6 @@ SCENARIOS = {
     "kept": Scenario(kept, "success"),
     "unmade": Scenario(unmade, "error"),
     "unwanted": Scenario(unwanted, "cancelled"),
+    "renamed": Scenario(renamed, "success"),
 }
 assert {scenario.end for scenario in SCENARIOS.values()} == set(ENDS)

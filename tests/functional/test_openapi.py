@@ -37,8 +37,8 @@ positive_data_acceptance.expected-statuses = ["2xx", "401", "403", "404", "409",
 # Whether a marker or a Cloud is known, and whether a body is as long as was announced, no schema says.
 [[operations]]
 include-operation-id = [
-    "list_images", "list_jobs", "create_image", "upload_image", "sync_image", "link_image",
-    "create_cloud", "update_cloud", "retry_job", "resume_job",
+    "list_images", "list_jobs", "list_availability", "list_cloud_images", "create_image", "upload_image",
+    "sync_image", "link_image", "create_cloud", "update_cloud", "retry_job", "resume_job",
 ]
 [operations.checks]
 positive_data_acceptance.enabled = false

@@ -30,6 +30,10 @@ CLIENTS = {
     "update_cloud": Client("update_cloud", "multicloud cloud set"),
     "delete_cloud": Client("delete_cloud", "multicloud cloud delete"),
     "check_cloud": Client("check_cloud", "multicloud cloud check"),
+    "update_image": Client("update_image", "multicloud image set --tag --wait"),
+    "list_cloud_images": Client("cloud_images", "multicloud cloud image list --untracked"),
+    "list_availability": Client("availability", "multicloud availability list --missing-in"),
+    "show_availability": Client("get_availability", "multicloud availability list --image"),
     "delete_image": Client("delete_image", "multicloud image delete --keep-remote"),
     "sync_image": Client("sync_image", "multicloud image sync --wait"),
     "link_image": Client("link_image", "multicloud image link --wait"),
@@ -57,7 +61,10 @@ EXEMPT = {
 """Operations without a method and command of their own, and why."""
 
 BESIDE = {
+    "multicloud availability export": "list_availability, in other words",
+    "multicloud image adopt": "create_image without clouds; a method, adopt_image",
     "multicloud job wait": "asks show_job again and again",
+    "multicloud image unset": "update_image with fewer tags",
 }
 """Commands that are no operation of their own."""
 

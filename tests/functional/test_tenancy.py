@@ -107,6 +107,7 @@ TABLE: dict[str, Call] = {
         more=lambda at: {"json": {"name": "t", "clouds": [at.cloud]}},
     ),
     "show_image": Call("200 200 200", "404 404 200"),
+    "update_image": Call("403 202 202", "403 404 404", more=lambda _: {"json": {"tags": ["seen"]}}),
     "delete_image": Call("403 204 204", "403 404 404", more=lambda _: {"params": {"keep_remote": "true"}}),
     "sync_image": Call("403 202 202", "403 404 404", more=lambda _: {"json": {"clouds": ["zone-b"]}}),
     "link_image": Call(

@@ -14,7 +14,10 @@ from ciming.api import app
 
 ROOT = pathlib.Path(__file__).parents[2]
 PUBLIC = {("GET", "/"), ("GET", "/v1"), ("OPTIONS", "/v1/images/{image}/file")}
-READS = {"cloud:list", "cloud:show", "image:list", "image:show", "job:list", "job:show"}
+READS = {
+    *("cloud:list", "cloud:show", "cloud:images", "image:list", "image:show", "image:availability"),
+    *("job:list", "job:show"),
+}
 WRITES = {
     *("cloud:create", "cloud:update", "cloud:delete", "cloud:check"),
     *("image:create", "image:upload", "image:delete", "image:sync", "image:link", "image:unlink"),

@@ -36,6 +36,10 @@ class Engine:
             raise self.error
         return [{"check": "login", "passed": None, "message": "é"}]
 
+    def look(self, *what: Any) -> list[rpc.Seen]:
+        self.heard.append(what)
+        return [{"found": {"é": None}}]
+
     def take(self, *what: Any) -> tuple[str, str]:
         self.heard.append(what)
         if self.error:

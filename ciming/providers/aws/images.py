@@ -15,6 +15,7 @@ ABSENT = ("InvalidAMIID.NotFound", "InvalidAMIID.Malformed", "InvalidAMIID.Unava
 ROOT = "/dev/sda1"
 NAME_TAKEN = "InvalidAMIName.Duplicate"
 LOOKS = 5       # for an image that bears a name which was free a moment ago
+ALL: Any = {"IncludeDeprecated": True, "IncludeDisabled": True}      # or those seem not to be there
 PATIENCE = 900  # seconds for an image to become available
 
 Alive = Callable[[], None]
@@ -23,13 +24,20 @@ Alive = Callable[[], None]
 def find(account: Account, tags: Mapping[str, str]) -> Iterator[Mapping[str, Any]]:
     """Images of this account with these tags, or all of its own."""
     filters = {"Filters": snapshots.tagged(tags)} if tags else {}
-    found = snapshots.pages(account, "DescribeImages", "Images", Owners=["self"], **filters)
+    found = snapshots.pages(account, "DescribeImages", "Images", Owners=["self"], **ALL, **filters)
+    return (image for image in found if image["State"] != "deregistered")
+
+
+def named(account: Account, image_ids: Sequence[str]) -> Iterator[Mapping[str, Any]]:
+    """Those of these images that this account may use."""
+    wanted = [{"Name": "image-id", "Values": list(image_ids)}]
+    found = snapshots.pages(account, "DescribeImages", "Images", Filters=wanted, **ALL)
     return (image for image in found if image["State"] != "deregistered")
 
 
 def show(account: Account, image_id: str) -> Mapping[str, Any] | None:
     """What EC2 says of an image; None: there is none that this account may use."""
-    found = account.call("ec2", "DescribeImages", absent=ABSENT, ImageIds=[image_id])
+    found = account.call("ec2", "DescribeImages", absent=ABSENT, ImageIds=[image_id], **ALL)
     alive = [image for image in found["Images"] if image["State"] != "deregistered"] if found else []
     return alive[0] if alive else None
 

@@ -8,6 +8,7 @@ https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/ami-boot.html
 
 import dataclasses
 import re
+import time
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -91,12 +92,13 @@ def tags(spec: base.ImageSpec, more: Mapping[str, str]) -> dict[str, str]:
     found = dict(more)
     said = {name: value for name, value in spec.properties.items() if AS_TAGS.fullmatch(name)}
     for name, value in {**said, **dict.fromkeys(spec.tags, "")}.items():
-        if _fits(name, value) and len(found) < MOST_TAGS:
+        if fits(name, value) and len(found) < MOST_TAGS:
             found.setdefault(name, value)
     return found
 
 
-def _fits(name: str, value: str) -> bool:
+def fits(name: str, value: str = "") -> bool:
+    """Can an image have this tag, and is it not ours or AWS's?"""
     reserved = name.lower().startswith(("aws:", OURS))
     return 1 <= len(name) <= LONGEST_KEY and len(value) <= LONGEST_VALUE and not reserved
 
@@ -146,3 +148,48 @@ def glance_tags(its_tags: Mapping[str, str]) -> tuple[str, ...]:
     return tuple(
         each for each, value in its_tags.items() if not value and not each.lower().startswith(("aws:", OURS))
     )
+
+
+STATES: Mapping[str, base.State] = {
+    **dict.fromkeys(("available", "completed"), "ready"),
+    **dict.fromkeys(("pending", "transient"), "pending"),
+}
+"""Of images and snapshots; in all others they are off."""
+
+
+def seen(described: Mapping[str, Any], its_tags: Mapping[str, str]) -> base.Metadata:
+    """What AWS says of an image or a snapshot, in the words that all providers have."""
+    return base.Metadata(
+        image_ref=str(described.get("ImageId") or described["SnapshotId"]),
+        name=its_tags.get("Name") or str(described.get("Name") or described.get("Description", "")),
+        status=described["State"],
+        state=STATES.get(described["State"], "off"),
+        virtual_size=_size(described),
+        visibility={True: "public", False: "private"}.get(described.get("Public")),     # type: ignore[arg-type]
+        owner=described.get("OwnerId"),
+        tags=glance_tags(its_tags),
+        properties=properties(described, its_tags),
+        deprecated=_is_over(described.get("DeprecationTime")) if "ImageId" in described else None,
+        protected=str(described.get("DeregistrationProtection")).startswith("enabled")
+        if "ImageId" in described
+        else None,
+        image_id=its_tags.get(f"{OURS}image"),
+        created_at=base.milliseconds(described.get("CreationDate")),
+    )
+
+
+def _size(described: Mapping[str, Any]) -> int | None:
+    """Bytes of the disk of a snapshot, or of an image's root device."""
+    volumes = {
+        device["DeviceName"]: device["Ebs"].get("VolumeSize")
+        for device in described.get("BlockDeviceMappings", ())
+        if "Ebs" in device
+    }
+    root = volumes.get(described.get("RootDeviceName"), next(iter(volumes.values()), None))
+    size = described.get("VolumeSize", root)
+    return None if size is None else size << 30
+
+
+def _is_over(moment: str | None) -> bool:
+    ends = base.milliseconds(moment)
+    return ends is not None and ends <= time.time() * 1000

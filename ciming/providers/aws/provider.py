@@ -10,13 +10,13 @@ import email.utils
 import random
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ciming import disk_image, exceptions, staging
 from ciming.providers import base
-from ciming.providers.aws import images, imports, metadata, snapshots
+from ciming.providers.aws import images, imports, lifecycle, metadata, snapshots
 from ciming.providers.aws.account import Account, Refusal
 
 LARGEST = 64 << 40      # bytes of a volume
@@ -34,6 +34,7 @@ class AWS(base.Provider):
     """
 
     copies = True
+    batch = 200     # values of a filter
 
     def __init__(self, place: Mapping[str, Any], credential: Mapping[str, str]) -> None:
         self._place = place
@@ -353,7 +354,11 @@ class AWS(base.Provider):
 
     # What is there
 
-    def show(self, image_ref: str) -> Mapping[str, Any] | None:
+    def show(self, image_ref: str) -> base.Metadata | None:
+        found = self._show(image_ref)
+        return metadata.seen(found, snapshots.of_tags(found)) if found else None
+
+    def _show(self, image_ref: str) -> Mapping[str, Any] | None:
         of = snapshots if image_ref.startswith("snap-") else images
         found = of.show(self._account, image_ref)
         return found if found and self._is_seen(found) else None
@@ -361,12 +366,25 @@ class AWS(base.Provider):
     def _is_seen(self, described: Mapping[str, Any]) -> bool:
         return self._mark.items() <= snapshots.of_tags(described).items()
 
-    def list(self, filters: Mapping[str, str]) -> Iterator[Mapping[str, Any]]:
-        found = images.find(self._account, self._mark)
-        return (image for image in found if _fits(image, filters))
+    def list(
+        self, filters: Mapping[str, str], marker: str | None = None, most: int | None = None
+    ) -> Iterator[base.Metadata]:
+        rest = {name: value for name, value in filters.items() if name != "name"}
+        for image in images.find(self._account, self._mark):
+            found = metadata.seen(image, snapshots.of_tags(image))
+            if filters.get("name", found.name) in _names(image) | {found.name} and base.fits(found, rest):
+                yield found
+
+    def _named(self, image_refs: Collection[str]) -> Iterator[base.Metadata]:
+        amis = [each for each in image_refs if each.startswith("ami-")]
+        if len(amis) > 1:
+            for image in filter(self._is_seen, images.named(self._account, amis)):
+                yield metadata.seen(image, snapshots.of_tags(image))
+            image_refs = [each for each in image_refs if each not in amis]
+        yield from super()._named(image_refs)
 
     def describe(self, image: str) -> base.Description | None:
-        found = self.show(image) if image.startswith(("ami-", "snap-")) else None
+        found = self._show(image) if image.startswith(("ami-", "snap-")) else None
         if found is None:
             named = [each for each in images.find(self._account, self._mark) if image in _names(each)]
             if len(named) > 1:
@@ -438,15 +456,23 @@ class AWS(base.Provider):
         return None
 
     def delete(self, image_ref: str) -> None:
-        if self._mark and self.show(image_ref) is None:
+        if self._mark and self._show(image_ref) is None:
             return
         if image_ref.startswith("snap-"):
             snapshots.delete(self._account, image_ref)
         else:
             images.deregister(self._account, image_ref)
 
+    def update(
+        self, image_ref: str, changes: base.Changes, alive: base.Alive = lambda: None
+    ) -> Sequence[str]:
+        described = self._show(image_ref)
+        if described is None:
+            raise base.gone(self._name, image_ref)
+        return lifecycle.update(self._account, described, changes, alive)
+
     def download(self, image_ref: str, offset: int) -> Iterator[bytes]:
-        found = self.show(image_ref)
+        found = self._show(image_ref)
         ids = list(images.snapshot_ids(found).values()) if found and "ImageId" in found else [image_ref]
         snapshot = snapshots.show(self._account, ids[0]) if found else None
         if snapshot is None:
@@ -557,10 +583,3 @@ def _zeros(count: int) -> Iterator[bytes]:
 def _names(image: Mapping[str, Any]) -> set[str]:
     """An image may have another name than was wanted; then a tag has that."""
     return {str(image.get("Name", "")), snapshots.of_tags(image).get("Name", "")} - {""}
-
-
-def _fits(image: Mapping[str, Any], filters: Mapping[str, str]) -> bool:
-    wanted = dict(filters)
-    name = wanted.pop("name", None)
-    named = name is None or name in _names(image)
-    return named and all(str(image.get(each)) == value for each, value in wanted.items())

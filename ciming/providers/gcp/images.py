@@ -67,7 +67,7 @@ def show(account: Account, project: str, name: str) -> Mapping[str, Any] | None:
     """What Google says of an image; None: there is none that can be seen."""
     found = account.call(
         "compute.images.get",
-        lambda: account.images.get(project=project, image=name, **_asked(account)),
+        lambda: account.images.get(project=project, image=name, **asked(account)),
         missing=404,
     )
     return as_dict(found) if found is not None else None
@@ -78,7 +78,7 @@ def find(account: Account, labels: Mapping[str, str]) -> Iterator[Mapping[str, A
     wanted = " AND ".join(f"(labels.{key}={value})" for key, value in labels.items())
     request = compute_v1.ListImagesRequest(project=account.project, max_results=PAGE, filter=wanted)
     while True:
-        pager = account.call("compute.images.list", lambda: account.images.list(request, **_asked(account)))
+        pager = account.call("compute.images.list", lambda: account.images.list(request, **asked(account)))
         page = next(iter(pager.pages))
         yield from map(as_dict, page.items)
         if not page.next_page_token:
@@ -86,7 +86,8 @@ def find(account: Account, labels: Mapping[str, str]) -> Iterator[Mapping[str, A
         request.page_token = page.next_page_token
 
 
-def _asked(account: Account) -> dict[str, Any]:
+def asked(account: Account) -> dict[str, Any]:
+    """How each call is to be made: once, and not for ever."""
     return {"retry": None, "timeout": account.timeout}
 
 
@@ -106,7 +107,7 @@ def make(account: Account, image: Mapping[str, Any], request_id: str) -> str:
 @points.mutation
 def _insert(account: Account, request: Any) -> str:
     made = account.call(
-        "compute.images.create", lambda: account.images.insert_unary(request, **_asked(account))
+        "compute.images.create", lambda: account.images.insert_unary(request, **asked(account))
     )
     return str(made.name)
 
@@ -135,7 +136,7 @@ def wait(
     for pause in pauses():
         found = account.call(
             "compute.globalOperations.get",
-            lambda: account.operations.get(project=account.project, operation=operation, **_asked(account)),
+            lambda: account.operations.get(project=account.project, operation=operation, **asked(account)),
         )
         if found.status == compute_v1.Operation.Status.DONE:
             break
@@ -194,7 +195,7 @@ def delete(account: Account, name: str, alive: Alive = lambda: None) -> None:
 def _delete(account: Account, name: str) -> str | None:
     made = account.call(
         "compute.images.delete",
-        lambda: account.images.delete_unary(project=account.project, image=name, **_asked(account)),
+        lambda: account.images.delete_unary(project=account.project, image=name, **asked(account)),
         missing=404,
     )
     return str(made.name) if made is not None else None
@@ -208,7 +209,7 @@ def share(account: Account, name: str, members: Sequence[str], alive: Alive) -> 
     for _ in range(TRIES):
         policy = account.call(
             "compute.images.getIamPolicy",
-            lambda: account.images.get_iam_policy(seen, **_asked(account)),
+            lambda: account.images.get_iam_policy(seen, **asked(account)),
         )
         bindings = [each for each in policy.bindings if each.role == USER and not each.condition.expression]
         lacking = [each for each in members if not any(each in binding.members for binding in bindings)]
@@ -239,6 +240,6 @@ def _set_policy(account: Account, name: str, policy: Any) -> None:
             project=account.project,
             resource=name,
             global_set_policy_request_resource=wanted,
-            **_asked(account),
+            **asked(account),
         ),
     )

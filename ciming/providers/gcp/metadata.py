@@ -90,17 +90,26 @@ def name(image: Mapping[str, Any]) -> str:
     return first if ours and first else str(image.get("name", ""))
 
 
+def renamed(image: Mapping[str, Any], wanted: str) -> str | None:
+    """The description of an image with another name in it; None: it is not ours, and has none in it."""
+    if f"{OURS}image" not in image.get("labels", {}):
+        return None
+    rest = str(image.get("description", "")).partition("\n")[2]
+    return "\n".join(filter(None, [_printable(wanted), rest]))[:LONGEST_TEXT]
+
+
 def labels(spec: base.ImageSpec, more: Mapping[str, str]) -> dict[str, str]:
     """Labels: what the guest is, Glance's tags, and more that come first."""
     found = dict(more)
     said = {name: value for name, value in spec.properties.items() if AS_LABELS.fullmatch(name)}
     for each, value in {**said, **dict.fromkeys(spec.tags, "")}.items():
-        if _fits(each, value) and len(found) < MOST_LABELS:
+        if fits(each, value) and len(found) < MOST_LABELS:
             found.setdefault(each, value)
     return found
 
 
-def _fits(key: str, value: str) -> bool:
+def fits(key: str, value: str = "") -> bool:
+    """Can an image have this label, and is it not ours?"""
     return bool(LABEL_KEY.fullmatch(key) and LABEL_VALUE.fullmatch(value) and not key.startswith(OURS))
 
 

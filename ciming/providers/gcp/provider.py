@@ -15,7 +15,7 @@ from typing import Any
 
 from ciming import exceptions, staging
 from ciming.providers import base
-from ciming.providers.gcp import archive, images, metadata, objects
+from ciming.providers.gcp import archive, images, lifecycle, metadata, objects
 from ciming.providers.gcp.account import Account, Refusal
 
 SKEW_SECONDS = 60       # Google refuses keys' assertions that are 5 minutes off
@@ -153,7 +153,7 @@ class GCP(base.Provider):
         self, image_ref: str, staged: staging.Staged, alive: base.Alive = lambda: None
     ) -> base.Proof:
         """By what Google keeps of it; the archive's sum was compared when it was put together."""
-        image = self.show(image_ref)
+        image = self._show(image_ref)
         if image is None or image.get("status") != "READY":
             raise exceptions.ProviderError(
                 f"Image {image_ref} in {self._name} is {image.get('status') if image else 'gone'}.",
@@ -192,7 +192,13 @@ class GCP(base.Provider):
 
     # What is there
 
-    def show(self, image_ref: str) -> Mapping[str, Any] | None:
+    def show(self, image_ref: str) -> base.Metadata | None:
+        if objects.URL.fullmatch(image_ref):
+            return self._seen_archive(image_ref)
+        found = self._show(image_ref)
+        return _seen(found) if found else None
+
+    def _show(self, image_ref: str) -> Mapping[str, Any] | None:
         named = images.parse(image_ref)
         found = images.show(self._account, *named) if named else None
         if found is None or not self._mark:
@@ -200,20 +206,36 @@ class GCP(base.Provider):
         ours = self._is_here(found) and self._mark.items() <= found.get("labels", {}).items()
         return found if ours else None
 
+    def _seen_archive(self, url: str) -> base.Metadata | None:
+        named = objects.URL.fullmatch(url)
+        if named is None or self._mark:      # whose an archive is, nothing says
+            return None
+        found = objects.show(objects.Bucket(self._account, named[1]), named[2])
+        if found is None:
+            return None
+        return base.Metadata(url, named[2], "STORED", "ready", size=found.size)
+
     def _is_here(self, image: Mapping[str, Any]) -> bool:
         """In our project: anybody can give an image any label in another one."""
         found = images.parse(str(image.get("self_link")))
         return found is not None and found[0] == self._account.project
 
-    def list(self, filters: Mapping[str, str]) -> Iterator[Mapping[str, Any]]:
-        return (image for image in images.find(self._account, self._mark) if _fits(image, filters))
+    def list(
+        self, filters: Mapping[str, str], marker: str | None = None, most: int | None = None
+    ) -> Iterator[base.Metadata]:
+        return (each for each in map(_seen, self._list(filters)) if base.fits(each, _but_name(filters)))
+
+    def _list(self, filters: Mapping[str, str]) -> Iterator[Mapping[str, Any]]:
+        name = filters.get("name")
+        found = images.find(self._account, self._mark)
+        return (each for each in found if name in (None, each.get("name"), metadata.name(each)))
 
     def describe(self, image: str) -> base.Description | None:
         if image.startswith("gs://"):
             return self._described_archive(image)
-        found = self.show(image)
+        found = self._show(image)
         if found is None:
-            named = list(self.list({"name": image}))
+            named = list(self._list({"name": image}))
             if len(named) > 1:
                 raise exceptions.ProviderError(
                     f"{self._name} has several images of the name {image[:255]}: give one as "
@@ -273,7 +295,7 @@ class GCP(base.Provider):
 
     def delete(self, image_ref: str) -> None:
         """The image, and the archive that was kept of it."""
-        image = self.show(image_ref)
+        image = self._show(image_ref)
         if image is None:
             return
         if not self._is_here(image):
@@ -286,12 +308,25 @@ class GCP(base.Provider):
             objects.clear(self._bucket, key, lambda: None)
         images.delete(self._account, image["name"])
 
+    def update(
+        self, image_ref: str, changes: base.Changes, alive: base.Alive = lambda: None
+    ) -> Sequence[str]:
+        image = self._show(image_ref)
+        if image is None:
+            raise base.gone(self._name, image_ref)
+        if not self._is_here(image):
+            raise exceptions.ProviderError(
+                f"{image_ref[:255]} is in another project than {self._account.project}: it is not changed.",
+                code="cloud.forbidden",
+            )
+        return lifecycle.update(self._account, image, changes, alive)
+
     def download(self, image_ref: str, offset: int) -> Iterator[bytes]:
         named = objects.URL.fullmatch(image_ref)
         if named and not self._mark:
             yield from objects.read(objects.Bucket(self._account, named[1]), named[2], offset)
             return
-        image = self.show(image_ref)
+        image = self._show(image_ref)
         if image is None:
             raise exceptions.ProviderError(
                 f"{self._name} has no image {image_ref[:255]} of yours.", code="cloud.not_found"
@@ -376,8 +411,41 @@ def _ref_of(image: Mapping[str, Any]) -> str:
     return images.ref_in(*found) if found else str(image.get("name"))
 
 
-def _fits(image: Mapping[str, Any], filters: Mapping[str, str]) -> bool:
-    wanted = dict(filters)
-    name = wanted.pop("name", None)
-    named = name is None or name in (image.get("name"), metadata.name(image))
-    return named and all(str(image.get(each)) == value for each, value in wanted.items())
+def _but_name(filters: Mapping[str, str]) -> dict[str, str]:
+    """An image has two: that of Google's, and what a person calls it."""
+    return {name: value for name, value in filters.items() if name != "name"}
+
+
+def _seen(image: Mapping[str, Any]) -> base.Metadata:
+    """What Google says of an image, in the words that all providers have."""
+    project, _name = images.parse(str(image.get("self_link"))) or (None, "")
+    labels, state = image.get("labels", {}), image.get("deprecated", {}).get("state", "ACTIVE")
+    guest = _guest_of(labels.get(objects.GUEST, ""))
+    return base.Metadata(
+        image_ref=_ref_of(image),
+        name=metadata.name(image),
+        status=str(image.get("status")),
+        state=STATES.get(str(image.get("status")), "off"),
+        size=int(image["archive_size_bytes"]) if image.get("archive_size_bytes") else None,
+        virtual_size=int(image.get("disk_size_gb", 0)) * archive.GIB or None,
+        digests={"guest": guest} if guest else {},
+        owner=project,
+        tags=metadata.glance_tags(image),
+        properties=metadata.properties(image),
+        deprecated=state != "ACTIVE",
+        image_id=labels.get("ciming-image"),
+        created_at=base.milliseconds(image.get("creation_timestamp")),
+    )
+
+
+STATES: Mapping[str, base.State] = {"READY": "ready", "PENDING": "pending"}
+"""By status; all others are off."""
+
+
+def _guest_of(label: str) -> str | None:
+    """The guest digest in a label, if it is one."""
+    try:
+        digest = base64.b32decode(label.upper() + "=" * (-len(label) % 8))
+    except ValueError:
+        return None
+    return digest.hex() if len(digest) == hashlib.sha256().digest_size else None

@@ -9,7 +9,7 @@ from openstack import exceptions as sdk_exceptions
 from osc_lib import exceptions
 from osc_lib.cli import format_columns
 
-from cimingclient.osc import common, credential, text
+from cimingclient.osc import cached, common, credential, text
 from cimingclient.sdk import cloud as _cloud
 
 FIELDS = ("id", "name", "provider", "region", "visibility", "zone")
@@ -19,7 +19,7 @@ LISTS = ("formats", "guest_os_features", "labels", "share_with", "tags")
 """Keys of a config whose values are lists: with commas."""
 
 
-class ListCloud(common.Lister):
+class ListCloud(cached.Lister):
     """List the clouds that images can be brought into"""
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
@@ -32,7 +32,7 @@ class ListCloud(common.Lister):
         if parsed_args.long:
             headers += ("Visibility", "Zone")
         fields = FIELDS[: len(headers)]
-        return headers, (common.row(cloud, fields, {}) for cloud in self.client.clouds())
+        return headers, (common.row(cloud, fields, {}) for cloud in self.lists(parsed_args).clouds())
 
 
 class ShowCloud(common.ShowOne):

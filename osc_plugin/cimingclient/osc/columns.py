@@ -33,6 +33,20 @@ class Links(columns.FormattableColumn[list[dict[str, Any]]]):
         )
 
 
+class Candidates(columns.FormattableColumn[list[dict[str, Any]]]):
+    """What is the same as an image of a cloud."""
+
+    def human_readable(self) -> str:
+        return "\n".join(
+            text.plain(
+                f"image {each.get('image_id')} ({each.get('name')})"
+                if each.get("image_id")
+                else f"{each.get('cloud')}: {each.get('image_ref')} ({each.get('name')})"
+            )
+            for each in self._value
+        )
+
+
 class Progress(columns.FormattableColumn[dict[str, Any]]):
     """Bytes done, of all."""
 

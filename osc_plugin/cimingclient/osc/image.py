@@ -6,7 +6,7 @@ from typing import Any
 from cliff import columns as cliff_columns
 from osc_lib.cli import format_columns, parseractions
 
-from cimingclient.osc import columns, common, credential, source, upload, watch
+from cimingclient.osc import cached, columns, common, credential, source, upload, watch
 from cimingclient.sdk import image as _image
 from cimingclient.sdk import job as _job
 
@@ -21,6 +21,8 @@ FIELDS = (
     "digests",
     "links",
     "tags",
+    "hidden",
+    "deprecated",
     "created_at",
     "updated_at",
 )
@@ -35,7 +37,7 @@ LIST = ("id", "name", "status")
 LIST_LONG = ("disk_format", "size", "virtual_size", "project_id", "tags", "created_at")
 
 
-class ListImage(common.Lister):
+class ListImage(cached.Lister):
     """List images"""
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
@@ -53,20 +55,22 @@ class ListImage(common.Lister):
             "--disk-format", metavar="<disk-format>", help="Only images whose file has this format"
         )
         parser.add_argument("--cloud", metavar="<cloud>", help="Only images that this cloud has")
+        parser.add_argument("--tag", metavar="<tag>", help="Only images with this tag")
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> tuple[Sequence[str], Iterable[Sequence[Any]]]:
-        marker = None
+        lists, marker = self.lists(parsed_args), None
         if parsed_args.marker:
-            marker = common.found(self.client.find_image, parsed_args.marker).id
+            marker = common.found(lists.find_image, parsed_args.marker).id
         images = common.page(
-            self.client.images,
+            lists.images,
             parsed_args.limit,
             marker=marker,
             name=common.exactly(parsed_args.name),
             status=common.one_of(parsed_args.status),
             disk_format=common.exactly(parsed_args.disk_format),
             cloud=common.exactly(parsed_args.cloud),
+            tag=common.exactly(parsed_args.tag),
             sort=parsed_args.sort,
             all_projects=parsed_args.all_projects,
         )
@@ -119,6 +123,52 @@ class CreateImage(watch.WatchingShowOne):
             image, job = self.client.create_image(**_attributes(parsed_args, file.size))
             _bring(self, image, job, file, parsed_args, fresh=True)
         return _brought(self, image, job, parsed_args)
+
+
+class AdoptImage(watch.WatchingShowOne):
+    """Make an image of what a cloud has; it stays where it is.
+
+    Exit status with --wait: as for image create.
+    """
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        parser = super().get_parser(prog_name)
+        parser.add_argument("name", metavar="<name>", help="Name of the new image")
+        parser.add_argument(
+            "--from",
+            metavar="<cloud:image>",
+            dest="source",
+            type=_in_cloud,
+            required=True,
+            help="Cloud that has the image, and its name or ID there",
+        )
+        parser.add_argument(
+            "--match-digest",
+            action="store_true",
+            help="Link what has the same digest in your other clouds, too",
+        )
+        parser.add_argument(
+            "--tag",
+            metavar="<tag>",
+            dest="tags",
+            action="append",
+            help="Tag of the image (repeat the option for several; default: those that it has there)",
+        )
+        credential.add_option(parser)
+        parser.add_argument("--wait", action="store_true", help="Wait until it is linked")
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> tuple[Sequence[str], Iterable[Any]]:
+        begun = self.client.adopt_image(
+            parsed_args.name,
+            *parsed_args.source,
+            match_digest=parsed_args.match_digest,
+            tags=parsed_args.tags,
+            credentials=credential.given(parsed_args),
+        )
+        for each in begun.unseen:
+            self.say(f"Not seen whether {each['cloud']} has it: {columns.error(each['error'])}")
+        return _brought(self, begun.image, begun.job, parsed_args)
 
 
 class SyncImage(watch.WatchingShowOne):

@@ -3,7 +3,7 @@ import argparse
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from cimingclient.osc import columns, common, credential, watch
+from cimingclient.osc import cached, columns, common, credential, watch
 from cimingclient.sdk import _proxy
 from cimingclient.sdk import job as _job
 
@@ -42,7 +42,7 @@ LIST_LONG = LIST | {
 }
 
 
-class ListJob(common.Lister):
+class ListJob(cached.Lister):
     """List jobs"""
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
@@ -61,11 +61,12 @@ class ListJob(common.Lister):
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> tuple[Sequence[str], Iterable[Sequence[Any]]]:
+        lists = self.lists(parsed_args)
         image_id = parsed_args.image  # Jobs outlive their Image: an id is taken as it is
         if image_id and not _proxy.is_uuid(image_id):
-            image_id = common.found(self.client.find_image, image_id).id
+            image_id = common.found(lists.find_image, image_id).id
         jobs = common.page(
-            self.client.jobs,
+            lists.jobs,
             parsed_args.limit,
             marker=parsed_args.marker,
             status=common.one_of(parsed_args.status),

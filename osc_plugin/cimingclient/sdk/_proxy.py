@@ -11,6 +11,7 @@ from urllib import parse
 from openstack import exceptions, proxy, resource
 
 from cimingclient.sdk import _resuming, _transport, _waiting
+from cimingclient.sdk import availability as _availability
 from cimingclient.sdk import body as _body
 from cimingclient.sdk import cloud as _cloud
 from cimingclient.sdk import image as _image
@@ -26,6 +27,25 @@ class Created(NamedTuple):
 
     image: _image.Image
     job: _job.Job
+
+
+class Changed(NamedTuple):
+    """The answer to who changes an Image: that, and the Job that does so in its Clouds, if any."""
+
+    image: _image.Image
+    job: _job.Job | None
+
+
+class Adopted(NamedTuple):
+    """The answer to who adopts an image: see `Created`.
+
+    `unseen` are dicts with `cloud, status, error`: Clouds in which it could not be seen whether they have
+    the same.
+    """
+
+    image: _image.Image
+    job: _job.Job
+    unseen: list[dict[str, Any]]
 
 
 class Checked(NamedTuple):
@@ -67,7 +87,7 @@ class Proxy(proxy.Proxy):
         :raises: `DuplicateResource` when several bear that name; `NotFoundException` when none
             does and `ignore_missing` is False.
         """
-        return _pick(_cloud.Cloud, name_or_id, self.clouds(), ignore_missing)
+        return pick(_cloud.Cloud, name_or_id, self.clouds(), ignore_missing)
 
     def create_cloud(self, **attrs: Any) -> _cloud.Cloud:
         """Register a Cloud.
@@ -90,6 +110,18 @@ class Proxy(proxy.Proxy):
         exceptions.raise_from_response(response)
         answer = response.json()
         return Checked(answer["passed"], answer["checks"])
+
+    def cloud_images(
+        self, cloud: str | _cloud.Cloud, **query: Any
+    ) -> Iterator[_availability.CloudImage]:
+        """What is in a Cloud now, page after page.
+
+        :param query: `name`, `status` (in the Cloud's own word), `tag`, `visibility`, `owner`;
+            `untracked=True`: only what is no Image; `candidates=True`: look in the other Clouds, too, for
+            what is the same; `limit` (the length of a page), `marker` (a ref).
+        """
+        path = f"/clouds/{_quoted(resource.Resource._get_id(cloud))}/images"
+        return self._live(_availability.CloudImage, path, "images", query)
 
     def delete_cloud(self, cloud: str | _cloud.Cloud, ignore_missing: bool = True) -> None:
         """Delete a registered Cloud; what is in it, and its secret, stay.
@@ -135,7 +167,7 @@ class Proxy(proxy.Proxy):
     def images(self, **query: Any) -> Iterator[_image.Image]:
         """Images, page after page.
 
-        :param query: filters: `id`, `name`, `status`, `disk_format`, `size`, `virtual_size`, `cloud`
+        :param query: filters: `id`, `name`, `tag`, `status`, `disk_format`, `size`, `virtual_size`, `cloud`
             (one that it is linked in), `created_at`, `updated_at`. A value is what it must be, or
             begins with an operator: `neq:`, `in:a,b`, `nin:a,b`, and for sizes and times `gt:`, `gte:`,
             `lt:`, `lte:`; `eq:` goes before a text that looks like one. Of a list all must hold.
@@ -153,7 +185,7 @@ class Proxy(proxy.Proxy):
         if is_uuid(name_or_id):
             with contextlib.suppress(exceptions.NotFoundException):
                 return self.get_image(name_or_id)
-        return _pick(_image.Image, name_or_id, self.images(name=f"eq:{name_or_id}"), ignore_missing)
+        return pick(_image.Image, name_or_id, self.images(name=f"eq:{name_or_id}"), ignore_missing)
 
     def create_image(self, **attrs: Any) -> Created:
         """Create the record, and the Job that waits for the bytes: `upload_image` comes next.
@@ -201,6 +233,24 @@ class Proxy(proxy.Proxy):
     def unlink_image(self, image: str | _image.Image, cloud: str) -> None:
         """Forget a Link; what is in the Cloud stays as it is."""
         exceptions.raise_from_response(self.delete(f"{_path_of(image)}/links/{_quoted(cloud)}"))
+
+    def update_image(
+        self, image: str | _image.Image, credentials: Credentials | None = None, **attrs: Any
+    ) -> Changed:
+        """Change what is said of an Image: its record at once, what is in its Clouds by a Job.
+
+        What a Cloud can not carry is in the `remarks` of its Target.
+
+        :param credentials: as for `create_image`.
+        :param attrs: `name`; `tags`: all that it is to have; `hidden`, `deprecated`: True or False.
+        :raises: `ConflictException` when a Job works on it.
+        """
+        wanted = {**attrs, **_with(credentials)}
+        response = self.patch(_path_of(image), json=wanted, log="credentials" not in wanted)
+        exceptions.raise_from_response(response)
+        answer, conn = response.json(), self._get_connection()
+        job = answer["job"] and _job.Job.existing(connection=conn, **answer["job"])
+        return Changed(_image.Image.existing(connection=conn, **answer["image"]), job)
 
     def delete_image(
         self, image: str | _image.Image, clouds: list[str] | None = None, keep_remote: bool = False
@@ -325,6 +375,73 @@ class Proxy(proxy.Proxy):
         exceptions.raise_from_response(response)
         return response
 
+    # What there is now
+
+    def availability(self, **query: Any) -> Iterator[_availability.Availability]:
+        """Where Images are now: Clouds are asked, page after page of Images.
+
+        :param query: `id`, `name`, `tag`, `disk_format`, `size`, `virtual_size`, `created_at`, `updated_at`,
+            `sort`, `limit` and `marker`, as for `images`; `cloud`, `provider`, `status` and `property`
+            (`"architecture=x86_64"`, or a list of such), which cells are wanted; `available_in`,
+            `missing_in`: names of Clouds, which Images.
+        """
+        return self._live(_availability.Availability, "/availability", "availability", query)
+
+    def get_availability(self, image: str | _image.Image, **query: Any) -> _availability.Availability:
+        """Where one Image is now.
+
+        :param query: `cloud`, `provider`, `status`, `property`, as for `availability`.
+        """
+        response = self.get(f"{_path_of(image)}/availability", params=query)
+        exceptions.raise_from_response(response)
+        return self._existing(_availability.Availability, response.json())
+
+    def _live(
+        self, kind: type[ResourceT], path: str, key: str, query: dict[str, Any]
+    ) -> Iterator[ResourceT]:
+        """Page after page; an empty one need not be the last."""
+        words = {True: "true", False: "false"}
+        given = {name: words[value] if isinstance(value, bool) else value for name, value in query.items()}
+        params: Any = given
+        while params is not None:
+            response = self.get(path, params=params)
+            exceptions.raise_from_response(response)
+            answer = response.json()
+            for each in answer[key]:
+                yield self._existing(kind, each)
+            hrefs = [link["href"] for link in answer["links"] if link["rel"] == "next"]
+            params = parse.parse_qsl(parse.urlsplit(hrefs[0]).query) if hrefs else None
+
+    def _existing(self, kind: type[ResourceT], answer: dict[str, Any]) -> ResourceT:
+        known = answer.get("image_ref") or answer["image"]["id"]
+        return kind.existing(connection=self._get_connection(), **{"id": known, **answer})
+
+    def adopt_image(
+        self,
+        name: str,
+        cloud: str,
+        image_ref: str,
+        *,
+        match_digest: bool = False,
+        tags: list[str] | None = None,
+        credentials: Credentials | None = None,
+    ) -> Adopted:
+        """Make an Image of what a Cloud has; it stays where it is.
+
+        :param image_ref: id or name there.
+        :param match_digest: link what has the same digest in other Clouds, too.
+        :param tags: instead of those that it has there.
+        :param credentials: as for `create_image`.
+        :raises: `ConflictException` when it is an Image already.
+        """
+        wanted: dict[str, Any] = {"name": name, "clouds": [], "match_digest": match_digest}
+        wanted["source"] = {"cloud": cloud, "image": image_ref}
+        if tags is not None:
+            wanted["tags"] = tags
+        response = self._say("/images", {**wanted, **_with(credentials)})
+        begun = self._begun(response)
+        return Adopted(begun.image, begun.job, response.json().get("unseen", []))
+
     # Jobs
 
     def jobs(self, **query: Any) -> Iterator[_job.Job]:
@@ -400,10 +517,10 @@ class Proxy(proxy.Proxy):
         return self._get(kind, value, skip_cache=True)
 
 
-def _pick(
+def pick(
     kind: type[ResourceT], name_or_id: str, found: Iterator[ResourceT], ignore_missing: bool
 ) -> ResourceT | None:
-    """The one that is meant; an id goes before a name."""
+    """The one that is meant; an id goes before a name. Errors as for `Proxy.find_cloud`."""
     matches = [each for each in found if name_or_id in (each.id, each.name)]
     matches = [each for each in matches if each.id == name_or_id] or matches
     if len(matches) > 1:

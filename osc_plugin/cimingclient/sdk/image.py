@@ -14,6 +14,7 @@ class Image(resource.Resource):
     _query_mapping = resource.QueryParameters(
         "id",
         "name",
+        "tag",
         "status",
         "disk_format",
         "size",
@@ -38,5 +39,9 @@ class Image(resource.Resource):
     #: One dict per cloud: `cloud, provider, region, image_ref, proof, verified_at`.
     links = resource.Body("links", type=list)
     tags = resource.Body("tags", type=list)
+    #: What was said of it last; None: nothing.
+    hidden = resource.Body("hidden", type=bool)
+    #: What was said of it last; None: nothing.
+    deprecated = resource.Body("deprecated", type=bool)
     created_at = resource.Body("created_at")
     updated_at = resource.Body("updated_at")

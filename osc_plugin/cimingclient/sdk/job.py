@@ -37,6 +37,8 @@ class Job(resource.Resource):
     #: `run`, or `cancel` when somebody wants it to end.
     wanted = resource.Body("wanted")
     image_id = resource.Body("image_id")
+    #: The Job it is a part of.
+    parent = resource.Body("parent")
     #: `bytes_done` and `bytes_total`.
     progress = resource.Body("progress", type=dict)
     #: One dict per cloud: `id, cloud, status, step, bytes_done, bytes_total, attempts,

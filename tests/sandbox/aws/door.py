@@ -99,6 +99,7 @@ def _answer(state: State, what: tuple[str, str], body: Any) -> Any:
                     "id": one.id, "owner": one.owner, "region": one.region, "name": one.spec["Name"],
                     "state": one.state, "tags": one.tags.get(one.owner, {}), "tags_by_account": one.tags,
                     "snapshots": one.snapshots, "users": sorted(one.users), "public": one.public,
+                    "deprecated": one.deprecation is not None,
                 }
                 for one in state.images.values()
             ]  # fmt: skip

@@ -408,6 +408,8 @@ def enable_image_deprecation(call: Call) -> dict[str, Any]:
         raise _invalid("DeprecateAt must be in the future")
     if moment > now() + datetime.timedelta(days=3660):
         raise _invalid("DeprecateAt must be within 10 years")
+    if image.public and moment > image.created + datetime.timedelta(days=731):
+        raise _invalid("DeprecateAt of a public image must be within 2 years of its creation")
     image.deprecation = (moment + datetime.timedelta(seconds=30)).replace(second=0, microsecond=0)
     return {"Return": True}
 

@@ -23,6 +23,7 @@ class Method(NamedTuple):
 IMAGES: dict[tuple[str, str], Method] = {
     ("GET", ""): Method("images.get", compute_v1.GetImageRequest, images.get),
     ("DELETE", ""): Method("images.delete", compute_v1.DeleteImageRequest, images.delete),
+    ("PATCH", ""): Method("images.patch", compute_v1.PatchImageRequest, images.patch),
     ("POST", "deprecate"): Method("images.deprecate", compute_v1.DeprecateImageRequest, images.deprecate),
     ("POST", "setLabels"): Method("images.setLabels", compute_v1.SetLabelsImageRequest, images.set_labels),
     ("GET", "getIamPolicy"): Method(

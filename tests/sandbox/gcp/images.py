@@ -9,6 +9,8 @@
   https://cloud.google.com/compute/docs/reference/rest/v1/images/setLabels
 - The newest of a family that is not deprecated:
   https://cloud.google.com/compute/docs/images/image-families-best-practices
+- patch changes a description, a family and a deprecation, and nothing else:
+  https://cloud.google.com/compute/docs/reference/rest/v1/images/patch
 - deprecate: https://cloud.google.com/compute/docs/images/deprecate-custom
 """
 
@@ -157,6 +159,24 @@ def delete(call: Call, request: messages.Request, project: str, name: str) -> me
             image.file.unlink(missing_ok=True)
 
     return _change(call, request, "delete", image, work)
+
+
+def patch(call: Call, request: messages.Request, project: str, name: str) -> messages.Found:
+    image = find(call, project, name, "compute.images.update")
+    wanted = messages.read(compute_v1.Image, request.body)
+    said = messages.document(wanted)
+    rules.check_patch(said)
+    changed = {each: getattr(wanted, each) for each in rules.CHANGEABLE if each in said}
+    if "deprecated" in changed:
+        rules.check_deprecation(wanted.deprecated)
+
+    def work(progress: Progress) -> None:
+        operations.on_demand(call)
+        with call.state.lock:
+            for each, value in changed.items():
+                setattr(image.spec, each, value)
+
+    return _change(call, request, "patch", image, work)
 
 
 def deprecate(call: Call, request: messages.Request, project: str, name: str) -> messages.Found:

@@ -55,6 +55,10 @@ NOT_DONE = (
 )  # fmt: skip
 
 
+CHANGEABLE = ("description", "family", "deprecated")
+"""What of an image that is there may be said anew."""
+
+
 class Place(NamedTuple):
     """Where an archive is."""
 
@@ -73,10 +77,7 @@ def check_image(image: compute_v1.Image) -> Place:
     _check_name("resource.name", image.name)
     if image.family:
         _check_name("resource.family", image.family)
-    if len(image.description) > DESCRIPTION:
-        raise errors.field(
-            "resource.description", image.description, f"Must be at most {DESCRIPTION} characters."
-        )
+    _check_description(image.description)
     check_labels(image.labels)
     if image.architecture and image.architecture not in ARCHITECTURES:
         raise errors.field("resource.architecture", image.architecture, "It is not an architecture.")
@@ -99,6 +100,20 @@ def check_image(image: compute_v1.Image) -> Place:
     if "raw_disk" not in image:
         raise errors.not_done("An image of anything but an archive")
     return _place(image.raw_disk)
+
+
+def check_patch(said: Mapping[str, object]) -> None:
+    """Refused if something of an image is to be changed that can not be."""
+    for name in sorted(said.keys() - set(CHANGEABLE)):
+        raise errors.field(f"resource.{name}", said[name], "It can not be changed.")
+    if "family" in said:
+        _check_name("resource.family", str(said["family"]))
+    _check_description(str(said.get("description", "")))
+
+
+def _check_description(text: str) -> None:
+    if len(text) > DESCRIPTION:
+        raise errors.field("resource.description", text, f"Must be at most {DESCRIPTION} characters.")
 
 
 def check_labels(labels: Mapping[str, str]) -> None:

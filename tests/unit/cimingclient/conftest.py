@@ -2,6 +2,7 @@
 import dataclasses
 import io
 import json
+import pathlib
 import types
 from collections.abc import Iterator
 from typing import Any
@@ -12,6 +13,13 @@ import pytest
 from cimingclient import sdk
 from cimingclient.sdk import _proxy
 from tests.unit.cimingclient import stub as _stub
+
+
+@pytest.fixture(autouse=True)
+def cache_home(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> pathlib.Path:
+    """Where the client keeps what it listed."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache"
 
 
 @pytest.fixture
@@ -71,8 +79,11 @@ class Runner:
 
     def __call__(self, command: type[Any], *argv: str) -> Result:
         stdout = io.StringIO()
+        conn: Any = self.client._get_connection()
         app = types.SimpleNamespace(
             client_manager=types.SimpleNamespace(multicloud=self.client),
+            cloud=conn.config,
+            prepare_to_run_command=lambda _command: None,
             stdout=stdout,
             stderr=self.stderr,
         )

@@ -164,3 +164,21 @@ def test_ctrl_c_during_the_upload_tells_what_there_is(stub: _stub.Stub, start: S
         f"Interrupted. {made}. {go_on}",
         "To give it up: openstack multicloud job cancel j",
     ]
+
+
+def test_of_what_is_kept_not_even_keystone_is_asked(stub: _stub.Stub, start: Start) -> None:
+    stub.images = [_stub.image("one"), _stub.image("two", status="error")]
+
+    def listed(*argv: str) -> tuple[int, str, str]:
+        process = start("image", "list", *argv, "-f", "value", "-c", "Name")
+        stdout, stderr = process.communicate(timeout=60)
+        return process.returncode, stdout, stderr
+
+    status, _, said = listed("--cached")
+    assert (status, stub.tokens, stub.calls) == (1, 0, []) and "--refresh" in said
+    assert listed()[:2] == (0, "one\ntwo\n")
+    asked = stub.tokens, len(stub.calls)
+    assert asked[0]
+    status, stdout, said = listed("--cached", "--status", "error")
+    assert (status, stdout) == (0, "two\n") and "These images were listed " in said
+    assert (stub.tokens, len(stub.calls)) == asked

@@ -90,9 +90,11 @@ def test_the_schema_of_the_first_release_is_brought_up_to_date(own_database: Non
             if index.name in NEW_INDICES:
                 index.drop(connection)
         connection.execute(sa.text("DELETE FROM mutexes WHERE name = 'clouds'"))
-        connection.execute(sa.text("ALTER TABLE images DROP COLUMN deleted_at"))
+        for column in ("deleted_at", "hidden", "deprecated"):
+            connection.execute(sa.text(f"ALTER TABLE images DROP COLUMN {column}"))
         connection.execute(sa.text("ALTER TABLE jobs DROP COLUMN waiting_since"))
         connection.execute(sa.text("ALTER TABLE targets DROP COLUMN remarks"))
+        connection.execute(sa.text("ALTER TABLE links DROP COLUMN told"))
         connection.execute(sa.text(f"UPDATE {session.VERSION_TABLE} SET version_num = '0001'"))
     before = rows.everything()
     assert not session.schema_is_current()
@@ -101,8 +103,8 @@ def test_the_schema_of_the_first_release_is_brought_up_to_date(own_database: Non
     after = rows.everything()
     assert [after.pop(table) for table in NEW_TABLES] == [[]] * len(NEW_TABLES)
     after["mutexes"].remove(("clouds", 0))
-    for table in ("images", "jobs", "targets"):     # deleted_at, waiting_since, remarks: the last ones
-        after[table] = [row[:-1] for row in after[table]]
+    for table, new in (("images", 3), ("jobs", 1), ("targets", 1), ("links", 1)):     # columns, the last ones
+        after[table] = [row[:-new] for row in after[table]]
     assert after | {session.VERSION_TABLE: [("0001",)]} == before
 
 

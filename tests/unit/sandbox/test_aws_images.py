@@ -460,6 +460,8 @@ def test_deprecation(standin: aws.StandIn, ec2: Any, stranger: Any) -> None:
         ec2.enable_image_deprecation(ImageId=made, DeprecateAt=past)
     with refused("InvalidParameterValue"):
         ec2.enable_image_deprecation(ImageId=made, DeprecateAt=past + datetime.timedelta(days=4000))
+    with refused("InvalidParameterValue"):      # of a public one
+        ec2.enable_image_deprecation(ImageId=made, DeprecateAt=past + datetime.timedelta(days=800))
     ec2.enable_image_deprecation(ImageId=made, DeprecateAt=past + datetime.timedelta(days=1))
     assert described(ec2, made)["DeprecationTime"]
     assert described(stranger, made)["State"] == "available"

@@ -379,6 +379,31 @@ def test_set_labels(cloud: gcp.StandIn) -> None:
     assert client.get(project=here, image=made.name).label_fingerprint == "42WmSpB8rSM="
 
 
+def test_patch(cloud: gcp.StandIn) -> None:
+    made, client, here = image(cloud, description="before"), images(cloud), project(cloud)
+
+    def patch(**wanted: Any) -> Any:
+        return wait(cloud, client.patch_unary(project=here, image=made.name, image_resource=wanted))
+
+    done = patch(description="after", deprecated={"state": "DEPRECATED"})
+    assert done.operation_type == "patch"
+    found = client.get(project=here, image=made.name)
+    assert (found.description, found.deprecated.state) == ("after", "DEPRECATED")
+    patch(family="ours")
+    found = client.get(project=here, image=made.name)
+    assert (found.description, found.family) == ("after", "ours")
+    wrong: list[dict[str, Any]] = [
+        {"name": "another"},
+        {"labels": {"a": "b"}},
+        {"family": "Ours"},
+        {"description": "x" * 2049},
+        {"deprecated": {"state": "MOON"}},
+    ]
+    for each in wrong:
+        with refused(400, "invalid"):
+            patch(**each)
+
+
 def test_families_and_deprecation(cloud: gcp.StandIn) -> None:
     family, client, here = fresh("family"), images(cloud), project(cloud)
     with refused(404, "notFound", f"projects/{here}/global/images/family/{family}"):

@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Is what a Cloud says of an image what CIMinG knows of it?"""
+
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+from ciming.db import models
+
+STATUSES = ("available", "pending", "missing", "drifted", "forbidden", "unreachable")
+KINDS = (
+    *("replaced", "status", "hash", "size", "name", "hidden", "deprecated"),
+    *("visibility", "min_disk", "min_ram"),
+)
+"""What can differ."""
+SLACK_MS = 300_000      # by which a Cloud's clock may be ahead
+
+
+class Difference(NamedTuple):
+    """`what` it is, what CIMinG knows, and what the Cloud says."""
+
+    what: str
+    expected: str | None
+    found: str | None
+
+
+def judge(
+    image: models.Image, link: models.Link, seen: Mapping[str, Any]
+) -> tuple[str, list[Difference]]:
+    """The status of an image in a Cloud, and what differs.
+
+    :param seen: what the Cloud says, as ciming.engine.looks has it
+    """
+    if seen["state"] == "pending":
+        return "pending", []
+    found = _differences(image, link, seen)
+    differs = [Difference(what, _text(mine), _text(its)) for what, mine, its in found]
+    return ("drifted" if differs else "available"), differs
+
+
+def replaced(link: models.Link, namesake: Mapping[str, Any]) -> Difference:
+    """The linked image is gone, and another one of its name is there."""
+    return Difference("replaced", link.image_ref, namesake["image_ref"])
+
+
+def _differences(
+    image: models.Image, link: models.Link, seen: Mapping[str, Any]
+) -> Iterator[tuple[str, Any, Any]]:
+    if (seen["created_at"] or 0) > link.verified_at + SLACK_MS:
+        yield "replaced", f"created before {_time(link.verified_at)}", f"created {_time(seen['created_at'])}"
+    if seen["state"] == "off":
+        yield "status", "one that can be used", seen["status"]
+    yield from _bytes(image, link, seen)
+    told = link.told or {}
+    names = {_printable(name) for name in (image.name, told.get("name")) if name}
+    if told.get("name") and _printable(seen["name"]) not in names:
+        yield "name", told["name"], seen["name"]
+    for flag in ("hidden", "deprecated"):
+        if seen[flag] and not told.get(flag):
+            yield flag, False, True
+    for what in ("visibility", "min_disk", "min_ram"):
+        mine, its = told.get(what), seen[what]
+        if None not in (mine, its) and mine != its:
+            yield what, mine, its
+
+
+def _bytes(
+    image: models.Image, link: models.Link, seen: Mapping[str, Any]
+) -> Iterator[tuple[str, Any, Any]]:
+    """As far as the Link's proof goes: what was converted for a Cloud is another file there."""
+    known = {name: digest for name, digest in image.digests.items() if digest}
+    said = seen["digests"]
+    if link.proof == "bytes":
+        for name in sorted(known.keys() & (said or {}).keys()):
+            if known[name] != said[name]:
+                yield "hash", f"{name}:{known[name]}", f"{name}:{said[name]}"
+        if None not in (image.size, seen["size"]) and image.size != seen["size"]:
+            yield "size", image.size, seen["size"]
+    if link.proof == "guest":
+        has = (said or {}).get("guest")
+        if known.get("guest") and (has or said == {}) and has != known["guest"]:
+            yield "hash", f"guest:{known['guest']}", f"guest:{has}" if has else None
+        if (seen["virtual_size"] or 0) < (image.virtual_size or 0) and seen["virtual_size"]:
+            yield "size", image.virtual_size, seen["virtual_size"]
+
+
+def _printable(name: str) -> str:
+    """As some Clouds have it."""
+    return "".join(filter(str.isprintable, name))
+
+
+def _time(milliseconds: int) -> str:
+    return datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat(timespec="seconds")
+
+
+def _text(value: Any) -> str | None:
+    if value is None:
+        return None
+    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,0 +1,220 @@
+# SPDX-License-Identifier: Apache-2.0
+import argparse
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from osc_lib import exceptions
+from osc_lib.cli import format_columns
+
+from cimingclient.osc import columns, common, export, text
+from cimingclient.sdk import availability as _availability
+
+STATUSES = ("available", "pending", "missing", "drifted", "forbidden", "unreachable")
+LONG = ("status", "size", "virtual_size", "min_disk", "min_ram", "visibility", "tags", "created_at")
+"""What a cloud says of an image, as far as a table has it."""
+LONG_HEADERS = (
+    *("Cloud Status", "Size", "Virtual Size", "Min Disk", "Min RAM", "Visibility", "Tags", "Created At"),
+)
+FORMATTERS: dict[str, Any] = {
+    "size": columns.Size,
+    "virtual_size": columns.Size,
+    "tags": format_columns.ListColumn,
+}
+PAGE = 1000     # images that are asked about at a time, where nobody says how many
+
+
+class ListAvailability(common.Lister):
+    """List where images are now, as their clouds say"""
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        parser = super().get_parser(prog_name)
+        common.add_paging(parser, "image")
+        add_filters(parser)
+        parser.add_argument(
+            "--status",
+            metavar="<status>",
+            action="append",
+            choices=STATUSES,
+            help=f"Only where an image is {', '.join(STATUSES)} (repeat the option for several)",
+        )
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> tuple[Sequence[str], Iterable[Sequence[Any]]]:
+        headers: tuple[str, ...] = ("ID", "Name", "Cloud", "Status", "Image Ref", "Reason")
+        if parsed_args.long:
+            headers += ("Provider", "Region", "Proof", *LONG_HEADERS)
+        return headers, (
+            _row(found.image, cell, parsed_args.long)
+            for found in asked(self, parsed_args)
+            for cell in found.clouds
+        )
+
+
+class ExportAvailability(common.Command):
+    """Write what each available image is called in each cloud, for tools that launch workloads"""
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        parser = super().get_parser(prog_name)
+        parser.add_argument(
+            "--format",
+            metavar="<format>",
+            choices=export.FORMATS,
+            required=True,
+            help=f"{', '.join(export.FORMATS)}",
+        )
+        add_filters(parser)
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> None:
+        parsed_args.status = ["available"]
+        found = [(each.image, each.clouds) for each in asked(self, parsed_args)]
+        clouds = {cloud.name: cloud for cloud in self.client.clouds()}
+        written = export.FORMATS[parsed_args.format](found, clouds)
+        self.app.stdout.write(written)
+
+
+class ListCloudImage(common.Lister):
+    """List what is in a cloud now, linked to an image or not"""
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        parser = super().get_parser(prog_name)
+        parser.add_argument("cloud", metavar="<cloud>", help="Cloud to look into (name or ID)")
+        parser.add_argument("--long", action="store_true", help="List additional fields")
+        parser.add_argument(
+            "--untracked", action="store_true", help="Only what is linked to no image of your project"
+        )
+        parser.add_argument(
+            "--candidates",
+            action="store_true",
+            help="Look in your other clouds, too, for what is the same as what is untracked",
+        )
+        for name in ("name", "status", "tag", "visibility", "owner"):
+            parser.add_argument(f"--{name}", metavar=f"<{name}>", help=f"Only images with this {name}")
+        parser.add_argument(
+            "--limit", metavar="<num>", type=common.positive, help="Maximum number to show (default: all)"
+        )
+        parser.add_argument(
+            "--marker", metavar="<image-ref>", help="The last one of the previous page: show what comes after"
+        )
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> tuple[Sequence[str], Iterable[Sequence[Any]]]:
+        cloud = common.found(self.client.find_cloud, parsed_args.cloud)
+        names = ("name", "status", "tag", "visibility", "owner", "marker")
+        flags = {name: True for name in ("untracked", "candidates") if getattr(parsed_args, name)}
+        found = common.page(
+            lambda **query: self.client.cloud_images(cloud, **query),
+            parsed_args.limit,
+            **{name: getattr(parsed_args, name) for name in names},
+            **flags,
+        )
+        headers: tuple[str, ...] = ("Image Ref", "Name", "Status", "Image ID", "Candidates")
+        if parsed_args.long:
+            headers += LONG_HEADERS[1:]
+        return headers, (_listed(each, parsed_args.long) for each in found)
+
+
+def add_filters(parser: argparse.ArgumentParser) -> None:
+    """Which images, and which clouds."""
+    several = "(repeat the option for several)"
+    parser.add_argument(
+        "--image",
+        metavar="<image>",
+        dest="images",
+        action="append",
+        default=[],
+        help=f"Only this image (name or ID) {several}",
+    )
+    parser.add_argument("--name", metavar="<name>", help="Only images of this name")
+    parser.add_argument("--tag", metavar="<tag>", help="Only images with this tag")
+    parser.add_argument(
+        "--cloud",
+        metavar="<cloud>",
+        dest="clouds",
+        action="append",
+        default=[],
+        help=f"Only in this cloud (name or ID) {several}",
+    )
+    parser.add_argument("--provider", metavar="<provider>", help="Only in clouds of this kind")
+    parser.add_argument(
+        "--property",
+        metavar="<key=value>",
+        dest="properties",
+        action="append",
+        default=[],
+        help=f"Only where the cloud says that the image has this property {several}",
+    )
+    parser.add_argument(
+        "--architecture", metavar="<architecture>", help="Only where it is for such machines, as x86_64"
+    )
+    for which in ("available", "missing"):
+        parser.add_argument(
+            f"--{which}-in",
+            metavar="<cloud>",
+            action="append",
+            default=[],
+            help=f"Only images that are {which} in this cloud (name or ID) {several}",
+        )
+
+
+def asked(
+    command: common.Base, parsed_args: argparse.Namespace
+) -> Iterator[_availability.Availability]:
+    """What was asked for."""
+    client = command.client
+    ids = [common.found(client.find_image, each).id for each in parsed_args.images]
+    names = [common.found(client.find_cloud, each).name for each in parsed_args.clouds]
+    properties = list(parsed_args.properties)
+    for given in properties:
+        if "=" not in given:
+            raise exceptions.CommandError(f"--property {given} is not <key>=<value>")
+    if parsed_args.architecture:
+        properties.append(f"architecture={parsed_args.architecture}")
+    marker, limit = getattr(parsed_args, "marker", None), getattr(parsed_args, "limit", None)
+    query = {
+        "id": common.one_of(ids),
+        "name": common.exactly(parsed_args.name),
+        "tag": common.exactly(parsed_args.tag),
+        "cloud": common.one_of(names),
+        "provider": common.exactly(parsed_args.provider),
+        "status": common.one_of(parsed_args.status),
+        "property": properties or None,
+        "available_in": parsed_args.available_in or None,
+        "missing_in": parsed_args.missing_in or None,
+        "sort": getattr(parsed_args, "sort", None),
+        "marker": common.found(client.find_image, marker).id if marker else None,
+    }
+    found: Iterable[_availability.Availability]
+    if limit is None:
+        found = client.availability(
+            limit=PAGE, **{name: value for name, value in query.items() if value is not None}
+        )
+    else:
+        found = common.page(client.availability, limit, **query)
+    return iter(found)
+
+
+def _row(image: dict[str, Any], cell: dict[str, Any], long: bool) -> list[Any]:
+    row = [image["id"], image["name"], cell["cloud"], cell["status"], cell["image_ref"], _reason(cell)]
+    if long:
+        said = cell["metadata"] or {}
+        row += [cell["provider"], cell["region"], cell["proof"], *(_formatted(said, name) for name in LONG)]
+    return row
+
+
+def _reason(cell: dict[str, Any]) -> str | None:
+    """Why it is not available."""
+    if cell["error"]:
+        return columns.error(cell["error"])
+    said = [f"{each['what']}: {each['found']}, not {each['expected']}" for each in cell["differs"]]
+    return text.plain("; ".join(said)) or None
+
+
+def _listed(found: _availability.CloudImage, long: bool) -> list[Any]:
+    row = [found.image_ref, found.name, found.status, found.image_id, columns.Candidates(found.candidates)]
+    return row + ([_formatted(found, name) for name in LONG[1:]] if long else [])
+
+
+def _formatted(said: Any, name: str) -> Any:
+    value = said.get(name)
+    return value if value is None or name not in FORMATTERS else FORMATTERS[name](value)

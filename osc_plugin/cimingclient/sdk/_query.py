@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The service's filters and orders, on items that are here already."""
+
+import csv
+import operator
+import re
+from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from cimingclient.sdk import exceptions
+
+Item = dict[str, Any]
+_OPERATOR = re.compile("(eq|neq|in|nin|gt|gte|lt|lte):(.*)", re.DOTALL)
+_ORDERS: dict[str, Callable[[Any, Any], bool]] = {
+    "gt": operator.gt,
+    "gte": operator.ge,
+    "lt": operator.lt,
+    "lte": operator.le,
+}
+
+
+def select(items: Iterable[Item], query: Mapping[str, Any], default: str) -> list[Item]:
+    """Those that meet all conditions, in order, after the marker: as the service would list them.
+
+    :param query: as for the proxy's lists; a condition on what no item has is an error.
+    :param default: the order where none is wanted; nothing: as they are.
+    :raises: `QueryError` for a query that cannot be understood.
+    """
+    wanted = {name: value for name, value in query.items() if value is not None}
+    order, marker = wanted.pop("sort", None) or default, wanted.pop("marker", None)
+    wanted.pop("limit", None)  # how long a page is
+    found = list(items)
+    for name, value in wanted.items():
+        for text in value if isinstance(value, list | tuple) else [value]:
+            meets = _condition(name, str(text))
+            found = [item for item in found if meets(item)]
+    found = _sorted(found, order)
+    return found if marker is None else _after(found, str(marker))
+
+
+def _condition(name: str, text: str) -> Callable[[Item], bool]:
+    given = _OPERATOR.fullmatch(text)
+    how, rest = given.groups() if given else ("eq", text)
+    values = _split(rest) if how in ("in", "nin") else [rest]
+    if how in _ORDERS:
+        compare, bound = _ORDERS[how], _value(name, rest)
+        return lambda item: any(compare(each, bound) for each in _values(item, name))
+    parsed = {_value(name, value) for value in values}
+    if how in ("neq", "nin"):
+        return lambda item: not parsed.intersection(_values(item, name))
+    return lambda item: bool(parsed.intersection(_values(item, name)))
+
+
+def _split(text: str) -> list[str]:
+    return next(csv.reader([text], escapechar="\\", doublequote=False), [])
+
+
+def _values(item: Item, name: str) -> list[Any]:
+    """What the item has there, as it can be compared; what is not known is nothing."""
+    if name == "cloud":  # of an Image, or of a Job
+        return [each["cloud"] for each in [*(item.get("links") or ()), *(item.get("targets") or ())]]
+    if name not in item:
+        raise exceptions.QueryError(f"There is no filter or order by {name}.")
+    return [] if item[name] is None else [_value(name, item[name])]
+
+
+def _value(name: str, said: Any) -> Any:
+    """Sizes are numbers, times are moments, ids have no capitals, anything else is text."""
+    try:
+        if name.endswith("size"):
+            return int(said)
+        if name.endswith("_at"):
+            at = datetime.fromisoformat(said)
+            return at if at.tzinfo else at.replace(tzinfo=UTC)
+    except (ValueError, TypeError):
+        raise exceptions.QueryError(
+            f"{name}: {said!r} is not a {'number' if name.endswith('size') else 'time'}."
+        ) from None
+    return said.lower() if name in ("id", "image_id", "parent") else said
+
+
+def _sorted(items: list[Item], order: str) -> list[Item]:
+    """What is not known counts as larger than all that is; ids decide in the end."""
+    keys = [text.partition(":")[::2] for text in order.split(",") if text]
+    for name, direction in [*keys, ("id", keys[-1][1])][::-1] if keys else []:
+        if direction not in ("", "asc", "desc"):
+            raise exceptions.QueryError(f"sort: {direction!r} is neither asc nor desc.")
+
+        def place(item: Item, name: str = name) -> tuple[Any, ...]:
+            values = _values(item, name)
+            return not values, *values
+
+        items = sorted(items, key=place, reverse=direction == "desc")
+    return items
+
+
+def _after(items: list[Item], marker: str) -> list[Item]:
+    for number, item in enumerate(items):
+        if item.get("id") == marker:
+            return items[number + 1 :]
+    raise exceptions.QueryError(f"The marker {marker} was not found.")
