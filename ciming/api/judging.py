@@ -49,7 +49,7 @@ def _differences(
     if (seen["created_at"] or 0) > link.verified_at + SLACK_MS:
         yield "replaced", f"created before {_time(link.verified_at)}", f"created {_time(seen['created_at'])}"
     if seen["state"] == "off":
-        yield "status", "one that can be used", seen["status"]
+        yield "status", None, seen["status"]
     yield from _bytes(image, link, seen)
     told = link.told or {}
     names = {_printable(name) for name in (image.name, told.get("name")) if name}

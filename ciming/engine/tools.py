@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from oslo_config import cfg
 from oslo_log import log
 
-from ciming import credentials, disk_image, exceptions, growing, metrics, staging, trusts
+from ciming import credentials, disk_image, exceptions, growing, lazy, metrics, staging, trusts
 from ciming.db import models, uploads, work
 from ciming.engine import conversions, events, locating, slots, sources
 from ciming.engine import watch as watch_
@@ -376,7 +376,7 @@ class TargetTools(Tools):
         self._fault = target.error
         self._let_in = target.step in AFTER_CHECK or target.checkpoint is not None
 
-    @functools.cached_property
+    @lazy.cached_property
     def spec(self) -> base.ImageSpec:
         """What is said about the image. Made when first used: when the source is known, where it has one."""
         return self._spec()
@@ -394,7 +394,7 @@ class TargetTools(Tools):
             tags=tuple(dict.fromkeys([*said.get("tags", ()), *found.get("tags", ())])),
         )
 
-    @functools.cached_property
+    @lazy.cached_property
     def provider(self) -> base.Provider:
         """The Target's cloud. Made when first used: inside an attempt."""
         return provider_of(self.job, self.target)
@@ -413,7 +413,7 @@ class TargetTools(Tools):
             LOG.info("Hanging up on %s", self.target.cloud)
             self.provider.hang_up()
 
-    @functools.cached_property
+    @lazy.cached_property
     def _origins(self) -> Sequence[models.Link]:
         """Where its provider may copy the image from by itself: we have seen that it is this disk."""
         guest = self.job.image.digests.get("guest")

@@ -59,7 +59,11 @@ def digests(image: Mapping[str, Any]) -> dict[str, str]:
 
 def query(filters: Mapping[str, str]) -> dict[str, str]:
     """Filters of list() as Glance has them: what begins with an operator is to be no operator."""
-    found = {name: f"eq:{value}" if name in ("name", "status") else value for name, value in filters.items()}
+    found = dict(filters)
+    if "name" in found:
+        found["name"] = f"eq:{found['name']}"
+    if "status" in found:
+        found["status"] = f"eq:{found['status'].lower()}"
     if "digest" in found:
         found["os_hash_value"] = found.pop("digest")
     return found

@@ -7,7 +7,6 @@ Glance's rules that shape this: a deleted UUID can not be used again; a failed u
 
 import contextlib
 import email.utils
-import functools
 import itertools
 import json
 import re
@@ -24,7 +23,7 @@ from keystoneauth1.identity import v3
 from openstack import exceptions as sdk_exceptions
 from oslo_log import log
 
-from ciming import answers, connections, egress, exceptions, points, staging
+from ciming import answers, connections, egress, exceptions, lazy, points, staging
 from ciming.providers import base, glance
 
 LOG = log.getLogger(__name__)
@@ -76,7 +75,7 @@ class OpenStack(base.Provider):
         self._interface = str(place.get("interface", "public"))
         self._wanted = tuple(place.get("formats") or FORMATS)
 
-    @functools.cached_property
+    @lazy.cached_property
     def formats(self) -> tuple[str, ...]:
         return self._ask_for_formats()
 
@@ -426,7 +425,7 @@ class OpenStack(base.Provider):
 
     # Calls and their errors
 
-    @functools.cached_property
+    @lazy.cached_property
     def _images(self) -> Any:
         """The SDK's image proxy; finding its endpoint logs in, so it is first used inside _asking."""
         if not self._session.get_endpoint(

@@ -189,6 +189,16 @@ def into_all(found: Mapping[str, Sequence[float]]) -> None:
     _line(f"{name} / slowest  wanted ≤ 1.4", [one / other for one, other in pairs])
 
 
+def availability(found: Mapping[str, Sequence[tuple[float, int]]]) -> None:
+    """Seconds and requests of each way, round by round."""
+    for name, rounds in found.items():
+        _line(name, [seconds for seconds, _requests in rounds])
+        say(f"  requests: {', '.join(str(requests) for _seconds, requests in rounds)}")
+    fastest = {name: min(rounds) for name, rounds in found.items()}
+    ratios = [ours / theirs for ours, theirs in zip(fastest["ours"], fastest["bare"], strict=True)]
+    say("fastest against fastest: {:.2f} of the time, {:.2f} of the requests".format(*ratios))
+
+
 def rates(clients: int, rounds: Sequence[tuple[Rate, Rate]]) -> None:
     """Print how ours and another list did, round by round."""
     numbers = "".join(f"{number:8}" for number in range(1, len(rounds) + 1))

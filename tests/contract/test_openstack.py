@@ -291,6 +291,26 @@ def test_list_has_all_pages(
         provider.delete(image_id)
 
 
+def test_list_goes_on_behind_a_marker(
+    provider: openstack.OpenStack, glance: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = f"in:{uuid.uuid4()}"
+    body = {"name": name, "disk_format": "raw", "container_format": "bare"}
+    made = {glance.post("/images", json=body).json()["id"] for _ in range(5)}
+    monkeypatch.setattr(openstack, "PAGE", 2)
+    first = list(provider.list({"name": name}, most=3))
+    rest = list(provider.list({"name": name}, first[-1].image_ref))
+    assert len(first) == 3 and {each.image_ref for each in first + rest} == made
+    assert {each.state for each in first} == {"pending"}
+    glance.update_image(first[0].image_ref, is_hidden=True)     # no list shows it
+    assert {each.image_ref for each in provider.look(made)} == made
+    for image_id in made:
+        provider.delete(image_id)
+    with pytest.raises(exceptions.ProviderError) as caught:
+        list(provider.list({}, first[0].image_ref))
+    assert caught.value.code == "marker.not_found"
+
+
 def test_an_image_that_somebody_deletes_meanwhile(
     provider: openstack.OpenStack, glance: Any, staged: staging.StagedFile, spec: base.ImageSpec, key: str
 ) -> None:

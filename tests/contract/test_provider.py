@@ -326,6 +326,43 @@ def test_show_and_list(subject: Subject, provider: base.Provider, image_ref: str
     assert not list(provider.list({"name": "no such image"}))
 
 
+def test_metadata(
+    subject: Subject, provider: base.Provider, staged: Staged, spec: Spec, image_ref: str
+) -> None:
+    """What all clouds say, in the same words; what one does not say is none."""
+    found = provider.show(image_ref)
+    assert found is not None
+    assert (found.state, found.image_id) == ("ready", spec.image_id)
+    assert not found.hidden and not found.deprecated and not found.protected
+    assert found.properties["architecture"] == "x86_64" and not {*found.properties} & {"ciming_image", "id"}
+    assert found.created_at and abs(found.created_at / 1000 - time.time()) < 600
+    for algorithm, digest in (found.digests or {}).items():
+        assert digest == (staged.guest_digest() if algorithm == "guest" else staged.digest(algorithm))
+    size = staged.size if subject.name == "openstack" else subject.size_of(staged)
+    assert size in (found.size, found.virtual_size)
+    listed = provider.list({"name": spec.name, "status": found.status.upper(), "owner": str(found.owner)})
+    assert list(listed) == [found]
+    assert not list(provider.list({"name": spec.name, "tag": "none of its"}))
+    if found.digests:
+        digest = next(iter(found.digests.values()))
+        assert image_ref in {each.image_ref for each in provider.list({"digest": digest})}
+
+
+def test_look(
+    subject: Subject, provider: base.Provider, staged: Staged, image_ref: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of one, of several, of more than one call can name; what is not there is not told."""
+    other = subjects.new_key()
+    second, absent = bring(provider, staged, subjects.new_spec(), other), subject.absent()
+    both = {each: provider.show(each) for each in (image_ref, second)}
+    for batch in (provider.batch, 1):
+        monkeypatch.setattr(type(provider), "batch", batch)
+        assert {each.image_ref: each for each in provider.look([image_ref, absent, second])} == both
+    assert list(provider.look([image_ref])) == [both[image_ref]]
+    assert list(provider.look([absent])) == [] == list(provider.look([]))
+    provider.discard(other)
+
+
 def test_describe(
     subject: Subject, provider: base.Provider, image_ref: str, spec: Spec, staged: Staged
 ) -> None:

@@ -206,8 +206,12 @@ def _reason(cell: dict[str, Any]) -> str | None:
     """Why it is not available."""
     if cell["error"]:
         return columns.error(cell["error"])
-    said = [f"{each['what']}: {each['found']}, not {each['expected']}" for each in cell["differs"]]
-    return text.plain("; ".join(said)) or None
+    return text.plain("; ".join(map(_difference, cell["differs"]))) or None
+
+
+def _difference(differs: dict[str, Any]) -> str:
+    expected = differs["expected"]
+    return f"{differs['what']}: {differs['found']}" + (f", not {expected}" if expected else "")
 
 
 def _listed(found: _availability.CloudImage, long: bool) -> list[Any]:

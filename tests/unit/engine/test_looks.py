@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Looks at several Clouds at the same time; what a Cloud says is tested on real ones."""
+
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pytest
+from oslo_config import cfg
+
+from ciming import custody, exceptions, sealing
+from ciming.engine import looks, tools
+from ciming.providers import base
+
+BUNDLE = sealing.Bundle(token="swordfish", clouds={"id-2": {"password": "marlin"}})
+
+
+def metadata(ref: str, **more: Any) -> base.Metadata:
+    return base.Metadata(**{"image_ref": ref, "name": ref, "status": "active", "state": "ready", **more})
+
+
+class Cloud:
+    """Has some images; may hang, or break, after the first."""
+
+    ordered = False
+
+    def __init__(self, *images: base.Metadata, error: Exception | None = None, hangs: bool = False) -> None:
+        self.images = images
+        self.error = error
+        self.hangs = hangs
+        self.hung_up = threading.Event()
+
+    def look(self, refs: Mapping[str, str]) -> Iterator[base.Metadata]:
+        return (each for each in self.list({}) if each.image_ref in refs)
+
+    def list(self, filters: Mapping[str, str]) -> Iterator[base.Metadata]:
+        for each in self.images:
+            if base.fits(each, filters):
+                yield each
+            if self.hangs:
+                self.hung_up.wait(60)
+                raise exceptions.TransientProviderError("It was hung up on.")
+            if self.error:
+                raise self.error
+
+    def hang_up(self) -> None:
+        self.hung_up.set()
+
+
+@pytest.fixture
+def clouds(conf: cfg.ConfigOpts, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
+    """Those there are, by name."""
+    there: dict[str, Any] = {}
+
+    def provider_of(job: Any, place: Any) -> Any:
+        assert (job.project_id, custody.of(job.id), job.spec) == ("studio", BUNDLE, {"given": ["id-2"]})
+        if isinstance(there[place.cloud], Exception):
+            raise there[place.cloud]
+        return there[place.cloud]
+
+    monkeypatch.setattr(tools, "provider_of", provider_of)
+    conf.set_override("look_timeout", 0.5, group="engine")
+    yield there
+    conf.clear_override("look_timeout", group="engine")
+
+
+def place(name: str) -> dict[str, Any]:
+    return {"cloud_key": name, "cloud": name, "provider": "openstack", "region": None}
+
+
+def look(*names: str, **images: str) -> list[dict[str, Any]]:
+    wanted = [{"place": place(name), "images": images or {"one": "one"}} for name in names]
+    return looks.look("studio", BUNDLE, wanted)
+
+
+def test_one_that_hangs_delays_nobody(clouds: dict[str, Any]) -> None:
+    clouds.update(good=Cloud(metadata("one")), hanging=Cloud(metadata("one"), metadata("two"), hangs=True))
+    since = time.monotonic()
+    good, hanging = look("good", "hanging", one="one", two="two")
+    assert 0.5 <= time.monotonic() - since < 1.5
+    assert (set(good["found"]), good["error"]) == ({"one"}, None)
+    assert (set(hanging["found"]), hanging["status"]) == ({"one"}, "unreachable")    # what it said by then
+    assert "hanging did not answer within 0.5 s" in hanging["error"]["message"]
+    assert clouds["hanging"].hung_up.is_set()
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (exceptions.ProviderError("No.", code="cloud.forbidden", cloud_request_id="req-1"), "forbidden"),
+        (exceptions.ProviderError("No.", code="credential.not_readable"), "forbidden"),
+        (exceptions.CredentialRefused("No."), "forbidden"),
+        (exceptions.TransientProviderError("No.", code="credential.unavailable"), "unreachable"),
+        (exceptions.ProviderError("No.", code="cloud.no_endpoint"), "unreachable"),
+        (RuntimeError("swordfish"), "unreachable"),
+    ],
+)
+def test_errors(clouds: dict[str, Any], error: Exception, status: str) -> None:
+    clouds.update(refusing=error, breaking=Cloud(metadata("one"), error=error))
+    for seen in look("refusing", "breaking", one="one", two="two"):
+        assert seen["status"] == status and "swordfish" not in str(seen)
+        assert seen["error"]["cloud_request_id"] == getattr(error, "cloud_request_id", None)
+
+
+def test_what_is_gone_may_have_a_successor(clouds: dict[str, Any]) -> None:
+    clouds["zone"] = Cloud(metadata("three", name="one"), metadata("four"))
+    for names in ({"one": "one"}, {str(each): str(each) for each in range(9)} | {"one": "one"}):
+        (seen,) = look("zone", **names)
+        assert [each["image_ref"] for each in seen["namesakes"]["one"]] == ["three"]
+        assert (seen["found"], seen["error"]) == ({}, None)
+
+
+def test_nothing_is_kept(clouds: dict[str, Any]) -> None:
+    before = dict(custody._HELD)
+    clouds["zone"] = Cloud(metadata("one"))
+    look("zone")
+    assert before == custody._HELD
+
+
+def test_pages_of_what_has_no_order(clouds: dict[str, Any]) -> None:
+    clouds["zone"] = Cloud(*map(metadata, "dbeac"))
+    found, marker = [], None
+    for more in (True, True, False):
+        (seen,) = looks.browse("studio", BUNDLE, place("zone"), {}, marker, 2)
+        found += seen["found"]
+        assert seen["more"] == more
+        marker = found[-1]
+    assert found == list("abcde")
+
+
+def test_equals(clouds: dict[str, Any]) -> None:
+    clouds["zone"] = Cloud(metadata("one", digests={"sha512": "aa"}), metadata("two", digests={"md5": "bb"}))
+    for digests, refs in ((["aa"], {"one"}), (["aa", "bb"], {"one", "two"}), (["cc"], set())):
+        (seen,) = looks.match("studio", BUNDLE, [place("zone")], digests)
+        assert set(seen["found"]) == refs
+
+
+def test_too_many_at_once(clouds: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(looks, "AT_ONCE", threading.BoundedSemaphore(1))
+    clouds.update(hanging=Cloud(metadata("one"), hangs=True), zone=Cloud(metadata("one")))
+    hanging, zone = look("hanging", "zone", one="one", two="two")
+    assert [each["status"] for each in (hanging, zone)] == ["unreachable"] * 2
+    assert "too many" in zone["error"]["message"]
+
+
+def test_only_so_much_is_told(clouds: dict[str, Any]) -> None:
+    properties = {f"os_{number}": "x" * 1000 for number in range(100)}
+    clouds["zone"] = Cloud(metadata("one", properties=properties, tags=("t",) * 1000))
+    told = look("zone")[0]["found"]["one"]
+    assert (len(told["properties"]), len(told["tags"])) == (looks.MOST_PROPERTIES, looks.MOST_TAGS)
+    assert {len(value) for value in told["properties"].values()} == {looks.LONGEST}
