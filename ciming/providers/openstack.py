@@ -12,7 +12,7 @@ import json
 import re
 import time
 import urllib.parse
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import openstack
@@ -24,7 +24,7 @@ from openstack import exceptions as sdk_exceptions
 from oslo_log import log
 
 from ciming import answers, connections, egress, exceptions, points, staging
-from ciming.providers import base
+from ciming.providers import base, zones
 
 LOG = log.getLogger(__name__)
 
@@ -36,6 +36,8 @@ SAVING_PATIENCE = 30    # seconds; one that had all its bytes is `active` as soo
 SAVING_RATE = 20_000_000    # so one more for so many bytes
 FORMATS = ("qcow2", "raw", "vmdk", "vhd", "vhdx", "vdi", "iso")
 OCTETS = "application/octet-stream"
+PATCH = "application/openstack-images-v2.1-json-patch"
+PAGE = "500"            # images in one answer, where many are asked for
 MOST_PAGES = 1000       # of a list; one that does not end is none
 MOST_SAID = 1024 * 1024     # bytes that a Glance may say about one image
 
@@ -66,6 +68,7 @@ class OpenStack(base.Provider):
         )
         self._secrets = [] if isinstance(credential, ks_session.Session) else _secrets(credential)
         self._tenant: str | None = place.get("tenant")
+        self._owner: str | None = place.get("owner")
         self._region = str(place["region"])
         self._name = str(place.get("cloud") or self._region)
         self._interface = str(place.get("interface", "public"))
@@ -168,6 +171,53 @@ class OpenStack(base.Provider):
             if not following:
                 return
         raise self._bad_answer("a list that does not end")
+
+    def survey(self, owner: str | None = None) -> Iterator[base.Surveyed]:
+        wanted = {"limit": PAGE, "visibility": "all", **({"owner": owner} if owner else {})}
+        for hidden in ("false", "true"):
+            for image in self.list({**wanted, "os_hidden": hidden}):
+                if owner in (None, image["owner"]):
+                    with self._reading("an image"):
+                        found = zones.surveyed(image, _described(image, self._name))
+                    yield found
+
+    def members(self, image_ref: str) -> Sequence[str]:
+        found = self._ask("GET", f"/images/{_path(image_ref)}/members", needs="members")
+        with self._reading("an image's members"):
+            return sorted(str(member["member_id"]) for member in found["members"])
+
+    def settle(
+        self, image_ref: str, carry: Mapping[str, Any], alive: base.Alive = lambda: None
+    ) -> None:
+        now = self.show(image_ref)
+        if now is None:
+            raise exceptions.ProviderError(
+                f"Image {image_ref} is gone from {self._name}.", code="image.not_active"
+            )
+        for changes in zones.patches(now, carry):
+            alive()
+            self._patch(image_ref, changes)
+        if "members" in carry:
+            wanted, there = set(carry["members"]), set(self.members(image_ref))
+            for member in sorted(wanted - there):
+                alive()
+                self._share(image_ref, member)
+            for member in sorted(there - wanted):
+                alive()
+                self._unshare(image_ref, member)
+
+    @points.mutation
+    def _patch(self, image_ref: str, changes: Sequence[Mapping[str, Any]]) -> None:
+        headers = {"Content-Type": PATCH}
+        self._call("PATCH", f"/images/{_path(image_ref)}", data=json.dumps(changes), headers=headers)
+
+    @points.mutation
+    def _share(self, image_ref: str, member: str) -> None:
+        self._call("POST", f"/images/{_path(image_ref)}/members", also=409, json={"member": member})
+
+    @points.mutation
+    def _unshare(self, image_ref: str, member: str) -> None:
+        self._call("DELETE", f"/images/{_path(image_ref)}/members/{_path(member)}", also=404)
 
     def probe(self) -> Iterator[base.Verdict]:
         for name, look in (("login", self._look_in), ("endpoint", self._look_at_endpoint)):
@@ -292,7 +342,7 @@ class OpenStack(base.Provider):
 
     def _marked(self, key: str) -> Iterator[Mapping[str, Any]]:
         """Images with our mark that our project owns; a stranger's with the same mark is not ours."""
-        owner = self._project_id()
+        owner = self._owner or self._project_id()
         for image in self.list({"ciming_target": key, "owner": owner}):
             if image["owner"] == owner:
                 yield image
@@ -327,6 +377,8 @@ class OpenStack(base.Provider):
         }
         if spec.visibility:
             body["visibility"] = spec.visibility
+        if spec.owner:
+            body["owner"] = spec.owner
         with_id = {**body, "id": spec.image_id}
         return self._post(with_id, also=409) or self._find(key) or self._post(body)
 
