@@ -42,6 +42,10 @@ class ZoneSyncs(MethodView):
         caller = auth.caller()
         everything = policies.allowed("ciming:zone_sync:everything", caller)
         given = wanted.get("plan")
+        if "max_delete" in wanted and not wanted["prune"]:
+            raise exceptions.InvalidRequest(
+                "It says how many may be pruned: say prune, too.", field="max_delete"
+            )
         request = _agreed(given) if given else _request(wanted)
         request = _checked(caller, request, everything=everything)
         spec: dict[str, Any] = {"request": request, "everything": everything}
@@ -129,8 +133,6 @@ def _request(wanted: Mapping[str, Any]) -> dict[str, Any]:
     for field, name in (("from", "from_"), ("to", "to")):
         if name not in wanted:
             raise exceptions.InvalidRequest("Missing data for required field.", field=field)
-    if "max_delete" in wanted and not wanted["prune"]:
-        raise exceptions.InvalidRequest("It says how many may be pruned: say prune, too.", field="max_delete")
     filters = dict(wanted.get("filters") or schemas.ZoneFilters().load({}))
     newer_than = filters.get("newer_than")
     if newer_than is not None:
