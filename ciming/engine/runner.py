@@ -33,7 +33,7 @@ from ciming.engine import (
     watch,
     zone_sync,
 )
-from ciming.flows import fetch, link, publish, stage, withdraw
+from ciming.flows import adjust, fetch, link, publish, stage, withdraw
 from ciming.flows import zone_sync as zone_flows
 
 LOG = log.getLogger(__name__)
@@ -273,7 +273,7 @@ class Runner:
         """Do what the Job is for in one Cloud, or undo what was begun there."""
         _log_for(job)
         known = kit.entry.get("symbol") == zone_plans.METADATA
-        end = flows.run(kit.key, zone_flows.update if known else TARGET_FLOWS[job.kind], tools=kit)
+        end = flows.run(kit.key, adjust.flow if known else TARGET_FLOWS[job.kind], tools=kit)
         if end == states.SUCCESS:
             return
         if end != states.REVERTED:      # TaskFlow itself failed, so nothing was undone

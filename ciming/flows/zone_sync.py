@@ -14,11 +14,3 @@ def flow() -> flow_base.Flow:
         tasks.Bring(),
         tasks.Prune(),
     )
-
-
-def update() -> flow_base.Flow:
-    """An image that is there already gets the metadata that it is to have. One flow per Target."""
-    return linear_flow.Flow("update").add(
-        tasks.Know(),
-        tasks.Link(),
-    )
