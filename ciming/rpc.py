@@ -194,7 +194,7 @@ def _near(marker: str, peer: str | None) -> messaging.Target:
     return messaging.Target(exchange=DIRECT, topic=f"{DIRECT}-{marker}", server=peer)
 
 
-def _call(client: Any, method: str, seconds: float = CALL_SECONDS, /, **arguments: Any) -> Any:
+def _call(client: Any, method: str, seconds: float | None = None, /, **arguments: Any) -> Any:
     """In a thread of its own: oslo.messaging waits for a broker that is away without an end."""
     if not CALLS.acquire(blocking=False):
         raise exceptions.Unavailable("Too many wait for an engine now. Try again later.")
@@ -210,7 +210,7 @@ def _call(client: Any, method: str, seconds: float = CALL_SECONDS, /, **argument
 
     threading.Thread(target=work, name="call", daemon=True).start()
     try:
-        return answer.result(seconds + OFFER_SECONDS)
+        return answer.result((seconds or CALL_SECONDS) + OFFER_SECONDS)
     except Exception as error:      # whatever it was
         LOG.warning("No engine answers: %s", type(error).__name__)
         raise exceptions.Unavailable(

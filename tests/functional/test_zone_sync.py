@@ -149,7 +149,7 @@ def own(service: ciming.Ciming, member: Person) -> Iterator[World]:
 
 
 def fill(world: World, stranger: Person, count: int) -> None:
-    """Images of two owners, of all visibilities; some there already, some of other content, some not to be had."""
+    """Images of two owners, of all visibilities; some are there, or of other content, some can not be had."""
     member = world.person
     owners = (member.project_id, stranger.project_id)
 
@@ -300,8 +300,8 @@ def test_what_a_token_without_roles_may_not(
     own: World, reader: Person, cloud: sandbox.Sandbox
 ) -> None:
     assert reader.call("POST", "/v1/zone-syncs", json=own.wanted(dry_run=True)).status_code == 403
-    login = {"user": {"name": "admin", "domain": {"id": "default"}, "password": cloud.state.passwords["admin"]}}
-    identity = {"methods": ["password"], "password": login}
+    user = {"name": "admin", "domain": {"id": "default"}, "password": cloud.state.passwords["admin"]}
+    identity = {"methods": ["password"], "password": {"user": user}}
     system = requests.post(
         f"{cloud.url('keystone')}/v3/auth/tokens",
         json={"auth": {"identity": identity, "scope": {"system": {"all": True}}}},
@@ -517,7 +517,8 @@ def test_the_command(own: World, tmp_path: pathlib.Path) -> None:
     own.a.put("one", b"one" * 99, tags=["x"])
     own.a.put("two", b"two" * 99)
     file = tmp_path / "plan.json"
-    dry = own.person.openstack(*sync, *which, "--tag", "x", "--dry-run", "--save-plan", str(file), "-f", "json")
+    save = ("--tag", "x", "--dry-run", "--save-plan", str(file))
+    dry = own.person.openstack(*sync, *which, *save, "-f", "json")
     [entry] = json.loads(dry.stdout)
     assert (entry[""], entry["Name"], entry["Zone"]) == ("+", f"{own.prefix}one", B)
     done = own.person.openstack(*sync, "--plan", str(file), "--wait", "-f", "json")
