@@ -279,6 +279,36 @@ OPENSTACK_OPTS: list[cfg.Opt] = [
     ),
 ]
 
+ZONE_SYNC_OPTS: list[cfg.Opt] = [
+    cfg.ListOpt(
+        "properties",
+        default=["architecture", "hypervisor_type", "vm_mode", "hw_*", "os_*", "img_*", "trait:*"],
+        help="Names of the image properties that a sync of zones carries and compares; * stands for any "
+        "characters. Others stay as they are in each zone.",
+    ),
+    cfg.ListOpt(
+        "roles",
+        default=["admin"],
+        help="Roles that an operator delegates for a sync of the images of all projects, in the project of "
+        "their token. With a role of your own here, which the policies of the zones' Glances know, the "
+        "service need not be given admin.",
+    ),
+    cfg.IntOpt(
+        "parallel",
+        default=8,
+        min=1,
+        help="Images of one sync that are under way at a time. Jobs that somebody waits for go first.",
+    ),
+    cfg.IntOpt(
+        "max_images",
+        default=10000,
+        min=1,
+        help="Images that a zone may have which is to be synced. Each takes some KiB of an engine's memory "
+        "while the plan is made.",
+    ),
+]
+
+
 class _Network(types.String):
     """As `192.0.2.0/24`."""
 
@@ -343,6 +373,7 @@ GROUPS: dict[str | None, list[cfg.Opt]] = {
     "metrics": METRICS_OPTS,
     "trust": TRUST_OPTS,
     "openstack": OPENSTACK_OPTS,
+    "zone_sync": ZONE_SYNC_OPTS,
     "egress": EGRESS_OPTS,
 }
 

@@ -95,8 +95,8 @@ def _row(job: models.Job, place: Place) -> models.Cloud:
 def _as_user(job: models.Job, place: Place) -> ks_session.Session:
     """A session as the Job's user: under the trust, or with the token that it came with."""
     if job.trust_id:
-        return trusts.session(job.trust_id)
-    held = custody.of(job.id)
+        return trusts.session(job.trust_id, shared=job.parent_id is not None)
+    held = custody.of(job.parent_id or job.id)
     if held is None or held.token is None:
         raise exceptions.CredentialNeeded(
             f"The token with which CIMinG worked for you in {place.cloud} is gone: it was in the memory of "
@@ -107,7 +107,7 @@ def _as_user(job: models.Job, place: Place) -> ks_session.Session:
 
 def _given(job: models.Job, row: models.Cloud) -> Mapping[str, Any]:
     """The credential that came with the request."""
-    held = custody.of(job.id)
+    held = custody.of(job.parent_id or job.id)
     if held is None or row.id not in held.clouds:
         raise exceptions.CredentialNeeded(
             f"The credential for Cloud {row.name} that was given is gone: it was in the memory of an engine "

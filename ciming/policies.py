@@ -72,6 +72,13 @@ RULES = [
     _rule("image:sync", MEMBER, "Bring an Image into more Clouds.", "POST /v1/images/{image}/clouds"),
     _rule("image:link", MEMBER, "Link what a Cloud has to an Image.", "POST /v1/images/{image}/links"),
     _rule("image:unlink", MEMBER, "Forget a Link.", "DELETE /v1/images/{image}/links/{cloud}"),
+    _rule("zone_sync:create", MEMBER, "Sync zones: the images of one's project.", "POST /v1/zone-syncs"),
+    _rule(
+        "zone_sync:everything",
+        ADMIN,
+        "Sync the images of all projects. Who may do so delegates the roles of `[zone_sync] roles`.",
+        "POST /v1/zone-syncs",
+    ),
     _rule("job:list", READER, "List Jobs.", "GET /v1/jobs"),
     _rule("job:show", READER, "Show a Job.", "GET /v1/jobs/{job}"),
     _rule("job:cancel", MEMBER, "Cancel a Job.", "POST /v1/jobs/{job}/cancel"),

@@ -30,7 +30,8 @@ RETRIES = 2             # a broker that was started again has closed the connect
 AGAIN_SECONDS = 10.0    # until a broker is asked again that refused us
 STOP_SECONDS = 5.0
 OFFER_SECONDS = 10.0        # for which any engine is waited for,
-CALL_SECONDS = 30.0         # and for the answer of the one that offered itself
+CALL_SECONDS = 30.0         # and for the answer of the one that offered itself,
+PLAN_SECONDS = 100.0        # or for a plan of zones
 CALLS = threading.BoundedSemaphore(16)      # at a time, those that wait for a broker too
 # What holds of the broker's queues for calls, whatever the others are like.
 PASSING = {
@@ -76,6 +77,11 @@ class Engine(Protocol):
 
     def look(self, kind: str, project_id: str, bundle: sealing.Bundle, what: dict[str, Any]) -> list[Seen]:
         """See ciming.engine.looks."""
+
+    def plan_zones(
+        self, project_id: str, bundle: sealing.Bundle, spec: dict[str, Any]
+    ) -> dict[str, Any]:
+        """See ciming.engine.zone_planning."""
 
     def take(self, job_id: str, bundle: sealing.Bundle) -> tuple[str, str]:
         """Hold this for a Job that is about to be written; the engine's name, and where its lock is."""
@@ -177,6 +183,23 @@ def look(
     return found
 
 
+def plan_zones(
+    project_id: str, bundle: sealing.Bundle, spec: dict[str, Any], marker: str
+) -> dict[str, Any]:
+    """Have an engine read zones, and say what has to be done; `plan`, or `error` (`code` and `message`).
+
+    :param bundle: with which they are read
+    :param spec: of a Job that would do it
+    :raises Unavailable: none answers
+    """
+    peer, sealed = _sealed(project_id, bundle, marker)
+    client = _client(marker, peer, PLAN_SECONDS)
+    found: dict[str, Any] = _call(
+        client, "plan_zones", PLAN_SECONDS, project_id=project_id, sealed=sealed, spec=spec
+    )
+    return found
+
+
 def _sealed(purpose: str, bundle: sealing.Bundle, marker: str) -> tuple[str, str]:
     """Who of the engines offers to take it, and it, for this one only."""
     peer, public_key = _call(_client(marker, None, OFFER_SECONDS), "offer")
@@ -194,7 +217,7 @@ def _near(marker: str, peer: str | None) -> messaging.Target:
     return messaging.Target(exchange=DIRECT, topic=f"{DIRECT}-{marker}", server=peer)
 
 
-def _call(client: Any, method: str, **arguments: Any) -> Any:
+def _call(client: Any, method: str, seconds: float | None = None, /, **arguments: Any) -> Any:
     """In a thread of its own: oslo.messaging waits for a broker that is away without an end."""
     if not CALLS.acquire(blocking=False):
         raise exceptions.Unavailable("Too many wait for an engine now. Try again later.")
@@ -210,7 +233,7 @@ def _call(client: Any, method: str, **arguments: Any) -> Any:
 
     threading.Thread(target=work, name="call", daemon=True).start()
     try:
-        return answer.result(CALL_SECONDS + OFFER_SECONDS)
+        return answer.result((seconds or CALL_SECONDS) + OFFER_SECONDS)
     except Exception as error:      # whatever it was
         LOG.warning("No engine answers: %s", type(error).__name__)
         raise exceptions.Unavailable(
@@ -251,6 +274,12 @@ class _Direct(_Endpoint):
         self, _context: object, kind: str, project_id: str, sealed: str, what: dict[str, Any]
     ) -> list[Seen]:
         return self._engine.look(kind, project_id, self._key.open(sealed, project_id), what)
+
+
+    def plan_zones(
+        self, _context: object, project_id: str, sealed: str, spec: dict[str, Any]
+    ) -> dict[str, Any]:
+        return self._engine.plan_zones(project_id, self._key.open(sealed, project_id), spec)
 
 
 class Listener:

@@ -6,6 +6,7 @@ The API makes one with the caller's token; the engine, its trustee, works under 
 
 import functools
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -48,13 +49,18 @@ def service_session() -> ks_session.Session:
     return _session(_login())
 
 
-def session(trust_id: str) -> ks_session.Session:
+def session(trust_id: str, *, shared: bool = False) -> ks_session.Session:
     """A session as the user who gave the trust, in their project. Logs in when first used.
 
     Each has a login of its own, so that no one waits for another's.
+
+    :param shared: with the last login under this trust, where there is one: it is for many small Jobs
     """
-    login = _login(**NO_SCOPE, trust_id=trust_id)
     with _LOGINS_LOCK:
+        former = _LOGINS.get(trust_id) if shared else None
+        if former is not None:
+            return _under_trust(former)
+        login = _login(**NO_SCOPE, trust_id=trust_id)
         _LOGINS[trust_id] = login
         for former in list(_LOGINS)[: -cfg.CONF.engine.max_jobs]:   # of Jobs that went elsewhere
             del _LOGINS[former]
@@ -202,20 +208,22 @@ class Taken(Exception):
 
 
 @points.mutation
-def create(caller: context.RequestContext, expires_at: datetime) -> str:
+def create(caller: context.RequestContext, expires_at: datetime, roles: Sequence[str] = ()) -> str:
     """Make a trust from the caller to the service user, for the caller's project; its id.
 
+    :param roles: that it delegates, instead of those that are configured for all
     :raises Taken: try another `expires_at`. Some Keystones compare the microseconds, some do not
     :raises TrustRefused: Keystone does not let this token delegate
     :raises Unavailable: Keystone can not be asked; it may have made the trust all the same
     """
+    roles = roles or cfg.CONF.trust.roles
     trust: dict[str, Any] = {
         "trustor_user_id": caller.user_id,
         "trustee_user_id": None,
         "project_id": caller.project_id,
         "impersonation": True,
         "allow_redelegation": False,
-        "roles": [{"name": role} for role in cfg.CONF.trust.roles],
+        "roles": [{"name": role} for role in roles],
         "expires_at": expires_at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
     }
     try:
@@ -232,7 +240,7 @@ def create(caller: context.RequestContext, expires_at: datetime) -> str:
             said = str(error.message).partition(" (HTTP ")[0].rstrip(".")
             raise exceptions.TrustRefused(
                 "Keystone refused a trust for this token. A password or single-sign-on token is needed, "
-                f"with these roles in the project: {', '.join(cfg.CONF.trust.roles)}. Keystone says: "
+                f"with these roles in the project: {', '.join(roles)}. Keystone says: "
                 f"{said} (request {error.request_id})."
             ) from None
         if error.http_status == 409:

@@ -26,6 +26,7 @@ from ciming.api import (
     schemas,
     uploads,
     versions,
+    zone_syncs,
 )
 
 BLUEPRINTS = (
@@ -37,6 +38,7 @@ BLUEPRINTS = (
     links.blueprint,
     uploads.blueprint,
     jobs.blueprint,
+    zone_syncs.blueprint,
 )
 
 DOCUMENT = {
@@ -84,6 +86,7 @@ def create_flask_app() -> flask.Flask:
         api.register_blueprint(blueprint)
     for endpoint in ("api-docs.openapi_json", "api-docs.openapi_swagger_ui"):
         app.view_functions[endpoint] = auth.public(app.view_functions[endpoint])
+    app.before_request(zone_syncs.before_request)
     app.before_request(_require_json)
     app.after_request(auth.assert_policy_checked)
     app.before_request(versions.negotiate)

@@ -3,7 +3,7 @@
 
 import contextlib
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -66,7 +66,10 @@ class Given:
 
 @contextlib.contextmanager
 def delegated(
-    caller: context.RequestContext, credentials: Credentials, job_id: str | None = None
+    caller: context.RequestContext,
+    credentials: Credentials,
+    job_id: str | None = None,
+    roles: Sequence[str] = (),
 ) -> Iterator[Given]:
     """A trust from the caller, and an engine that holds what they gave.
 
@@ -76,10 +79,11 @@ def delegated(
     look for; an engine forgets what it holds for a Job that never comes.
 
     :param job_id: of a Job that is there already
+    :param roles: to be delegated, instead of the usual ones
     :raises Unavailable: Keystone can not be asked, or no engine answers
     """
     job_id = job_id or models.new_id()
-    trust, token = _trust_or_token(caller)
+    trust, token = _trust_or_token(caller, roles)
     try:
         holder = None
         if token or credentials:
@@ -92,15 +96,17 @@ def delegated(
         raise
 
 
-def _trust_or_token(caller: context.RequestContext) -> tuple[Trust | None, str | None]:
+def _trust_or_token(
+    caller: context.RequestContext, roles: Sequence[str]
+) -> tuple[Trust | None, str | None]:
     try:
-        return _make(caller), None
+        return _make(caller, roles), None
     except exceptions.TrustRefused as error:
         LOG.info("The Job will work with the caller's own token: %s", error)
         return None, str(caller.auth_token)
 
 
-def _make(caller: context.RequestContext) -> Trust:
+def _make(caller: context.RequestContext, roles: Sequence[str]) -> Trust:
     expires_at = datetime.now(UTC) + timedelta(seconds=cfg.CONF.trust.expiry)
     for _attempt in range(ATTEMPTS):
         pending_id = pending.announce(
@@ -109,7 +115,7 @@ def _make(caller: context.RequestContext) -> Trust:
             )
         )
         try:
-            return Trust(trusts.create(caller, expires_at), pending_id)
+            return Trust(trusts.create(caller, expires_at, roles), pending_id)
         except trusts.Taken:
             _forget(pending_id)
             expires_at += timedelta(seconds=random.randint(1, LATER))  # noqa: S311  # no secret

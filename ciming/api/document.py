@@ -22,6 +22,7 @@ ERRORS = {
     423: ("Locked", "Somebody else writes to it now."),
     429: ("TooMany", "The project has to wait; `Retry-After` says how many seconds."),
     460: ("ChecksumMismatch", "The bytes that came are not those that were announced."),
+    502: ("CloudError", "A cloud said no, or something that can not be understood."),
     503: ("Unavailable", "A service that is needed does not answer, or too much is under way."),
     507: ("StagingFull", "The staging area has no room for it."),
 }
@@ -47,6 +48,7 @@ MORE_ERRORS = {
     "sync_image": (409, 429, 503),
     "link_image": (409, 429, 503),
     "unlink_image": (409,),
+    "sync_zones": (409, 502, 503),
     "cancel_job": (409,),
     "retry_job": (409, 429, 503),
     "resume_job": (409, 503),
@@ -63,6 +65,10 @@ LINKS = {
         "upload": {"operationId": "upload_image", "parameters": {"image": "$response.body#/image/id"}},
         "job": {"operationId": "show_job", "parameters": {"job": "$response.body#/job/id"}},
         "cancel": {"operationId": "cancel_job", "parameters": {"job": "$response.body#/job/id"}},
+    },
+    "sync_zones": {
+        name: {"operationId": f"{name}_job", "parameters": {"job": "$response.body#/job/id"}}
+        for name in ("show", "cancel")
     },
     "cancel_job": {"retry": {"operationId": "retry_job", "parameters": {"job": "$response.body#/id"}}},
 }

@@ -7,9 +7,10 @@ from typing import Any
 import flask_smorest
 import marshmallow as ma
 from flask.views import MethodView
+from oslo_config import cfg
 from oslo_log import log
 
-from ciming import context, rpc
+from ciming import context, policies, rpc
 from ciming.api import auth, clouds, delegation, errors, limits, orders, paging, queries, schemas
 from ciming.db import api as db
 from ciming.db import jobs, lists, models
@@ -98,12 +99,16 @@ class Resume(MethodView):
 def _anew(row: models.Job, wanted: dict[str, Any], begin: Callable[..., None]) -> models.Job:
     """Have a Job go on for the caller."""
     caller, said = auth.caller(), wanted.get("credentials", {})
+    everything = bool((row.spec or {}).get("everything"))
+    if everything:
+        policies.authorize("ciming:zone_sync:everything", caller)
     known = {cloud["id"]: cloud for cloud in clouds.usable(caller)}
     places = [known[key] for key in jobs.places(row) if key in known]
     clouds.check_complete(places, said, "credentials")
-    linked = [orders.as_cloud(link) for link in row.image.links]
+    linked = [orders.as_cloud(link) for link in (row.image.links if row.image_id else ())]
     credentials = clouds.credentials([*places, *linked], said)
-    with delegation.delegated(caller, credentials, row.id) as given:
+    roles = cfg.CONF.zone_sync.roles if everything else ()
+    with delegation.delegated(caller, credentials, row.id, roles) as given:
         begin(row.id, str(caller.user_id), errors.request_id(), given.settle, given.into)
     LOG.info("To go on")
     given.knock()

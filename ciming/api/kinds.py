@@ -93,6 +93,19 @@ class Whole(fields.Integer):
         return super()._validated(value)
 
 
+class _YesOrNo(fields.Boolean):
+    """true or false, and no other JSON that marshmallow would take for one."""
+
+    def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> bool:
+        if not isinstance(value, bool):
+            raise self.make_error("invalid", input=value)
+        return value
+
+
+def yes_or_no(description: str) -> fields.Boolean:
+    return _YesOrNo(load_default=False, metadata={"description": f"{description}."})
+
+
 class Time(fields.Field[int]):
     """Milliseconds since the epoch in rows, ISO 8601 in UTC in answers."""
 

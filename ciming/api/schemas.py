@@ -2,12 +2,13 @@
 """What requests may say and answers do say; the OpenAPI document is made from these."""
 
 import uuid
+from datetime import UTC
 from typing import Any
 
 import marshmallow as ma
 from marshmallow import fields, validate
 
-from ciming import exceptions
+from ciming import exceptions, zone_plans
 from ciming.api import kinds
 
 DISK_FORMATS = ("raw", "qcow2", "vmdk", "vhd", "vhdx", "vdi", "iso")
@@ -22,6 +23,7 @@ STEPS = (
     *("receive", "download", "inspect", "convert", "check"),
     *("copy", "upload", "register", "verify", "link", "update", "withdraw"),
 )
+MAX_DELETE = 10
 VISIBILITIES = ("private", "shared", "community", "public")
 
 
@@ -240,6 +242,108 @@ class CloudUpdate(ma.Schema):
     )
 
 
+A_ZONE = validate.Length(1, 255)
+A_PROJECT = validate.Length(1, 64)
+
+
+class ZoneFilters(ma.Schema):
+    """All of them have to be met."""
+
+    owner = fields.List(
+        kinds.Text(validate=A_PROJECT),
+        validate=validate.Length(1, 100),
+        metadata={"description": "Ids of projects that own the images: any of them."},
+    )
+    visibility = fields.List(
+        fields.String(validate=validate.OneOf(VISIBILITIES)), validate=validate.Length(1, 4)
+    )
+    name = fields.List(
+        kinds.Text(validate=validate.Length(1, 255)),
+        validate=validate.Length(1, 100),
+        metadata={"description": "Globs: `*`, `?` and `[…]`. Any of them.", "example": ["debian-*"]},
+    )
+    tag = fields.List(
+        kinds.Text(validate=validate.Length(1, 255)),
+        validate=validate.Length(1, 100),
+        metadata={"description": "Tags that an image has: each of them."},
+    )
+    property = fields.Dict(
+        keys=kinds.Text(validate=validate.Length(1, 255)),
+        values=kinds.Text(validate=validate.Length(max=4096)),
+        validate=kinds.few,
+        metadata={"maxProperties": kinds.MOST_PROPERTIES, "example": {"os_distro": "debian"}},
+    )
+    status = fields.List(
+        fields.String(validate=validate.OneOf(("active", "deactivated", "queued", "saving", "importing"))),
+        validate=validate.Length(1, 5),
+        load_default=lambda: ["active"],
+        metadata={"description": "Of an image in its zone. Only active ones can be brought."},
+    )
+    newer_than = fields.AwareDateTime(
+        default_timezone=UTC,
+        metadata={
+            "description": "Images that were created then, or later.",
+            "example": "2026-03-01T12:00:00Z",
+        },
+    )
+    size_below = kinds.Whole(
+        validate=validate.Range(1, 2**63 - 1), metadata={"description": "Bytes that an image has fewer than."}
+    )
+
+
+class ZonePlan(ma.Schema):
+    """A plan, as it was answered to a dry run: nothing in it may be changed."""
+
+    request = fields.Dict(required=True)
+    entries = fields.List(fields.Dict(), required=True)
+    summary = fields.Dict(required=True)
+    digest = fields.String(required=True)
+
+
+class ZoneSync(ma.Schema):
+    from_ = kinds.Text(
+        data_key="from",
+        validate=A_ZONE,
+        metadata={"description": "The zone that has what is wanted.", "example": "zone-a"},
+    )
+    to = fields.List(
+        kinds.Text(validate=A_ZONE),
+        validate=validate.Length(1, 20),
+        metadata={"description": "The zones that are to have it, too.", "example": ["zone-b"]},
+    )
+    filters = fields.Nested(ZoneFilters, unknown=ma.RAISE)
+    replace = kinds.yes_or_no("Where content differs, bring the image under a new id, and hide the old one")
+    prune = kinds.yes_or_no("Delete what only the targets have, after a run without errors")
+    max_delete = kinds.Whole(
+        validate=validate.Range(0, 2**31 - 1),
+        metadata={"description": f"Images that may be pruned; {MAX_DELETE} if it is not said."},
+    )
+    members = kinds.yes_or_no("Compare the members of shared images, too: one call for each")
+    map_project = fields.Dict(
+        keys=kinds.Text(validate=A_PROJECT),
+        values=kinds.Text(validate=A_PROJECT),
+        validate=kinds.few,
+        metadata={
+            "maxProperties": kinds.MOST_PROPERTIES,
+            "description": "By the ids of owners: those of the projects that are to own the images there.",
+        },
+    )
+    dry_run = kinds.yes_or_no("Answer the plan, and do nothing")
+    when_busy = fields.String(
+        validate=validate.OneOf(("refuse", "wait")),
+        load_default="refuse",
+        metadata={"description": "What to do while another sync of these zones runs."},
+    )
+    plan = fields.Nested(
+        ZonePlan,
+        unknown=ma.RAISE,
+        metadata={
+            "description": "Do just this, or nothing if the zones have changed since. It says all that a "
+            "request says, so nothing else can be said beside it but `when_busy`."
+        },
+    )
+
+
 class Nothing(ma.Schema):
     """The body of a call that needs none."""
 
@@ -338,6 +442,65 @@ class Target(Answer):
 class Progress(Answer):
     bytes_done = kinds.count()
     bytes_total = kinds.count(allow_none=True)
+    images_done = fields.Integer(metadata={"description": "Of a sync of zones.", "optional": True})
+    images_total = fields.Integer(metadata={"description": "Of a sync of zones.", "optional": True})
+    bytes_per_second = fields.Integer(metadata={"description": "Of a sync of zones.", "optional": True})
+    seconds_left = fields.Integer(
+        allow_none=True,
+        metadata={"description": "Of a sync of zones: what the rest may take.", "optional": True},
+    )
+
+
+class ZoneFailure(Answer):
+    zone = fields.String()
+    image = fields.String(metadata={"description": "Its id in the source, or else in the target."})
+    name = fields.String()
+    job = fields.UUID(allow_none=True, metadata={"description": "The Job that was to bring it."})
+    code = fields.String()
+    message = fields.String()
+
+
+class Report(Answer):
+    """How far a sync of zones is, in images."""
+
+    step = kinds.word("plan", "bring", "prune", allow_none=True)
+    same = fields.Integer(metadata={"description": "In line before."})
+    left = fields.Integer(metadata={"description": "Of other content there, and left so."})
+    only_there = fields.Integer(metadata={"description": "Only in a target, when it was planned."})
+    created = fields.Integer()
+    updated = fields.Integer(metadata={"description": "Of other metadata there before."})
+    replaced = fields.Integer()
+    pruned = fields.Integer()
+    failed = fields.Integer()
+    cannot = fields.Integer(metadata={"description": "That could not be brought from the beginning."})
+    cancelled = fields.Integer()
+    not_pruned = fields.String(allow_none=True, metadata={"description": "Why nothing was pruned."})
+    failures = fields.List(fields.Nested(ZoneFailure), metadata={"description": "The first 100."})
+    digest = fields.String(allow_none=True, metadata={"description": "Of the plan."})
+
+
+class ZoneEntry(Answer):
+    symbol = kinds.word(*zone_plans.SYMBOLS)
+    zone = fields.String(metadata={"description": "The target."})
+    image = fields.String(allow_none=True, metadata={"description": "Its id in the source."})
+    there = fields.String(allow_none=True, metadata={"description": "Its id in the target."})
+    name = fields.String()
+    owner = fields.String()
+    size = kinds.count()
+    digest = fields.String(allow_none=True, metadata={"description": "Of its file: `algorithm:hex`."})
+    differs = fields.List(fields.String(), metadata={"description": "Names of metadata."})
+    why = fields.String(allow_none=True, metadata={"description": "Why it can not be brought, or is left."})
+    proof = fields.String(allow_none=True, metadata={"description": "How it is known to be the same there."})
+    carry = fields.Dict(allow_none=True, metadata={"description": "What the image there is to have."})
+
+
+class PlanMade(Answer):
+    request = fields.Dict(metadata={"description": "What was asked for."})
+    entries = fields.List(fields.Nested(ZoneEntry))
+    summary = fields.Dict(
+        values=fields.Integer(), metadata={"description": "How many entries there are of each symbol."}
+    )
+    digest = fields.String(metadata={"description": "By which it is known whether a plan was edited."})
 
 
 class Job(Answer):
@@ -346,7 +509,10 @@ class Job(Answer):
     status = kinds.word(*JOB_STATUSES)
     wanted = kinds.word("run", "cancel")
     project_id = fields.String()
-    image_id = fields.UUID(metadata={"description": "The Image it works on."})
+    image_id = fields.UUID(
+        allow_none=True,
+        metadata={"description": "The Image it works on; null for a sync of zones, which has children."},
+    )
     parent = fields.UUID(
         attribute="parent_id",
         allow_none=True,
@@ -359,6 +525,11 @@ class Job(Answer):
     targets = fields.List(fields.Nested(Target), metadata={"description": "One for each Cloud."})
     error = fields.Nested(
         Fault, allow_none=True, metadata={"description": "Why the data could not be used."}
+    )
+    report = fields.Nested(
+        Report,
+        allow_none=True,
+        metadata={"description": "Of a sync of zones: what became of its images; null for other kinds."},
     )
     created_at = kinds.time()
     started_at = kinds.time(allow_none=True)        # of the last run, where it was retried
@@ -388,6 +559,10 @@ class ChangedImage(Answer):
     job = fields.Nested(
         Job, allow_none=True, metadata={"description": "null: there was nothing to be done in a Cloud."}
     )
+
+
+class ZoneJob(Answer):
+    job = fields.Nested(Job)
 
 
 class Cloud(Answer):

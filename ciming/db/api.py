@@ -50,10 +50,13 @@ def refresh(session: orm.Session, job: models.Job) -> None:
         started=job.started_at is not None,
         waits=job.waiting_since is not None,
         finished=job.finished_at is not None,
-        targets=[target.status for target in job.targets],
+        targets=status.sync_outcomes(job.report, job.error, job.wanted)
+        if job.kind == "zone-sync"
+        else [target.status for target in job.targets],
     )
     session.flush()
-    refresh_image(session, job.image_id)
+    if job.kind != "zone-sync":
+        refresh_image(session, job.image_id)
 
 
 def refresh_image(session: orm.Session, image_id: str) -> None:

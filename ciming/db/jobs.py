@@ -5,13 +5,13 @@ An engine, a sender and other users write the same rows at the same time, and no
 what is written here is conditional on the state that it needs.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import sqlalchemy as sa
 from sqlalchemy import orm
 
 from ciming import exceptions, points
-from ciming.db import api, clouds, images, models, pending, status, uploads
+from ciming.db import api, clouds, images, models, pending, status, uploads, zone_syncs
 from ciming.db import session as db
 
 Settle = Callable[[orm.Session], object]
@@ -69,22 +69,37 @@ def _stop(session: orm.Session, job_id: str, *conditions: sa.ColumnElement[bool]
             f"Job {job_id} has ended: {api.get_job(job_id, None).status}. There is nothing to cancel.",
             code="job.has_ended",
         )
-    api.refresh(session, session.get_one(job, job_id))
+    row = session.get_one(job, job_id)
+    api.refresh(session, row)
+    if row.kind == "zone-sync":
+        for child_id in zone_syncs.open_children(session, job_id):
+            _stop(session, child_id)
     return closed
 
 
 def check_retry(job: models.Job) -> None:
     """:raises Conflict: the Job can not be retried"""
+    _check_whole(job)
     if job.finished_at is None or job.spec is None:
         raise _no_retry(job)
 
 
 def check_resume(job: models.Job) -> None:
     """:raises Conflict: the Job does not wait for credentials"""
+    _check_whole(job)
     if job.waiting_since is None or job.finished_at is not None or job.wanted != "run":
         raise exceptions.Conflict(
             f"Job {job.id} is in status {job.status}. Only one that waits for credentials can be resumed.",
             code="job.not_waiting",
+        )
+
+
+def _check_whole(job: models.Job) -> None:
+    """:raises Conflict: it is a part of another Job, that goes on with it"""
+    if job.parent_id:
+        raise exceptions.Conflict(
+            f"Job {job.id} is a part of Job {job.parent_id}: resume that one, or sync the zones again.",
+            code="job.is_part",
         )
 
 
@@ -156,15 +171,25 @@ def resume(job_id: str, user_id: str, request_id: str, settle: Settle, give: Giv
         row = session.get_one(job, job_id)
         clouds.hold(session, row)
         _hand_to(session, row, user_id, request_id, give)
-        for target in row.targets:
-            if target.status not in status.TARGET_ENDS:
-                target.error = None
-        api.refresh(session, row)
+        for part in [row, *_waiting_parts(session, job_id)]:
+            if part is not row:
+                _hand_to(session, part, user_id, request_id, give)
+            for target in part.targets:
+                if target.status not in status.TARGET_ENDS:
+                    target.error = None
+            api.refresh(session, part)
+
+
+def _waiting_parts(session: orm.Session, job_id: str) -> Sequence[models.Job]:
+    job = models.Job
+    query = sa.select(job).where(job.parent_id == job_id, job.finished_at.is_(None))
+    return session.scalars(query.where(job.waiting_since.is_not(None))).all()
 
 
 def _hand_to(session: orm.Session, row: models.Job, user_id: str, request_id: str, give: Give) -> None:
     """The Job is somebody else's from now on."""
-    pending.condemn(session, row)
+    if not row.parent_id:
+        pending.condemn(session, row)
     row.user_id, row.request_id, row.error, row.waiting_since = user_id, request_id, None, None
     give(row)
 
@@ -180,6 +205,8 @@ def _no_retry(job: models.Job) -> exceptions.Conflict:
     code = str((job.error or {}).get("code"))
     if job.finished_at is None:
         why, name = "Only one that has ended in error or partial can be retried", "job.not_ended"
+    elif job.kind == "zone-sync":
+        why, name = "Sync the zones again: what is in line is left as it is", "job.not_kept"
     elif job.status == "success":
         why, name = "There is nothing to retry", "job.nothing_failed"
     elif job.wanted == "cancel":

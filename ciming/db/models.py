@@ -110,7 +110,8 @@ class Job(Base):
     project_id: Mapped[str] = mapped_column(Keystone)
     user_id: Mapped[str] = mapped_column(Keystone)
     kind: Mapped[str] = mapped_column(Word)
-    image_id: Mapped[str] = mapped_column(Id, sa.ForeignKey("images.id"), index=True)
+    # None where it is about zones, and its children are about Images.
+    image_id: Mapped[str] = mapped_column(Id, sa.ForeignKey("images.id"), index=True, nullable=True)
     parent_id: Mapped[str | None] = mapped_column(Id, sa.ForeignKey("jobs.id"), index=True)
     request_id: Mapped[str | None] = mapped_column(Keystone)
     # What was asked for, and once it is known what its source is (`found`); dropped when the Job is purged.
@@ -129,14 +130,17 @@ class Job(Base):
     started_at: Mapped[int | None]
     finished_at: Mapped[int | None]
     updated_at: Mapped[int] = mapped_column(default=now, onupdate=now)
+    report: Mapped[dict[str, Any] | None]           # of a sync of zones: how far it is, see engine.zone_sync
 
-    image: Mapped[Image] = orm.relationship(lazy="joined", innerjoin=True)
+    image: Mapped[Image] = orm.relationship(lazy="joined")
     upload: Mapped["Upload | None"] = orm.relationship(lazy="joined", passive_deletes="all")
     targets: Mapped[list["Target"]] = orm.relationship(order_by="Target.cloud", lazy="selectin")
 
     @property
     def progress(self) -> dict[str, int | None]:
-        """Bytes received and sent to the Targets, of those that will be."""
+        """Bytes received and sent to the Targets, of those that will be; of a sync of zones, Images too."""
+        if self.kind == "zone-sync":
+            return {"bytes_done": 0, "bytes_total": None, **(self.report or {}).get("progress", {})}
         if self.kind not in status.MOVING:
             return {"bytes_done": 0, "bytes_total": 0}
         whole = self.image.size
@@ -186,6 +190,36 @@ class Target(Base):
     )
 
 
+class ZoneEntry(Base):
+    """What a running sync of zones has to do: an entry of its plan. Deleted when it ends."""
+
+    __tablename__ = "zone_entries"
+
+    job_id: Mapped[str] = mapped_column(Id, sa.ForeignKey("jobs.id"), primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)     # the order of the work
+    symbol: Mapped[str] = mapped_column(Word)
+    zone: Mapped[str] = mapped_column(Name)
+    image_ref: Mapped[str | None] = mapped_column(sa.String(1024))      # in the source, where it is there
+    size: Mapped[int]
+    said: Mapped[dict[str, Any]]                    # see zone_plans.Entry
+    child_id: Mapped[str | None] = mapped_column(Id, sa.ForeignKey("jobs.id"))
+    status: Mapped[str] = mapped_column(Word, default="waiting")    # waiting, given (to a child), an end
+    error: Mapped[dict[str, Any] | None]            # {code, message}
+
+    __table_args__ = (sa.Index("ix_zone_entries_child", "child_id"),)
+
+
+class ZoneLock(Base):
+    """Two zones that one sync of a scope brings in line; `first` sorts before `second`."""
+
+    __tablename__ = "zone_locks"
+
+    scope: Mapped[str] = mapped_column(Keystone, primary_key=True)      # a project; "" is all of them
+    first: Mapped[str] = mapped_column(Name, primary_key=True)
+    second: Mapped[str] = mapped_column(Name, primary_key=True)
+    job_id: Mapped[str] = mapped_column(Id, sa.ForeignKey("jobs.id"), index=True)
+
+
 class PendingTrust(Base):
     """A trust that Keystone may have and no Job names, or an old one of a Job that has another now."""
 
@@ -207,7 +241,7 @@ class Mutex(Base):
 
     __tablename__ = "mutexes"
 
-    name: Mapped[str] = mapped_column(Word, primary_key=True)       # migrations wrote: staging, clouds
+    name: Mapped[str] = mapped_column(Word, primary_key=True)       # migrations wrote: staging, clouds, zones
     taken: Mapped[int] = mapped_column(default=0)
 
 

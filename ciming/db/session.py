@@ -234,6 +234,26 @@ def upgrade() -> None:
         with contextlib.closing(backend.get_connection()) as connection:
             connection.upgrade()
         settings = _alembic()
-        with writing_engine().begin() as connection:
+        with (
+            writing_engine().connect() as connection,
+            _tables_may_be_rebuilt(connection),
+            connection.begin(),
+        ):
             settings.attributes["connection"] = connection
             command.upgrade(settings, "head")
+
+
+@contextlib.contextmanager
+def _tables_may_be_rebuilt(connection: sa.Connection) -> Iterator[None]:
+    """SQLite changes a column by another table in its place, and would miss those that refer to the first."""
+    if connection.dialect.name != "sqlite":
+        yield
+        return
+    plain: Any = connection.connection.driver_connection
+    plain.execute("PRAGMA foreign_keys=OFF")        # is heard before a transaction only
+    try:
+        yield
+        wrong = plain.execute("PRAGMA foreign_key_check").fetchall()
+        assert not wrong, wrong
+    finally:
+        plain.execute("PRAGMA foreign_keys=ON")

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where every status comes from: nothing else in CIMinG sets one by hand."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from typing import Any
 
 JOB_ENDS = ("success", "partial", "error", "cancelled")
 JOB_STATUSES = ("uploading", "queued", "running", "waiting-credentials", *JOB_ENDS)
@@ -32,6 +33,21 @@ def job_status(
     if wanted == "cancel" and "cancelled" in targets:
         return "cancelled"
     return "partial" if "success" in targets else "error"
+
+
+def sync_outcomes(report: Mapping[str, Any] | None, error: object, wanted: str) -> list[str]:
+    """How the parts of a sync of zones ended, in the words of Targets' statuses.
+
+    :param report: see engine.zone_sync; None: it has not come so far
+    :param error: of the whole
+    """
+    counts = report or {}
+    done = sum(counts.get(name, 0) for name in ("created", "updated", "replaced", "pruned", "same", "left"))
+    failed = sum(counts.get(name, 0) for name in ("failed", "cannot"))
+    stopped = counts.get("cancelled", 0) or (wanted == "cancel" and not error)
+    nothing = report is not None and not done and not failed
+    found = {"success": done or nothing, "error": failed or error, "cancelled": stopped}
+    return [name for name, is_so in found.items() if is_so]
 
 
 def image_status(*, jobs: Collection[str], missing: Collection[str], linked: Collection[str]) -> str:

@@ -16,9 +16,10 @@ def images(project_id: str) -> int:
 
 
 def jobs(project_id: str) -> int:
-    """Jobs that have not ended."""
+    """Jobs that have not ended; what is a part of one counts with it."""
     job = models.Job
-    return _count(sa.select(sa.func.count()).where(job.project_id == project_id, job.finished_at.is_(None)))
+    mine = (job.project_id == project_id, job.finished_at.is_(None), job.parent_id.is_(None))
+    return _count(sa.select(sa.func.count()).where(*mine))
 
 
 def staged(project_id: str) -> int:

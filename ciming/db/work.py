@@ -6,7 +6,7 @@ transaction, so an engine that lost its Job can write nothing.
 """
 
 import contextlib
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ from oslo_db import exception as oslo_db_exception
 from sqlalchemy import orm
 
 from ciming import exceptions, points
-from ciming.db import api, models, status, uploads
+from ciming.db import api, models, status, uploads, zone_syncs
 from ciming.db import session as db
 
 AWAY = (
@@ -45,6 +45,8 @@ class Claim:
     request_id: str | None = None       # of the request that made the Job
     takes_long: bool = False
     starts: bool = False                # it was not claimed before
+    kind: str = ""
+    parent_id: str | None = None
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,8 @@ class Candidate:
     owner: str | None
     generation: int
     takes_long: bool = False
-    """Its image is large, or still on its way in."""
+    """Its image is large, or still on its way in; or it is one of many, and others go first."""
+    kind: str = ""
 
 
 def candidates(
@@ -66,6 +69,8 @@ def candidates(
     patience: int | None = None,
 ) -> Sequence[Candidate]:
     """Unfinished Jobs whose bytes are here, oldest first: free ones, and those of owners we can judge.
+
+    Parts of others come after those that somebody waits for.
 
     Bytes that are on their way at this moment are followed, by one engine and once. Those that wait for
     their user are not for engines, but to be cancelled, or ended when they waited for too long.
@@ -84,8 +89,8 @@ def candidates(
     overdue = models.now() - patience * 1000 if patience is not None else 0
     waits = sa.and_(job.waiting_since > overdue, job.wanted == "run")
     query = (
-        sa.select(job.id, job.owner, job.generation, job.stage, image.size)
-        .join(image, image.id == job.image_id)
+        sa.select(job.id, job.owner, job.generation, job.stage, job.kind, job.parent_id, image.size)
+        .outerjoin(image, image.id == job.image_id)
         .outerjoin(upload, upload.job_id == job.id)
         .where(
             job.finished_at.is_(None),
@@ -94,7 +99,7 @@ def candidates(
             job.marker == marker,
             sa.or_(job.owner.is_(None), job.lock_marker == lock_marker, job.owner.in_(dead)),
         )
-        .order_by(job.created_at)
+        .order_by(sa.case((job.parent_id.is_(None), 0), else_=1), job.created_at)
     )
     with db.reader() as session:
         return [
@@ -102,7 +107,10 @@ def candidates(
                 row.id,
                 row.owner,
                 row.generation,
-                row.stage == "uploading" or bool(large and (row.size or 0) >= large),
+                row.stage == "uploading"
+                or row.parent_id is not None
+                or bool(large and (row.size or 0) >= large),
+                row.kind,
             )
             for row in session.execute(query)
         ]
@@ -135,7 +143,16 @@ def claim(candidate: Candidate, owner: str, lock_marker: str) -> Claim | None:
         job = session.get_one(models.Job, candidate.job_id)
         api.refresh(session, job)
     starts = job.started_at == now
-    return Claim(candidate.job_id, owner, generation, job.request_id, candidate.takes_long, starts)
+    return Claim(
+        candidate.job_id,
+        owner,
+        generation,
+        job.request_id,
+        candidate.takes_long,
+        starts,
+        job.kind,
+        job.parent_id,
+    )
 
 
 def fence(connection: sa.Connection | orm.Session, held: Claim) -> None:
@@ -368,14 +385,24 @@ def give_up(held: Claim) -> None:
 
 @points.mutation
 def add_link(
-    held: Claim, target_id: str, image_ref: str, proof: str, told: dict[str, Any] | None = None
+    held: Claim,
+    target_id: str,
+    image_ref: str,
+    proof: str,
+    told: dict[str, Any] | None = None,
+    source: Mapping[str, Any] | None = None,
 ) -> None:
     """The Target's image is there and proven: link it, and end the Target.
 
     :param told: what its Cloud says of it by now
+    :param source: what it was proven against without any bytes: a place and its `image_ref`
     """
     with fenced(held) as (session, job):
         target = session.get_one(models.Target, target_id)
+        if source:
+            here = {name: source[name] for name in LINKED}
+            same = {"image_id": job.image_id, "proof": proof, "verified_at": models.now()}
+            session.merge(models.Link(**same, **here))
         session.merge(
             models.Link(
                 image_id=job.image_id,
@@ -440,8 +467,12 @@ def finish(held: Claim, *, purge: bool) -> str:
     with fenced(held) as (session, job):
         job.finished_at = models.now()
         job.owner = None
-        if (job.spec or {}).get("whole") and not job.image.links:
+        if job.kind == "zone-sync":
+            zone_syncs.close(session, job.id)
+        elif ((job.spec or {}).get("whole") or job.parent_id) and not job.image.links:
             job.image.deleted_at = models.now()
+        if job.parent_id:
+            job.trust_id = None     # its parent's
         if purge:
             _purge(session, job.id)
     return job.status
@@ -486,7 +517,7 @@ def ended_with_trust() -> Sequence[tuple[str, str]]:
     with db.reader() as session:
         rows = session.execute(
             sa.select(job.id, job.trust_id).where(
-                job.finished_at.is_not(None), job.trust_id.is_not(None)
+                job.finished_at.is_not(None), job.trust_id.is_not(None), job.parent_id.is_(None)
             )
         )
         return [(row.id, row.trust_id) for row in rows]

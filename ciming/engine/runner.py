@@ -20,19 +20,31 @@ from taskflow import engines, states
 from taskflow import exceptions as tf_exceptions
 from taskflow.persistence import models as tf_models
 
-from ciming import context, custody, exceptions, growing, metrics, staging, trusts
+from ciming import context, custody, exceptions, growing, metrics, staging, trusts, zone_plans
 from ciming.db import models, status, uploads, work
-from ciming.engine import atom_points, conversions, events, persistence, slots, sources, tools, watch
-from ciming.flows import fetch, link, publish, stage, update, withdraw
+from ciming.engine import (
+    atom_points,
+    conversions,
+    events,
+    persistence,
+    slots,
+    sources,
+    tools,
+    watch,
+    zone_sync,
+)
+from ciming.flows import adjust, fetch, link, publish, stage, update, withdraw
+from ciming.flows import zone_sync as zone_flows
 
 LOG = log.getLogger(__name__)
-STAGE, FETCH, RESTORE = "stage", "fetch", "restore"
+STAGE, FETCH, RESTORE, ZONES = "stage", "fetch", "restore", "zone-sync"
 STAGE_FLOWS = {STAGE: stage.flow, FETCH: fetch.flow, RESTORE: stage.flow}
 TARGET_FLOWS = {
     "create": publish.flow, "sync": publish.flow, "link": link.flow,
     "update": update.flow, "delete": withdraw.flow,
 }
 """By the kind of the Job."""
+MOST_SYNCS = 1000       # threads, that are made when they are needed
 ENDS = (states.SUCCESS, states.REVERTED, states.FAILURE)
 
 
@@ -47,6 +59,8 @@ class Runner:
         self._stopping = stopping
         self._max_jobs = int(options.max_jobs)
         self._jobs = futures.ThreadPoolExecutor(options.max_jobs, "job")
+        # Apart, and hardly bounded: they wait for Jobs of images, and for each other.
+        self._syncs = futures.ThreadPoolExecutor(MOST_SYNCS, "zones")
         self._stages = slots.Slots(slots.Limits(options.max_stages))
         self._conversions = slots.Slots(slots.Limits(options.max_conversions))
         self._transfers = slots.Slots(
@@ -59,27 +73,32 @@ class Runner:
 
     def may_take(self, candidate: work.Candidate) -> bool:
         """Is there room for this Job? Large ones, and uploads that still come, leave some to others."""
-        taken = len(self.running)
-        if taken >= self._max_jobs:
+        if candidate.kind == ZONES:
+            return True
+        running = [claim for claim in list(self.running.values()) if claim.kind != ZONES]
+        if len(running) >= self._max_jobs:
             return False
         if candidate.takes_long:
-            long = sum(claim.takes_long for claim in list(self.running.values()))
+            long = sum(claim.takes_long for claim in running)
             return long < slots.Limits(self._max_jobs).large
         return True
 
     def start(self, claim: work.Claim) -> None:
         self.running[claim.job_id] = claim
-        self._jobs.submit(self._run, claim)
+        pool = self._syncs if claim.kind == ZONES else self._jobs
+        pool.submit(self._run, claim)
 
     def stop(self) -> None:
         """Wait until all threads have seen that the engine stops."""
         self._jobs.shutdown()
+        self._syncs.shutdown()
 
     def _run(self, claim: work.Claim) -> None:
         """One Job, from where it is to its end. If interrupted it goes on later, here or elsewhere."""
         context.for_job(claim.job_id, claim.request_id)
         try:
-            self._stage_and_publish(claim)
+            work_on = self._sync_zones if claim.kind == ZONES else self._stage_and_publish
+            work_on(claim)
             self._end(claim)
         except exceptions.Waits as reason:
             LOG.info("Waits: %s", reason)
@@ -116,7 +135,7 @@ class Runner:
         converted: conversions.Conversions | None = None,
     ) -> tools.TargetTools:
         slot = self._transfers.slot(
-            cloud=target.cloud_key, project=job.project_id, large=_is_large(job)
+            cloud=target.cloud_key, project=job.project_id, large=_yields(job)
         )
         staged = staged or growing.GrowingFile()
         return tools.TargetTools(job, watching, staged, claim, target, slot, converted)
@@ -128,7 +147,7 @@ class Runner:
         try:
             if before:
                 before(claim)
-            if custody.of(claim.job_id) is None or self._stopping.is_set():
+            if custody.of(claim.parent_id or claim.job_id) is None or self._stopping.is_set():
                 work.release(claim)
         except exceptions.Interrupted as reason:
             LOG.info("Not handed back: %s", reason)
@@ -141,16 +160,32 @@ class Runner:
         except exceptions.Interrupted as reason:
             LOG.info("Does not wait: %s", reason)
 
-    def _stage_and_publish(self, claim: work.Claim) -> None:
-        """Bring the bytes in, and to each Target as soon as that can be."""
+    def _sync_zones(self, claim: work.Claim) -> None:
+        """Plan, then see the Jobs of the images to their ends."""
+        job = self._begin(claim)
+        kit = zone_sync.ZoneTools(job, watch.Watch(claim, self._stopping), claim)
+        if job.waiting_since is None or job.wanted == "cancel":
+            end = Flows(claim, [ZONES]).run(ZONES, zone_flows.flow, tools=kit)
+            if end != states.SUCCESS:
+                kit.say_why()
+        kit.settle_children()
+
+    def _begin(self, claim: work.Claim) -> models.Job:
+        """The Job that is ours from now on; given up, if it has waited for its user for too long."""
         job = work.load(claim)
         _log_for(job)
         if job.waiting_since is not None and job.wanted != "cancel":
             LOG.info("Waited for a credential for too long")
             self._give_up(claim)
-            return
-        if claim.starts:
+        elif claim.starts:
             events.started(job)
+        return job
+
+    def _stage_and_publish(self, claim: work.Claim) -> None:
+        """Bring the bytes in, and to each Target as soon as that can be."""
+        job = self._begin(claim)
+        if job.waiting_since is not None and job.wanted != "cancel":
+            return
         watching = watch.Watch(claim, self._stopping)
         flows = Flows(claim, [*STAGE_FLOWS, *(target.id for target in job.targets)])
         todo = [target for target in job.targets if target.status not in status.TARGET_ENDS]
@@ -184,7 +219,7 @@ class Runner:
             staged.finish(self._staged(job))
             return
         if job.stage != "failed":
-            slot = self._stages.slot(large=_is_large(job))
+            slot = self._stages.slot(large=_yields(job))
             kit = tools.StageTools(job, watching, staged, claim, slot, self._room)
             name, kit.source = self._source(claim, job, kit)
             if flows.run(name, STAGE_FLOWS[name], tools=kit) == states.SUCCESS:
@@ -240,7 +275,8 @@ class Runner:
     def _publish(self, flows: "Flows", job: models.Job, kit: tools.TargetTools) -> None:
         """Do what the Job is for in one Cloud, or undo what was begun there."""
         _log_for(job)
-        end = flows.run(kit.key, TARGET_FLOWS[job.kind], tools=kit)
+        known = kit.entry.get("symbol") == zone_plans.METADATA
+        end = flows.run(kit.key, adjust.flow if known else TARGET_FLOWS[job.kind], tools=kit)
         if end == states.SUCCESS:
             return
         if end != states.REVERTED:      # TaskFlow itself failed, so nothing was undone
@@ -251,7 +287,7 @@ class Runner:
         """Clean up, then end the Job: who sees it ended finds nothing left over."""
         work.check(claim)
         job = work.load(claim)
-        if job.wanted == "cancel":
+        if job.wanted == "cancel" or job.parent_id or job.kind == ZONES:     # a new sync does it again
             purge = True
         elif job.stage == "failed":
             code = str((job.error or work.INTERNAL)["code"])
@@ -261,7 +297,7 @@ class Runner:
         if purge:
             self._area.remove(job.id)
         persistence.forget(claim)
-        if job.trust_id and trusts.delete(job.trust_id):
+        if job.trust_id and not job.parent_id and trusts.delete(job.trust_id):
             work.trust_deleted(job.id, job.trust_id)
         custody.drop(job.id)        # before somebody retries it and brings us something else
         events.ended(job, work.finish(claim, purge=purge))
@@ -313,8 +349,9 @@ def _raise_first(reasons: Sequence[BaseException | None]) -> None:
         raise reason
 
 
-def _is_large(job: models.Job) -> bool:
-    return (job.image.size or 0) >= int(cfg.CONF.engine.large_image)
+def _yields(job: models.Job) -> bool:
+    """Does it leave some room to others: for its size, or as one of many that nobody waits for?"""
+    return job.parent_id is not None or (job.image.size or 0) >= int(cfg.CONF.engine.large_image)
 
 
 def _log_for(job: models.Job) -> None:

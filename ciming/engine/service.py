@@ -10,7 +10,7 @@ from oslo_log import log
 
 from ciming import context, custody, exceptions, notifications, rpc, sealing, staging, trusts
 from ciming.db import api, models, work
-from ciming.engine import checks, claims, looks, lost_trusts, outages, runner
+from ciming.engine import checks, claims, looks, lost_trusts, outages, runner, zone_planning
 
 LOG = log.getLogger(__name__)
 AGAIN_SECONDS = 1.0
@@ -87,6 +87,11 @@ class Engine:
         self, kind: str, project_id: str, bundle: sealing.Bundle, what: dict[str, Any]
     ) -> list[rpc.Seen]:
         return looks.KINDS[kind](project_id, bundle, **what)
+
+    def plan_zones(
+        self, project_id: str, bundle: sealing.Bundle, spec: dict[str, Any]
+    ) -> dict[str, Any]:
+        return zone_planning.answer(project_id, bundle, spec)
 
     def take(self, job_id: str, bundle: sealing.Bundle) -> tuple[str, str]:
         """Hold a bundle for a Job that will be ours.

@@ -17,7 +17,17 @@ from typing import Any, TypeVar
 from oslo_config import cfg
 from oslo_log import log
 
-from ciming import credentials, disk_image, exceptions, growing, lazy, metrics, staging, trusts
+from ciming import (
+    credentials,
+    disk_image,
+    exceptions,
+    growing,
+    lazy,
+    metrics,
+    staging,
+    trusts,
+    zone_plans,
+)
 from ciming.db import models, uploads, work
 from ciming.engine import conversions, events, locating, slots, sources
 from ciming.engine import watch as watch_
@@ -58,7 +68,16 @@ def provider_of(job: models.Job, place: models.Target | locating.Place) -> base.
     :raises ProviderError: there is no credential, or no such provider
     """
     where, credential = credentials.of_place(job, place)
+    carry = _entry(job, place.cloud_key).get("carry")
+    if carry:
+        where["owner"] = carry["owner"]
     return base.load(place.provider)(where, credential)
+
+
+def _entry(job: models.Job, cloud_key: str) -> Mapping[str, Any]:
+    """What a plan of zones says of the Job's image in one of them; nothing where there is no plan."""
+    found: Mapping[str, Any] = (job.spec or {}).get("there", {}).get(cloud_key, {})
+    return found
 
 
 class Tools(abc.ABC):
@@ -347,6 +366,19 @@ def _digest(staged: staging.StagedFile, algorithm: str) -> str:
         ) from None
 
 
+def planned(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """What has to be changed of an image that is there, as Provider.settle() takes it."""
+    carry = entry["carry"]
+    if entry["symbol"] != zone_plans.METADATA:      # most of it was said when it was made
+        late = {"protected": carry["protected"], "hidden": carry["hidden"]}
+        late |= {"visibility": carry["visibility"] == "community" and carry["visibility"]}
+        return {name: value for name, value in late.items() if value}
+    differs = entry["differs"]
+    wanted = {name: carry[name] for name in differs if name in carry}
+    names = [name.removeprefix("properties.") for name in differs if name.startswith("properties.")]
+    return {**wanted, "properties": {name: carry["properties"].get(name) for name in names}}
+
+
 class TargetTools(Tools):
     """For a Target's flow; also the Transfer that its provider reports to."""
 
@@ -384,6 +416,8 @@ class TargetTools(Tools):
     def _spec(self) -> base.ImageSpec:
         said = work.load(self._claim).spec or {}
         found = said.get("found", {})
+        if self.entry:
+            return self._as_planned(self.entry["carry"])
         return base.ImageSpec(
             image_id=self.job.image_id,
             name=said["name"],
@@ -393,6 +427,28 @@ class TargetTools(Tools):
             visibility=said.get("visibility"),
             tags=tuple(dict.fromkeys([*said.get("tags", ()), *found.get("tags", ())])),
         )
+
+    @lazy.cached_property
+    def entry(self) -> Mapping[str, Any]:
+        """What a plan of zones says of the image there; nothing where there is no plan."""
+        return _entry(self.job, self.target.cloud_key)
+
+    def _as_planned(self, carry: Mapping[str, Any]) -> base.ImageSpec:
+        return base.ImageSpec(
+            image_id=self.job.image_id,
+            name=carry["name"],
+            properties=carry["properties"],
+            min_disk=carry["min_disk"],
+            min_ram=carry["min_ram"],
+            # Lists do not show others' community images, so it would not be found again after a crash.
+            visibility="private" if carry["visibility"] == "community" else carry["visibility"],
+            tags=tuple(carry["tags"]),
+            owner=carry["owner"],
+        )
+
+    def known(self) -> tuple[str, str]:
+        """The image that a plan has found there, and how that is known."""
+        return self.entry["there"], self.entry["proof"]
 
     @lazy.cached_property
     def provider(self) -> base.Provider:
@@ -686,16 +742,37 @@ class TargetTools(Tools):
         return str((self.job.spec or {})["refs"][self.target.cloud_key])
 
     def link(self, image_ref: str, proof: str) -> None:
-        work.add_link(self._claim, self.key, image_ref, proof, self._as_linked(image_ref))
+        source = None
+        if self.entry:
+            self._settle(image_ref)
+            if self.entry["symbol"] == zone_plans.METADATA:     # nobody has looked at its bytes
+                said = (self.job.spec or {})["source"]
+                source = {**said, "image_ref": said["image"]}
+        work.add_link(self._claim, self.key, image_ref, proof, self._as_linked(image_ref), source)
         events.linked(self.job, self.target, image_ref, proof)
 
     def _as_linked(self, image_ref: str) -> dict[str, Any]:
         """What the Cloud was told of the image, or says of one that it had."""
-        if self.job.kind == "link":
+        if self.job.kind == "link" or self.entry:
             found = self.provider.show(image_ref)
             return {name: getattr(found, name) for name in SAID} if found else {}
         said = {name: getattr(self.spec, name) for name in ("name", "min_disk", "min_ram")}
         return said | ({"visibility": self.spec.visibility} if self.spec.visibility else {})
+
+    def _settle(self, image_ref: str) -> None:
+        """Have the image be as planned; also in what can be said only of one that is whole and proven."""
+        symbol, carry, former = (self.entry[name] for name in ("symbol", "carry", "there"))
+        wanted = planned(self.entry)
+        if symbol != zone_plans.METADATA and carry["visibility"] == "shared":
+            said = (self.job.spec or {})["source"]
+            source = locating.Place(*(said[name] for name in locating.Place._fields))
+            members = provider_of(self.job, source).members(said["image"])
+            wanted |= {"members": members} if members else {}
+        if wanted:
+            self.provider.settle(image_ref, wanted, self.alive)
+        if symbol == zone_plans.CONTENT and former != image_ref and self.provider.show(former):
+            self.provider.settle(former, {"hidden": True}, self.alive)
+            self._write(remarks=self._remarks(f"It replaces image {former}, which is hidden now."))
 
     def _write(self, **values: Any) -> None:
         work.update_target(self._claim, self.key, **values)

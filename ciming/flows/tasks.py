@@ -135,3 +135,40 @@ class Unlink(task.Task):  # type: ignore[misc]
 
     def execute(self, tools: Any) -> None:
         tools.attempt("link", tools.unlink)
+
+
+class Know(task.Task):  # type: ignore[misc]
+    """Which image it is there, as the plan of a sync has found it."""
+
+    default_provides = ("image_ref", "proof")
+
+    def execute(self, tools: Any) -> tuple[str, str]:
+        return tools.known()  # type: ignore[no-any-return]
+
+
+class HoldZones(task.Task):  # type: ignore[misc]
+    """Be the only sync of these zones."""
+
+    def execute(self, tools: Any) -> None:
+        tools.hold_zones()
+
+
+class Plan(task.Task):  # type: ignore[misc]
+    """Compare the zones, and note what is to be done."""
+
+    def execute(self, tools: Any) -> None:
+        tools.attempt("plan", tools.plan)
+
+
+class Bring(task.Task):  # type: ignore[misc]
+    """Have the images brought, each by a Job of its own."""
+
+    def execute(self, tools: Any) -> None:
+        tools.bring()
+
+
+class Prune(task.Task):  # type: ignore[misc]
+    """Delete what only the targets have, where that is wanted."""
+
+    def execute(self, tools: Any) -> None:
+        tools.attempt("prune", tools.prune)

@@ -34,6 +34,7 @@ class ImageSpec:
     min_ram: int = 0            # MiB
     visibility: str | None = None
     tags: tuple[str, ...] = ()
+    owner: str | None = None    # the project that is to have it there; None: whose credential it is
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,29 @@ class Metadata:
     protected: bool | None = None
     image_id: str | None = None             # of the Image that it was made as: our mark
     created_at: int | None = None           # milliseconds since the epoch
+
+
+@dataclass(frozen=True)
+class Surveyed:
+    """An image in a zone, with all that a sync of zones compares and carries."""
+
+    image_ref: str
+    name: str
+    owner: str
+    status: str                 # in the cloud's own word
+    size: int | None            # bytes of its file
+    digest: str | None          # of its file: `algorithm:hex`
+    created_at: str             # ISO 8601 in UTC
+    visibility: str = "private"
+    tags: tuple[str, ...] = ()
+    protected: bool = False
+    hidden: bool = False
+    min_disk: int = 0           # GiB
+    min_ram: int = 0            # MiB
+    properties: Mapping[str, str] = field(default_factory=dict)     # but for the cloud's own, and ours
+    mark: str | None = None     # id of the Image that it was made as
+    unreadable: str | None = None       # why its bytes can not be read
+    members: tuple[str, ...] | None = None      # projects that it is shared with, where that was asked
 
 
 @dataclass(frozen=True)
@@ -249,6 +273,26 @@ class Provider(abc.ABC):
             if found is not None:
                 yield found
 
+    def survey(self, owner: str | None = None) -> Iterator[Surveyed]:
+        """All images that can be seen, hidden ones too; of one owner, where one is named.
+
+        :raises ProviderError: a cloud of this kind is no zone
+        """
+        raise _no_zone()
+
+    def members(self, image_ref: str) -> Sequence[str]:
+        """Projects that an image is shared with."""
+        raise _no_zone()
+
+    def settle(self, image_ref: str, carry: Mapping[str, Any], alive: Alive = lambda: None) -> None:
+        """Have an image be as `carry` says: some or all of the fields of Surveyed, `members` as well.
+
+        Of properties those that are named; None removes one.
+
+        :param alive: to be asked before each change
+        """
+        raise _no_zone()
+
     @abc.abstractmethod
     def describe(self, image: str) -> Description | None:
         """The image of this ref, or the only one of this name; None: there is none that can be seen.
@@ -295,6 +339,9 @@ def gone(cloud: str, image_ref: str) -> exceptions.ProviderError:
         "with you any more. Unlink it there; then the image can be brought there again.",
         code="image_ref.not_found",
     )
+
+def _no_zone() -> exceptions.ProviderError:
+    return exceptions.ProviderError("A cloud of this kind is no zone.", code="zone_sync.no_zone")
 
 
 @functools.cache     # to look through all that is installed takes longer than to write a row

@@ -24,7 +24,7 @@ from openstack import exceptions as sdk_exceptions
 from oslo_log import log
 
 from ciming import answers, connections, egress, exceptions, lazy, points, staging
-from ciming.providers import base, glance
+from ciming.providers import base, glance, zones
 
 LOG = log.getLogger(__name__)
 
@@ -70,6 +70,7 @@ class OpenStack(base.Provider):
         )
         self._secrets = [] if isinstance(credential, ks_session.Session) else _secrets(credential)
         self._tenant: str | None = place.get("tenant")
+        self._owner: str | None = place.get("owner")
         self._region = str(place["region"])
         self._name = str(place.get("cloud") or self._region)
         self._interface = str(place.get("interface", "public"))
@@ -204,6 +205,48 @@ class OpenStack(base.Provider):
                 for found in self._list({**wanted, "limit": str(PAGE)}):
                     left.discard(found["id"])
                     yield glance.metadata(found)
+
+    def survey(self, owner: str | None = None) -> Iterator[base.Surveyed]:
+        wanted = {"limit": str(PAGE), "visibility": "all", **({"owner": owner} if owner else {})}
+        for hidden in ("false", "true"):
+            for image in self._list({**wanted, "os_hidden": hidden}):
+                if owner in (None, image["owner"]):
+                    with self._reading("an image"):
+                        found = zones.surveyed(image, _described(image, self._name))
+                    yield found
+
+    def members(self, image_ref: str) -> Sequence[str]:
+        found = self._ask("GET", f"/images/{_path(image_ref)}/members", needs="members")
+        with self._reading("an image's members"):
+            return sorted(str(member["member_id"]) for member in found["members"])
+
+    def settle(
+        self, image_ref: str, carry: Mapping[str, Any], alive: base.Alive = lambda: None
+    ) -> None:
+        now = self._show(image_ref)
+        if now is None:
+            raise exceptions.ProviderError(
+                f"Image {image_ref} is gone from {self._name}.", code="image.not_active"
+            )
+        for changes in zones.patches(now, carry):
+            alive()
+            self._patch(image_ref, changes)
+        if "members" in carry:
+            wanted, there = set(carry["members"]), set(self.members(image_ref))
+            for member in sorted(wanted - there):
+                alive()
+                self._share(image_ref, member)
+            for member in sorted(there - wanted):
+                alive()
+                self._unshare(image_ref, member)
+
+    @points.mutation
+    def _share(self, image_ref: str, member: str) -> None:
+        self._call("POST", f"/images/{_path(image_ref)}/members", also=409, json={"member": member})
+
+    @points.mutation
+    def _unshare(self, image_ref: str, member: str) -> None:
+        self._call("DELETE", f"/images/{_path(image_ref)}/members/{_path(member)}", also=404)
 
     def probe(self) -> Iterator[base.Verdict]:
         for name, look in (("login", self._look_in), ("endpoint", self._look_at_endpoint)):
@@ -357,7 +400,7 @@ class OpenStack(base.Provider):
 
     def _marked(self, key: str) -> Iterator[Mapping[str, Any]]:
         """Images with our mark that our project owns; a stranger's with the same mark is not ours."""
-        owner = self._project_id()
+        owner = self._owner or self._project_id()
         for image in self._list({"ciming_target": key, "owner": owner}):
             if image["owner"] == owner:
                 yield image
@@ -392,6 +435,8 @@ class OpenStack(base.Provider):
         }
         if spec.visibility:
             body["visibility"] = spec.visibility
+        if spec.owner:
+            body["owner"] = spec.owner
         with_id = {**body, "id": spec.image_id}
         return self._post(with_id, also=409) or self._find(key) or self._post(body)
 

@@ -110,6 +110,26 @@ def between(rounds: Sequence[Mapping[str, float]]) -> None:
         _line(f"{f'ours / {name}':26}wanted {wanted}", [one["ours"] / one[name] for one in rounds])
 
 
+def zone_sync(rounds: Sequence[tuple[Mapping[str, float], Mapping[str, float]]], sample: int) -> None:
+    """Print how long a zone took to come in line, and ours against other ways.
+
+    :param sample: images from which the time by hand is extrapolated
+    """
+    say(f"\n{'seconds in round':36}{''.join(f'{n:8}' for n in range(1, len(rounds) + 1))}{'median':>9}")
+    names = {
+        "ours": "ours: multicloud zone sync --wait",
+        "script": "a parallel script of openstacksdk",
+        "by_hand": f"by hand, out of {sample} images",
+    }
+    for name, what in names.items():
+        _line(what, [seconds[name] for seconds, _ in rounds])
+    _line("ours / script        wanted ≤ 1.2", [one["ours"] / one["script"] for one, _ in rounds])
+    _line("by hand / ours       wanted ≥ 10", [one["by_hand"] / one["ours"] for one, _ in rounds])
+    say("\nprocessor seconds of all, clients and services")
+    for name in ("ours", "script"):
+        _line(name, [processor[name] for _, processor in rounds])
+
+
 def memory(found: Mapping[int, Memory]) -> None:
     """Print what the service took for each size of image in MiB."""
     say("\nmemory of the service, MiB            before     peak")

@@ -2,9 +2,10 @@
 """What people do while the service dies: each returns the id of an Image whose Job ends, or has ended."""
 
 import contextlib
+import json
 import time
 from collections.abc import Callable, Iterator
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 from tests.functional import crash, faulty
 from tests.person import ENDS
@@ -271,6 +272,49 @@ def renamed(user: crash.Survivor, name: str, data: bytes) -> str:
     return image_id
 
 
+def lined_up(user: crash.Survivor, name: str, data: bytes) -> str:
+    """A zone gets an image that is shared, then what has changed of it, and loses what it alone has."""
+    here, there = (user.member.zone(zone).image for zone in crash.ZONES)
+    body = {"name": name, "disk_format": "qcow2", "container_format": "bare", "visibility": "shared"}
+    source, _extra = (_filled(glance, body, data) for glance in (here, there))
+    there.patch(f"/images/{_extra}", data=_renamed(f"{name}-extra"), headers=PATCH).raise_for_status()
+    here.post(f"/images/{source}/members", json={"member": "a" * 32}).raise_for_status()
+    _sync(user, name, prune=True, max_delete=0)
+    for member in ("b" * 32, "c" * 32):
+        there.post(f"/images/{source}/members", json={"member": member}).raise_for_status()
+    there.delete(f"/images/{source}/members/{'a' * 32}").raise_for_status()
+    here.patch(f"/images/{source}", data=_renamed(f"{name}-new"), headers=PATCH).raise_for_status()
+    _sync(user, name, prune=True, members=True)
+    return source
+
+
+PATCH = {"Content-Type": "application/openstack-images-v2.1-json-patch"}
+
+
+def _renamed(name: str) -> str:
+    return json.dumps([{"op": "replace", "path": "/name", "value": name}])
+
+
+def _filled(glance: Any, body: dict[str, str], data: bytes) -> str:
+    made = str(glance.post("/images", json=body).json()["id"])
+    octets = {"Content-Type": "application/octet-stream"}
+    glance.put(f"/images/{made}/file", data=data, headers=octets).raise_for_status()
+    return made
+
+
+def _sync(user: crash.Survivor, name: str, **more: Any) -> None:
+    """One that was begun, but not told of, is found."""
+    zones = {"from": crash.ZONES[0], "to": [crash.ZONES[1]]}
+    wanted = {**zones, "filters": {"name": [f"{name}*"]}, **more}
+    answer = user.ask(lambda: user.member.call("POST", "/v1/zone-syncs", json=wanted))
+    assert answer.status_code == 202 or answer.json()["errors"][0]["code"] == "zone_sync.busy", answer.text
+
+    def ended() -> bool:
+        return all(job["status"] in ENDS for job in user.get("/v1/jobs", kind="zone-sync")["jobs"])
+
+    user.until(ended)
+
+
 class Scenario(NamedTuple):
     """What is done, and how its Job ends."""
 
@@ -289,6 +333,7 @@ SCENARIOS = {
     "restored": Scenario(restored, "success"),
     "converted": Scenario(converted, "success"),
     "moved": Scenario(moved, "success"),
+    "lined_up": Scenario(lined_up, "success"),
     "resumed": Scenario(resumed, "success"),
     "spread": Scenario(spread, "success"),
     "copied": Scenario(copied, "success"),

@@ -31,6 +31,7 @@ MIX = ("created", "failing", "refused", "terminated", "restored", "moved")     #
 UNREACHED = {
     "db.work.give_up": "only after an error that nobody thought of",
     "db.pending.doom": "only after a kill while a trust is made",
+    "db.zone_work.cancel_children": "only after an error that nobody thought of",
     "staging._copy": "only where a writer sleeps on its lease",
 }
 SHORT = {
@@ -47,6 +48,12 @@ SHORT = {
     "restored": ("after staging.rename",),
     "converted": ("after db.work.reserve", "after db.work.proven"),
     "moved": ("after db.work.found", "after staging.rename", "noted withdraw Delete execute"),
+    "lined_up": (
+        "before db.zone_work.plan",
+        "after db.zone_work.add_children",
+        "noted adjust Link execute",
+        "after db.zone_work.pruned",
+    ),
     "resumed": ("before db.work.wait", "after db.jobs.resume"),
     "spread": (
         "after providers.aws.snapshots.start",

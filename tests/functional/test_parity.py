@@ -48,6 +48,7 @@ CLIENTS = {
     "show_job": Client("get_job", "multicloud job show"),
     "cancel_job": Client("cancel_job", "multicloud job cancel --wait"),
     "retry_job": Client("retry_job", "multicloud job retry --wait"),
+    "sync_zones": Client("sync_zones", "multicloud zone sync --wait"),
     "resume_job": Client("resume_job", "multicloud job resume --credential"),
 }
 """By operationId."""

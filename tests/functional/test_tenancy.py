@@ -81,6 +81,7 @@ class Call(NamedTuple):
 OCTETS = {"Content-Type": "application/octet-stream"}
 TUS = {"Tus-Resumable": "1.0.0"}
 PART = {**TUS, "Content-Type": "application/offset+octet-stream", "Upload-Offset": "0"}
+NOTHING = {"name": ["tenancy-nothing-is-called-so"]}
 PLACE = {"auth_url": "https://keystone.example.com/v3", "region": "RegionOne"}
 
 
@@ -126,6 +127,10 @@ TABLE: dict[str, Call] = {
         "403 204 204", "403 404 404", on="waiting", more=lambda _: {"data": DATA, "headers": PART}
     ),
     "terminate_upload": Call("403 204 204", "403 404 404", on="waiting", more=lambda _: {"headers": TUS}),
+    # Zones are nobody's: what a sync is about are the images of the caller's own project.
+    "sync_zones": Call(
+        "403 202 202", more=lambda _: {"json": {"from": "zone-a", "to": ["zone-b"], "filters": NOTHING}}
+    ),
     "list_jobs": Call("200 200 200", "200 200 200"),
     "show_job": Call("200 200 200", "404 404 200"),
     "cancel_job": Call("403 202 202", "403 404 404", on="waiting"),

@@ -40,6 +40,10 @@ class Engine:
         self.heard.append(what)
         return [{"found": {"é": None}}]
 
+    def plan_zones(self, *what: Any) -> dict[str, Any]:
+        self.heard.append(what)
+        return {"plan": {"entries": ["é"]}}
+
     def take(self, *what: Any) -> tuple[str, str]:
         self.heard.append(what)
         if self.error:

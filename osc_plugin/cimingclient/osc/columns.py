@@ -61,6 +61,27 @@ class Targets(columns.FormattableColumn[list[dict[str, Any]]]):
         return "\n".join(_target(target) for target in self._value)
 
 
+class Report(columns.FormattableColumn[dict[str, Any]]):
+    """What became of the images of a sync of zones."""
+
+    def human_readable(self) -> str:
+        lines = [counts(self._value)]
+        lines += [
+            text.plain(f"{failure['name']} in {failure['zone']}: {failure['message']}")
+            for failure in self._value.get("failures") or ()
+        ]
+        lines += [text.plain(self._value["not_pruned"])] if self._value.get("not_pruned") else []
+        return "\n".join(filter(None, lines))
+
+
+COUNTS = ("created", "updated", "replaced", "pruned", "same", "left", "failed", "cannot", "cancelled")
+
+
+def counts(report: dict[str, Any]) -> str:
+    """`12 created, 40 same`: without what there is none of."""
+    return ", ".join(f"{report[name]} {name}" for name in COUNTS if report.get(name))
+
+
 class Error(columns.FormattableColumn[dict[str, Any]]):
     """A code, a text, and maybe the cloud's own request id."""
 

@@ -13,8 +13,10 @@ FIELDS = (
     "status",
     "wanted",
     "image_id",
+    "parent",
     "progress",
     "targets",
+    "report",
     "error",
     "request_id",
     "project_id",
@@ -25,6 +27,7 @@ FIELDS = (
 FORMATTERS = {
     "progress": columns.Progress,
     "targets": columns.Targets,
+    "report": columns.Report,
     "error": columns.Error,
 }
 LIST = {

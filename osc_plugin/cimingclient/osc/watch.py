@@ -59,6 +59,10 @@ class WatchingShowOne(_Watching, common.ShowOne):
     """Shows one thing."""
 
 
+class WatchingLister(_Watching, common.Lister):
+    """Lists things."""
+
+
 class WatchingCommand(_Watching, common.Command):
     """Does something, and shows nothing but how it goes."""
 
@@ -81,6 +85,12 @@ def failures(job: _job.Job) -> list[str]:
     lines = [f"{', '.join(clouds)} failed: {error}" for error, clouds in met.items()]
     if job.error and job.status != "cancelled" and columns.error(job.error) not in met:
         lines.insert(0, f"Job {job.id} failed: {columns.error(job.error)}")
+    report = job.report or {}
+    for failure in report.get("failures") or ():
+        what = text.plain(f"{failure['name']} ({failure['image']}) in {failure['zone']}")
+        lines.append(f"{what} failed: {columns.error(failure)}")
+    if report.get("not_pruned"):
+        lines.append(text.plain(report["not_pruned"]))
     if job.status == "waiting-credentials":
         lines += [
             f"{text.plain(target['cloud'])} waits: {columns.error(target['error'])}"
@@ -108,7 +118,20 @@ def _rows(job: _job.Job) -> list[progress.Row]:
         return [_row(target, _note(job, target)) for target in job.targets]
     amount = job.progress or {}
     done, total = amount.get("bytes_done") or 0, amount.get("bytes_total")
-    return [progress.Row(job.kind or "job", job.status, done=done, total=total, note=waits_for(job))]
+    note = waits_for(job) or _images(amount)
+    return [progress.Row(job.kind or "job", job.status, done=done, total=total, note=note)]
+
+
+def _images(amount: dict[str, Any]) -> str:
+    """How far a sync of zones is."""
+    if amount.get("images_total") is None:
+        return ""
+    parts = [f"{amount['images_done']} of {amount['images_total']} images"]
+    if amount.get("bytes_per_second"):
+        parts.append(f"{text.size(amount['bytes_per_second'])}/s")
+    if amount.get("seconds_left"):
+        parts.append(f"{amount['seconds_left']} s left")
+    return ", ".join(parts)
 
 
 def _note(job: _job.Job, target: dict[str, Any]) -> str:

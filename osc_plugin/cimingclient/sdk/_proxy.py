@@ -442,6 +442,48 @@ class Proxy(proxy.Proxy):
         begun = self._begun(response)
         return Adopted(begun.image, begun.job, response.json().get("unseen", []))
 
+    # Zones
+
+    def plan_zone_sync(self, source: str, targets: list[str], **wanted: Any) -> dict[str, Any]:
+        """What `sync_zones` would do now: `request, entries, summary, digest`.
+
+        An entry has `symbol` (`+` create, `=` same, `~` metadata differs, `*` content differs, `-` only in
+        the target, `!` can not be brought), `zone`, `image`, `there`, `name`, `owner`, `size`, `digest`,
+        `differs`, `why`, `proof` and `carry`.
+
+        :param source: the zone that has what is wanted.
+        :param targets: the zones that are to have it, too.
+        :param wanted: as for `sync_zones`.
+        """
+        body = {"from": source, "to": targets, **wanted, "dry_run": True}
+        response = self.post("/zone-syncs", json=body)
+        exceptions.raise_from_response(response)
+        return dict(response.json())
+
+    def sync_zones(self, source: str, targets: list[str], **wanted: Any) -> _job.Job:
+        """Bring zones in line with another, by a Job that has a part for each image (`jobs(parent=…)`).
+
+        :param source: the zone that has what is wanted.
+        :param targets: the zones that are to have it, too.
+        :param wanted: what may be left out: `filters` (`owner`, `visibility`, `name`, `tag`, `status`: lists;
+            `property`: a dict; `newer_than`, `size_below`), `replace`, `prune`, `max_delete`, `members`,
+            `map_project` (a dict), `when_busy` (`refuse` or `wait`).
+        :raises: `ConflictException` while another sync of these zones runs, unless that is to be waited for.
+        """
+        return self._sync_zones({"from": source, "to": targets, **wanted})
+
+    def apply_zone_plan(self, plan: dict[str, Any], when_busy: str = "refuse") -> _job.Job:
+        """Do just what a plan of `plan_zone_sync` says.
+
+        :raises: `ConflictException` when the zones have changed since.
+        """
+        return self._sync_zones({"plan": plan, "when_busy": when_busy})
+
+    def _sync_zones(self, body: dict[str, Any]) -> _job.Job:
+        response = self.post("/zone-syncs", json=body)
+        exceptions.raise_from_response(response)
+        return _job.Job.existing(connection=self._get_connection(), **response.json()["job"])
+
     # Jobs
 
     def jobs(self, **query: Any) -> Iterator[_job.Job]:

@@ -37,9 +37,14 @@ class Job(resource.Resource):
     #: `run`, or `cancel` when somebody wants it to end.
     wanted = resource.Body("wanted")
     image_id = resource.Body("image_id")
-    #: The Job it is a part of.
+    #: The Job that this one is a part of.
     parent = resource.Body("parent")
-    #: `bytes_done` and `bytes_total`.
+    #: Of a sync of zones what became of its images: `step`, counts (`same, left, only_there, created,
+    #: updated, replaced, pruned, failed, cannot, cancelled`), `not_pruned`, `failures` (dicts with `zone,
+    #: image, name, job, code, message`) and `digest`; None for other kinds.
+    report = resource.Body("report", type=dict)
+    #: `bytes_done` and `bytes_total`; of a sync of zones also `images_done`, `images_total`,
+    #: `bytes_per_second` and `seconds_left`.
     progress = resource.Body("progress", type=dict)
     #: One dict per cloud: `id, cloud, status, step, bytes_done, bytes_total, attempts,
     #: image_ref, error{code, message, cloud_request_id}, remarks`.

@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What there is to be done to bring zones in line: all of them are read now, in parallel, as whoever asks."""
+
+import dataclasses
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent import futures
+from typing import Any
+
+from oslo_config import cfg
+from oslo_log import log
+
+from ciming import custody, exceptions, sealing, zone_plans
+from ciming.db import models, zone_work
+from ciming.engine import comparing, locating, tools
+from ciming.providers import base
+
+LOG = log.getLogger(__name__)
+PATIENCE = 90.0     # seconds, of who waits for a plan
+AT_A_TIME = 4       # images of one zone that are asked for their members
+Alive = Callable[[], None]
+
+
+class Zones:
+    """The zones of one plan, as a Job's user; so that who gives up can end what hangs."""
+
+    def __init__(self, job: models.Job) -> None:
+        self._job = job
+        self._open: dict[str, base.Provider] = {}
+
+    def provider(self, zone: str) -> base.Provider:
+        if zone not in self._open:
+            place = locating.Place(zone, zone, "openstack", zone)
+            self._open[zone] = tools.provider_of(self._job, place)
+        return self._open[zone]
+
+    def hang_up(self) -> None:
+        for provider in list(self._open.values()):
+            provider.hang_up()
+
+
+def plan(
+    zones: Zones, project_id: str, spec: Mapping[str, Any], alive: Alive = lambda: None
+) -> dict[str, Any]:
+    """The plan of a request, see zone_plans.
+
+    :param spec: of a Job: `request`, and whether it is about `everything`, or the images of one project
+    :param alive: asked now and then; raises to end it
+    """
+    request, owner = spec["request"], None if spec["everything"] else project_id
+    names = [request["from"], *request["to"]]
+    with futures.ThreadPoolExecutor(len(names), "zones") as pool:
+        reading = [pool.submit(_read, zones, name, owner, request["members"], alive) for name in names]
+        source, *targets = [each.result() for each in reading]
+    rules = comparing.Rules(
+        filters=request["filters"],
+        map_project=request["map_project"],
+        everything=spec["everything"],
+        properties=cfg.CONF.zone_sync.properties,
+        largest=int(cfg.CONF.staging.max_image_size),
+    )
+    entries: list[zone_plans.Entry] = []
+    for zone, target in zip(request["to"], targets, strict=True):
+        proven = zone_work.linked(request["from"], zone)
+        entries += comparing.compare(source, target, zone, rules, proven)
+    return zone_plans.made(request, sorted(entries, key=_smallest_first))
+
+
+def _smallest_first(entry: zone_plans.Entry) -> tuple[Any, ...]:
+    return entry["size"], entry["image"] or entry["there"], entry["zone"]
+
+
+def _read(zones: Zones, zone: str, owner: str | None, members: bool, alive: Alive) -> list[base.Surveyed]:
+    """All images of a zone, as far as a plan needs them.
+
+    :raises ProviderError: it has too many, or can not be read
+    """
+    provider, most = zones.provider(zone), int(cfg.CONF.zone_sync.max_images)
+    found = []
+    for image in provider.survey(owner):
+        alive()
+        found.append(image)
+        if len(found) > most:
+            raise exceptions.ProviderError(
+                f"{zone} has more than {most} images: sync those of some owners only.",
+                code="zone_sync.too_many",
+            )
+    return list(_with_members(provider, found, alive)) if members else found
+
+
+def _with_members(
+    provider: base.Provider, images: Iterable[base.Surveyed], alive: Alive
+) -> Iterator[base.Surveyed]:
+    def ask(image: base.Surveyed) -> base.Surveyed:
+        alive()
+        there = provider.members(image.image_ref) if image.visibility == "shared" else ()
+        return dataclasses.replace(image, members=tuple(there))
+
+    with futures.ThreadPoolExecutor(AT_A_TIME, "members") as pool:
+        yield from pool.map(ask, images)
+
+
+def answer(
+    project_id: str, bundle: sealing.Bundle, spec: Mapping[str, Any], patience: float = PATIENCE
+) -> dict[str, Any]:
+    """`plan`; or `error`, `code` and `message`, for who waits for it.
+
+    :param bundle: of whoever asks, as whom the zones are read
+    """
+    job = models.Job(id=models.new_id(), project_id=project_id)     # of no row
+    zones, over = Zones(job), threading.Event()
+    found: dict[str, Any] = {}
+
+    def alive() -> None:
+        if over.is_set():
+            raise exceptions.Cancelled("Nobody waits for it any more.")
+
+    def ask() -> None:
+        try:
+            custody.hold(job.id, bundle)
+            found["plan"] = plan(zones, project_id, spec, alive)
+        except exceptions.CimingError as error:
+            found["error"] = tools.fault(error)
+        except Exception:       # its text may hold anything: for the log only
+            LOG.exception("Unexpected error in a plan of zones")
+            found["error"] = {"code": "internal", "message": "Something in CIMinG went wrong."}
+        finally:
+            custody.drop(job.id)
+
+    asking = threading.Thread(target=ask, name="plan", daemon=True)
+    asking.start()
+    asking.join(patience)
+    if not found:
+        over.set()
+        zones.hang_up()
+        silence = f"The zones did not tell all that they have within {patience:.0f} s."
+        return {"error": {"code": "cloud.unreachable", "message": silence}}
+    return dict(found)

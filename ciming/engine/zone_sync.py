@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the flow of a sync of zones may touch: the plan, and the Jobs of its images.
+
+A Job's `report` has `step` (plan, bring, prune), counts (`same, left, only_there, created, updated, replaced,
+pruned, failed, cannot, cancelled`), `progress`, `failures`, `not_pruned` (why, or None), and the `digest` of
+the plan.
+"""
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from oslo_config import cfg
+from oslo_log import log
+
+from ciming import exceptions, growing, rpc, zone_plans
+from ciming.db import models, work, zone_work
+from ciming.engine import tools, zone_planning
+from ciming.engine import watch as watch_
+
+LOG = log.getLogger(__name__)
+PAUSE = 0.3         # seconds between two looks at the children
+
+
+class ZoneTools(tools.Tools):
+    """For the flow of a Job that syncs zones."""
+
+    def __init__(self, job: models.Job, watch: watch_.Watch, claim: work.Claim) -> None:
+        super().__init__(job, watch, growing.GrowingFile())
+        self._claim = claim
+        self._spec: Mapping[str, Any] = job.spec or {}
+        self._zones = zone_planning.Zones(job)
+        self._began = time.monotonic()
+        self._moved: int | None = None      # bytes that were there before this run
+        self._brought = 0                   # images, as well
+
+    def hold_zones(self) -> None:
+        """Wait until no other sync holds any of these zones."""
+        while holder := zone_work.lock(self._claim):
+            LOG.debug("Waits for Job %s", holder)
+            self.alive()
+            self._watch.pause(watch_.ASK_SECONDS)
+
+    def plan(self) -> None:
+        """Plan anew what is to be done, and note it.
+
+        :raises Conflict: that is not what was agreed to
+        """
+        self._tally("plan")
+        found = zone_planning.plan(self._zones, self.job.project_id, self._spec, self.alive)
+        expected = self._spec.get("digest")
+        if expected and found["digest"] != expected:
+            raise exceptions.Conflict(
+                "The zones are not any more as they were when the plan was made: make another one.",
+                code="zone_sync.plan_outdated",
+            )
+        zone_work.plan(self._claim, found)
+
+    def bring(self) -> None:
+        """Have each image brought by a Job of its own, so many at a time; return when all have ended.
+
+        :raises Cancelled: the sync was cancelled
+        :raises Waits: until the user brings a credential
+        """
+        most = int(cfg.CONF.zone_sync.parallel)
+        while True:
+            self._watch.ask()
+            children = zone_work.children(self._claim)
+            if not (self._watch.cancelled or children.waiting) and children.open < most:
+                for child in zone_work.add_children(self._claim, most - children.open)[:1]:
+                    rpc.knock(child)
+                children = zone_work.children(self._claim)
+            self._tally("bring")
+            if not children.open:
+                break
+            if children.waiting == children.open:
+                raise exceptions.Waits("Its images wait for a credential of the user's.")
+            self._watch.pause(PAUSE)
+        self.alive()
+
+    def prune(self) -> None:
+        """Delete what only the targets have; nothing where anything went wrong before.
+
+        :raises Conflict: that is more than may be deleted
+        """
+        request, entries = self._spec["request"], zone_work.to_prune(self._claim)
+        report = self._tally("prune")
+        wrong, most = report["failed"] + report["cannot"], request["max_delete"]
+        if entries and wrong:
+            why = f"Nothing was pruned, because {wrong} images were not brought in line."
+            zone_work.skip(self._claim, [number for number, _ in entries], why)
+        elif len(entries) > most:
+            why = f"{len(entries)} images are only in targets, and at most {most} may be pruned: none was."
+            zone_work.skip(self._claim, [number for number, _ in entries], why)
+            raise exceptions.Conflict(why, code="zone_sync.too_many_to_delete")
+        else:
+            for number, entry in entries:
+                self._delete(number, entry)
+        self._tally("prune")
+
+    def _delete(self, number: int, entry: zone_plans.Entry) -> None:
+        try:
+            self._until_final("withdraw", lambda: self._withdraw(entry), lambda *_: None, self.alive)
+        except exceptions.Cancelled:
+            raise
+        except exceptions.CimingError as error:
+            zone_work.pruned(self._claim, number, entry, tools.fault(error))
+        else:
+            zone_work.pruned(self._claim, number, entry)
+
+    def _withdraw(self, entry: zone_plans.Entry) -> None:
+        provider = self._zones.provider(entry["zone"])
+        found = provider.describe(entry["there"])
+        if found is None or found.image_ref != entry["there"]:
+            return
+        if found.protected:
+            raise exceptions.ProviderError(
+                f"Image {found.image_ref} in {entry['zone']} is protected by now: it is left alone.",
+                code="image_ref.protected",
+            )
+        provider.delete(found.image_ref)
+
+    def say_why(self) -> None:
+        """Its flow has failed: if nobody knows why, say that at least."""
+        job = work.load(self._claim)
+        if job.error is None and job.wanted != "cancel":
+            zone_work.fail(self._claim, work.INTERNAL)
+
+    def settle_children(self) -> None:
+        """Before the Job ends: nothing of it goes on."""
+        while zone_work.children(self._claim).open:
+            zone_work.cancel_children(self._claim)
+            self._watch.ask()
+            self._watch.pause(PAUSE)
+        zone_work.leave_rest(self._claim)
+        self._tally("")
+
+    def _tally(self, step: str) -> Mapping[str, Any]:
+        return zone_work.tally(self._claim, step, self._rate)
+
+    def _rate(self, progress: Mapping[str, int]) -> dict[str, Any]:
+        """Bytes and images in a second of this run, and the seconds that the rest may take."""
+        if self._moved is None:
+            self._moved, self._brought = progress["bytes_done"], progress["images_done"]
+        seconds = max(time.monotonic() - self._began, 0.001)
+        found: dict[str, Any] = {
+            "bytes_per_second": int((progress["bytes_done"] - self._moved) / seconds),
+            "seconds_left": None,
+        }
+        for what, before in (("bytes", self._moved), ("images", self._brought)):
+            now = progress[f"{what}_done"]
+            done, left = now - before, progress[f"{what}_total"] - now
+            if done > 0:
+                found["seconds_left"] = max(found["seconds_left"] or 0, int(left * seconds / done))
+        return found
+
+    def _write(self, **values: Any) -> None:
+        if "error" in values:
+            zone_work.fail(self._claim, values["error"])

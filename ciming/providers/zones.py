@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Glance's words for what a sync of zones compares and carries."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from ciming.providers import base
+
+OWN = frozenset(
+    (
+        *("id", "name", "status", "owner", "size", "virtual_size", "visibility", "checksum", "tags", "self"),
+        *("protected", "min_disk", "min_ram", "file", "schema", "locations", "direct_url", "stores"),
+        *("container_format", "disk_format", "created_at", "updated_at"),
+        *("os_hash_algo", "os_hash_value", "os_hidden"),
+    )
+)
+"""What Glance says of every image."""
+THEIRS = ("os_glance_", "ciming_")      # how names begin that belong to one Glance, or to CIMinG
+NAMES = {
+    "name": "name",
+    "owner": "owner",
+    "visibility": "visibility",
+    "tags": "tags",
+    "protected": "protected",
+    "hidden": "os_hidden",
+    "min_disk": "min_disk",
+    "min_ram": "min_ram",
+}
+"""Ours, and Glance's."""
+
+
+def surveyed(image: Mapping[str, Any], described: base.Description) -> base.Surveyed:
+    """What Glance says of an image, for who compares zones."""
+    digest = next(iter(described.digests.items()), None)
+    return base.Surveyed(
+        image_ref=described.image_ref,
+        name=described.name,
+        owner=str(image.get("owner") or ""),
+        status=str(image["status"]),
+        size=described.size,
+        digest=":".join(digest) if digest else None,
+        created_at=str(image.get("created_at") or ""),
+        visibility=str(image.get("visibility") or "private"),
+        tags=tuple(sorted(described.tags)),
+        protected=described.protected,
+        hidden=bool(image.get("os_hidden")),
+        min_disk=described.min_disk,
+        min_ram=described.min_ram,
+        properties=_properties(image),
+        mark=image.get("ciming_image"),
+        unreadable=described.unreadable,
+    )
+
+
+def _properties(image: Mapping[str, Any]) -> dict[str, str]:
+    return {
+        name: value
+        for name, value in image.items()
+        if isinstance(value, str) and name not in OWN and not name.startswith(THEIRS)
+    }
+
+
+def patches(image: Mapping[str, Any], carry: Mapping[str, Any]) -> Iterator[Sequence[dict[str, Any]]]:
+    """The JSON patches by which an image becomes as wanted; what nobody but the owner may do comes first."""
+    changes = [
+        {"op": "replace", "path": f"/{theirs}", "value": carry[ours]}
+        for ours, theirs in NAMES.items()
+        if ours in carry and ours != "owner" and _differs(image, theirs, carry[ours])
+    ]
+    there = _properties(image)
+    for name, value in carry.get("properties", {}).items():
+        path = f"/{name.replace('~', '~0').replace('/', '~1')}"
+        if value is None and name in there:
+            changes.append({"op": "remove", "path": path})
+        elif value is not None and there.get(name) != value:
+            changes.append({"op": "replace" if name in there else "add", "path": path, "value": value})
+    if changes:
+        yield changes
+    if "owner" in carry and _differs(image, "owner", carry["owner"]):
+        yield [{"op": "replace", "path": "/owner", "value": carry["owner"]}]
+
+
+def _differs(image: Mapping[str, Any], name: str, value: Any) -> bool:
+    now = image.get(name)
+    return set(now or ()) != set(value) if name == "tags" else now != value

@@ -1,0 +1,186 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a plan says of two zones: which image is which, what differs, and what can not be."""
+
+import dataclasses
+from typing import Any
+
+import pytest
+
+from ciming.engine import comparing
+from ciming.providers import base
+
+ONE = base.Surveyed(
+    image_ref="id-1",
+    name="debian",
+    owner="studio",
+    status="active",
+    size=1000,
+    digest="sha512:aa",
+    created_at="2026-03-01T00:00:00Z",
+    tags=("golden",),
+    properties={"os_distro": "debian", "note": "here"},
+)
+RULES = comparing.Rules(properties=("os_*",))
+Entries = list[dict[str, Any]]
+
+
+def like(image: base.Surveyed = ONE, **changes: Any) -> base.Surveyed:
+    return dataclasses.replace(image, **changes)
+
+
+def compared(
+    source: list[base.Surveyed],
+    target: list[base.Surveyed],
+    rules: comparing.Rules = RULES,
+    proven: dict[str, str] | None = None,
+) -> Entries:
+    return list(comparing.compare(source, target, "zone-b", rules, proven))
+
+
+def told(entries: Entries) -> list[tuple[Any, ...]]:
+    return [(entry["symbol"], entry["image"], entry["there"]) for entry in entries]
+
+
+OTHER = "sha512:bb"
+ELSEWHERE = like(image_ref="id-2")
+
+
+@pytest.mark.parametrize(
+    ("there", "symbol", "differs"),
+    [
+        ([], "+", []),
+        ([ONE], "=", []),
+        ([ELSEWHERE], "=", []),                                         # by name, owner and hash
+        ([like(ELSEWHERE, name="other", mark="id-1")], "~", ["name"]),  # by our mark and hash
+        ([like(name="other")], "~", ["name"]),
+        ([like(tags=(), min_disk=3)], "~", ["tags", "min_disk"]),
+        ([like(properties={"os_distro": "fedora", "os_version": "1"})], "~",
+         ["properties.os_distro", "properties.os_version"]),
+        ([like(properties={"os_distro": "debian", "note": "there"})], "=", []),     # is not carried
+        ([like(hidden=True, protected=True)], "~", ["protected", "hidden"]),
+        ([like(digest=OTHER)], "*", []),
+        ([like(ELSEWHERE, digest=OTHER)], "*", []),                     # by name and owner only
+        ([like(ELSEWHERE, digest=OTHER, mark="id-1", name="x")], "*", []),
+        ([like(digest=None)], "*", []),
+        ([like(size=999)], "*", []),
+        ([like(ELSEWHERE, digest=OTHER, hidden=True)], "+", []),        # it was replaced before
+    ],
+)
+def test_what_is_said_of_one(there: list[base.Surveyed], symbol: str, differs: list[str]) -> None:
+    [entry, *_] = [each for each in compared([ONE], there) if each["image"]]
+    assert (entry["symbol"], entry["differs"]) == (symbol, differs)
+    assert (entry["carry"] is not None) == (symbol in "+~*")
+    assert entry["proof"] == ("bytes" if symbol in "=~" else None)
+
+
+def test_the_same_content_is_found_before_the_same_id() -> None:
+    """As after a replace, when the old one has the id, and the new one another."""
+    old, new = like(digest=OTHER, hidden=True), ELSEWHERE
+    assert told(compared([ONE], [old, new])) == [("=", "id-1", "id-2"), ("-", None, "id-1")]
+
+
+def test_what_was_converted_is_the_same_where_that_was_proven() -> None:
+    raw = like(ELSEWHERE, digest=OTHER, size=4000)
+    [entry] = compared([ONE], [raw], proven={"id-1": "id-2"})
+    assert (entry["symbol"], entry["proof"]) == ("=", "guest")
+
+
+def test_two_of_one_name_are_told_apart_by_their_hashes() -> None:
+    second = like(image_ref="id-3", digest=OTHER)
+    there = [like(image_ref="id-8", digest=OTHER), like(image_ref="id-9")]
+    assert told(compared([ONE, second], there)) == [("=", "id-1", "id-9"), ("=", "id-3", "id-8")]
+
+
+def test_two_of_one_name_that_are_neither_are_left_to_people() -> None:
+    there = [like(image_ref="id-8", digest="sha512:cc"), like(image_ref="id-9", digest="sha512:dd")]
+    first, second, third = compared([ONE], there)
+    assert (first["symbol"], "Several" in first["why"]) == ("!", True)
+    assert told([second, third]) == [("-", None, "id-8"), ("-", None, "id-9")]
+
+
+@pytest.mark.parametrize(
+    ("image", "there", "why"),
+    [
+        (like(unreadable="It is queued."), [], "It is queued."),
+        (like(size=0), [], "It has 0 bytes"),
+        (like(size=2000), [], "it may have 1 to 1500"),
+        (like(visibility="public"), [], "only an operator"),
+        (like(visibility="public"), [ONE], "only an operator"),
+        (ONE, [like(status="saving", digest=None)], "is saving"),
+    ],
+)
+def test_what_can_not_be(image: base.Surveyed, there: list[base.Surveyed], why: str) -> None:
+    [entry] = compared([image], there, dataclasses.replace(RULES, largest=1500))
+    assert (entry["symbol"], entry["carry"]) == ("!", None) and why in entry["why"]
+
+
+def test_an_operator_publishes() -> None:
+    [entry] = compared([like(visibility="public")], [], dataclasses.replace(RULES, everything=True))
+    assert (entry["symbol"], entry["carry"]["visibility"]) == ("+", "public")
+
+
+def test_owners_are_mapped() -> None:
+    rules = dataclasses.replace(RULES, map_project={"studio": "lab"}, filters={"owner": ["studio"]})
+    theirs = like(ELSEWHERE, owner="lab")
+    another = like(image_ref="id-3", owner="lab", name="x", digest=OTHER)
+    assert told(compared([ONE], [theirs, another], rules)) == [
+        ("=", "id-1", "id-2"),
+        ("-", None, "id-3"),
+    ]
+    [entry] = compared([ONE], [], rules)
+    assert (entry["owner"], entry["carry"]["owner"]) == ("studio", "lab")
+
+
+def test_what_is_only_there_and_is_to_stay() -> None:
+    there = [
+        like(image_ref="id-7", name="a", digest=OTHER, protected=True),
+        like(image_ref="id-8", name="b", digest=OTHER, owner="lab"),
+        like(image_ref="id-9", name="c", digest=OTHER),
+    ]
+    entries = [entry for entry in compared([ONE], there) if entry["symbol"] == "-"]
+    assert [bool(entry["why"]) for entry in entries] == [True, True, False]
+
+
+@pytest.mark.parametrize(
+    ("filters", "met"),
+    [
+        ({"name": ["deb*", "x"]}, True),
+        ({"name": ["DEB*"]}, False),
+        ({"owner": ["studio", "lab"]}, True),
+        ({"owner": ["lab"]}, False),
+        ({"visibility": ["private"]}, True),
+        ({"visibility": ["public"]}, False),
+        ({"tag": ["golden"]}, True),
+        ({"tag": ["golden", "x"]}, False),
+        ({"property": {"os_distro": "debian", "note": "here"}}, True),
+        ({"property": {"os_distro": "fedora"}}, False),
+        ({"status": ["active"]}, True),
+        ({"status": ["queued"]}, False),
+        ({"newer_than": "2026-03-01T00:00:00Z"}, True),
+        ({"newer_than": "2026-03-01T00:00:01Z"}, False),
+        ({"size_below": 1001}, True),
+        ({"size_below": 1000}, False),
+        ({"name": ["deb*"], "size_below": 1000}, False),
+    ],
+)
+def test_filters(filters: dict[str, Any], met: bool) -> None:
+    assert comparing.wants(filters, ONE) is met
+    there = like(ELSEWHERE, name="debian-old", digest=OTHER)
+    entries = compared([ONE], [there], dataclasses.replace(RULES, filters=filters))
+    assert bool([entry for entry in entries if entry["image"]]) is met
+
+
+def test_what_is_left_out_is_not_taken_for_something_that_only_the_target_has() -> None:
+    assert compared([ONE], [ONE], dataclasses.replace(RULES, filters={"size_below": 10})) == []
+
+
+def test_smallest_first() -> None:
+    images = [like(image_ref=f"id-{n}", name=f"{n}", size=n, digest=f"x:{n}") for n in (30, 10, 20)]
+    assert [entry["size"] for entry in compared(images, [])] == [10, 20, 30]
+
+
+def test_thousands_take_no_time() -> None:
+    here = [like(image_ref=f"{n}", name=f"{n}", digest=f"x:{n}") for n in range(5000)]
+    there = [like(image, image_ref=f"there-{image.image_ref}") for image in here[:4000]]
+    entries = compared(here, there)
+    assert [entry["symbol"] for entry in entries].count("=") == 4000
