@@ -48,8 +48,8 @@ def same_matrix(client: Any, kept: cache.Cache, ids: list[str]) -> None:
     ]
     for query in queries:
         theirs, ours = (
-            [(row.image["id"], [cell["cloud"] for cell in row.clouds]) for row in source.availability(**query)]
-            for source in (client, kept)
+            [(row.image["id"], [each["cloud"] for each in row.clouds]) for row in of.availability(**query)]
+            for of in (client, kept)
         )
         assert ours == theirs, query
     assert list(kept.availability(available_in="zone-a"))
