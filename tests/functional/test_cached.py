@@ -10,7 +10,7 @@ import openstack
 import pytest
 
 from cimingclient import sdk
-from cimingclient.sdk import cache
+from cimingclient.sdk import cache, exceptions
 from tests.person import Person
 
 pytestmark = [pytest.mark.usefixtures("service"), pytest.mark.one_shape]
@@ -31,9 +31,41 @@ def made(service: object, member: Person) -> list[str]:
     return [*ids, tag]
 
 
+def same_matrix(client: Any, kept: cache.Cache, ids: list[str]) -> None:
+    """What is where, by what it was a moment ago."""
+    kept.refresh("availability")
+    queries: list[dict[str, Any]] = [
+        {},
+        {"status": "available"},
+        {"status": "nin:available,missing"},
+        {"cloud": "zone-a", "sort": "name"},
+        {"provider": "neq:openstack"},
+        {"available_in": ["zone-a"], "cloud": "in:zone-a,zone-b"},
+        {"missing_in": "zone-b", "available_in": "zone-a"},
+        {"property": ["architecture=x86_64"]},
+        {"tag": "golden"},
+        {"id": ids[0]},
+    ]
+    for query in queries:
+        theirs, ours = (
+            [(row.image["id"], [each["cloud"] for each in row.clouds]) for row in of.availability(**query)]
+            for of in (client, kept)
+        )
+        assert ours == theirs, query
+    assert list(kept.availability(available_in="zone-a"))
+    with pytest.raises(exceptions.QueryError, match="No Cloud nowhere"):
+        kept.availability(missing_in="nowhere")
+
+
 def test_the_same_answers(
-    member: Person, made: list[str], tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+    member: Person,
+    made: list[str],
+    qcow2: pathlib.Path,
+    tmp_path: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    there = {"tags": ["golden"], "properties": {"architecture": "x86_64"}}
+    assert member.bring(qcow2, name="there", **there)["status"] == "success"
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     files = [str(member.cloud.clouds_file)]
     login = openstack.config.OpenStackConfig(config_files=files, load_envvars=False).get_one(member.name)
@@ -76,6 +108,7 @@ def test_the_same_answers(
         assert ours == theirs, query
     job, same = client.get_job(next(client.jobs()).id), next(iter(kept.jobs()))
     assert (same.targets, same.progress, same.parent) == (job.targets, job.progress, job.parent)
+    same_matrix(client, kept, ids)
     secrets = [member.token(), member.cloud.clouds["member"]["auth"]["password"]]
     for file in tmp_path.rglob("*.json"):
         assert not [secret for secret in secrets if secret in file.read_text()]

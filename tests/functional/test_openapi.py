@@ -34,11 +34,13 @@ negative_data_rejection.expected-statuses = ["4xx"]
 missing_required_header.expected-statuses = ["4xx"]
 positive_data_acceptance.expected-statuses = ["2xx", "401", "403", "404", "409", "410"]
 
-# Whether a marker, Cloud or zone is known, and whether a body is as long as was announced, no schema says.
+# Whether a marker, Cloud or zone is known, whether a body is as long as was announced, and that it has to
+# say something, no schema says.
 [[operations]]
 include-operation-id = [
     "list_images", "list_jobs", "list_availability", "list_cloud_images", "create_image", "upload_image",
-    "sync_image", "link_image", "create_cloud", "update_cloud", "retry_job", "resume_job", "sync_zones",
+    "sync_image", "link_image", "update_image", "create_cloud", "update_cloud", "retry_job", "resume_job",
+    "sync_zones",
 ]
 [operations.checks]
 positive_data_acceptance.enabled = false

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 import argparse
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from osc_lib import exceptions
 from osc_lib.cli import format_columns
 
-from cimingclient.osc import columns, common, export, text
+from cimingclient.osc import cached, columns, common, export, text
 from cimingclient.sdk import availability as _availability
 
 STATUSES = ("available", "pending", "missing", "drifted", "forbidden", "unreachable")
@@ -20,10 +20,9 @@ FORMATTERS: dict[str, Any] = {
     "virtual_size": columns.Size,
     "tags": format_columns.ListColumn,
 }
-PAGE = 1000     # images that are asked about at a time, where nobody says how many
 
 
-class ListAvailability(common.Lister):
+class ListAvailability(cached.Lister):
     """List where images are now, as their clouds say"""
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
@@ -45,7 +44,7 @@ class ListAvailability(common.Lister):
             headers += ("Provider", "Region", "Proof", *LONG_HEADERS)
         return headers, (
             _row(found.image, cell, parsed_args.long)
-            for found in asked(self, parsed_args)
+            for found in asked(self.lists(parsed_args), parsed_args)
             for cell in found.clouds
         )
 
@@ -67,7 +66,7 @@ class ExportAvailability(common.Command):
 
     def take_action(self, parsed_args: argparse.Namespace) -> None:
         parsed_args.status = ["available"]
-        found = [(each.image, each.clouds) for each in asked(self, parsed_args)]
+        found = [(each.image, each.clouds) for each in asked(self.client, parsed_args)]
         clouds = {cloud.name: cloud for cloud in self.client.clouds()}
         written = export.FORMATS[parsed_args.format](found, clouds)
         self.app.stdout.write(written)
@@ -157,11 +156,8 @@ def add_filters(parser: argparse.ArgumentParser) -> None:
         )
 
 
-def asked(
-    command: common.Base, parsed_args: argparse.Namespace
-) -> Iterator[_availability.Availability]:
+def asked(client: cached.Lists, parsed_args: argparse.Namespace) -> Iterable[_availability.Availability]:
     """What was asked for."""
-    client = command.client
     ids = [common.found(client.find_image, each).id for each in parsed_args.images]
     names = [common.found(client.find_cloud, each).name for each in parsed_args.clouds]
     properties = list(parsed_args.properties)
@@ -184,14 +180,7 @@ def asked(
         "sort": getattr(parsed_args, "sort", None),
         "marker": common.found(client.find_image, marker).id if marker else None,
     }
-    found: Iterable[_availability.Availability]
-    if limit is None:
-        found = client.availability(
-            limit=PAGE, **{name: value for name, value in query.items() if value is not None}
-        )
-    else:
-        found = common.page(client.availability, limit, **query)
-    return iter(found)
+    return common.page(client.availability, limit, **query)
 
 
 def _row(image: dict[str, Any], cell: dict[str, Any], long: bool) -> list[Any]:

@@ -9,6 +9,8 @@ from cimingclient.osc import common
 from cimingclient.sdk import _kept, _proxy, cache
 from cimingclient.sdk import exceptions as sdk_exceptions
 
+Lists = cache.Cache | cache.Keeping | _proxy.Proxy
+
 
 class Lister(common.Lister):
     """Lists things. It logs in when it asks the service, and not before."""
@@ -45,7 +47,7 @@ class Lister(common.Lister):
         )
         return parser
 
-    def lists(self, parsed_args: argparse.Namespace) -> cache.Cache | cache.Keeping | _proxy.Proxy:
+    def lists(self, parsed_args: argparse.Namespace) -> Lists:
         """Where lists come from: they are called as those of the proxy."""
         wanted = parsed_args.cached or parsed_args.max_age is not None
         try:

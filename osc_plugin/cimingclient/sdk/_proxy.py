@@ -377,14 +377,19 @@ class Proxy(proxy.Proxy):
 
     # What there is now
 
-    def availability(self, **query: Any) -> Iterator[_availability.Availability]:
+    def availability(
+        self, limit: int = _availability.PAGE, **query: Any
+    ) -> Iterator[_availability.Availability]:
         """Where Images are now: Clouds are asked, page after page of Images.
 
+        :param limit: the length of a page.
+
         :param query: `id`, `name`, `tag`, `disk_format`, `size`, `virtual_size`, `created_at`, `updated_at`,
-            `sort`, `limit` and `marker`, as for `images`; `cloud`, `provider`, `status` and `property`
+            `sort` and `marker`, as for `images`; `cloud`, `provider`, `status` and `property`
             (`"architecture=x86_64"`, or a list of such), which cells are wanted; `available_in`,
             `missing_in`: names of Clouds, which Images.
         """
+        query = {"limit": limit, **query}
         return self._live(_availability.Availability, "/availability", "availability", query)
 
     def get_availability(self, image: str | _image.Image, **query: Any) -> _availability.Availability:

@@ -39,6 +39,59 @@ def select(items: Iterable[Item], query: Mapping[str, Any], default: str) -> lis
     return found if marker is None else _after(found, str(marker))
 
 
+def select_matrix(items: Iterable[Item], query: Mapping[str, Any], default: str) -> list[Item]:
+    """The same of what is where: conditions on Images, on cells, and on what Images are in some Clouds."""
+    wanted = {name: value for name, value in query.items() if value is not None}
+    named = ("cloud", "provider", "status")
+    of_cells: dict[str, Any] = {name: wanted.pop(name) for name in named if name in wanted}
+    properties = [text.partition("=")[::2] for text in _listed(wanted.pop("property", ()))]
+    where = [
+        (name, status)
+        for status in ("available", "missing")
+        for name in _listed(wanted.pop(f"{status}_in", ()))
+    ]
+    by_id = {item["image"]["id"]: item for item in items}
+    _check_known(by_id.values(), [name for name, _ in where])
+    found = []
+    for image in select([item["image"] for item in by_id.values()], wanted, default):
+        cells = by_id[image["id"]]["clouds"]
+        if all(_is(cells, name, status) for name, status in where):
+            left = [cell for cell in select(cells, of_cells, "") if _has(cell, properties)]
+            if left or not (properties or "status" in of_cells):
+                found.append({**by_id[image["id"]], "clouds": left})
+    return found
+
+
+def clouds_of(cells: Iterable[Item]) -> list[Item]:
+    """The Clouds that cells are of, each once."""
+    known = {cell["cloud_id"]: cell for cell in cells}
+    return [
+        {"id": key, "name": cell["cloud"], "provider": cell["provider"], "region": cell["region"]}
+        for key, cell in known.items()
+    ]
+
+
+def _listed(value: Any) -> list[str]:
+    return [str(each) for each in (value if isinstance(value, list | tuple) else [value])]
+
+
+def _check_known(items: Iterable[Item], names: Iterable[str]) -> None:
+    known = {cell[key] for item in items for cell in item["clouds"] for key in ("cloud", "cloud_id")}
+    for name in names:
+        if name not in known:
+            raise exceptions.QueryError(f"No Cloud {name} was among those that were asked.")
+
+
+def _is(cells: Iterable[Item], name: str, status: str) -> bool:
+    """Is that the status in the Cloud of this name or id?"""
+    return any(cell["status"] == status for cell in cells if name in (cell["cloud"], cell["cloud_id"]))
+
+
+def _has(cell: Item, properties: Iterable[tuple[str, str]]) -> bool:
+    said = (cell["metadata"] or {}).get("properties") or {}
+    return all(said.get(name) == value for name, value in properties)
+
+
 def _condition(name: str, text: str) -> Callable[[Item], bool]:
     given = _OPERATOR.fullmatch(text)
     how, rest = given.groups() if given else ("eq", text)
@@ -58,7 +111,9 @@ def _split(text: str) -> list[str]:
 
 def _values(item: Item, name: str) -> list[Any]:
     """What the item has there, as it can be compared; what is not known is nothing."""
-    if name == "cloud":  # of an Image, or of a Job
+    if name == "tag":
+        return list(item.get("tags") or ())
+    if name == "cloud" and name not in item:  # of an Image, or of a Job
         return [each["cloud"] for each in [*(item.get("links") or ()), *(item.get("targets") or ())]]
     if name not in item:
         raise exceptions.QueryError(f"There is no filter or order by {name}.")

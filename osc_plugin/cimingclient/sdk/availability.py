@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 from openstack import resource
 
+#: Images that are asked about at a time, where nobody says how many.
+PAGE = 1000
+
 
 class Availability(resource.Resource):
     """Where one Image is now."""

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 from openstack import resource
 
 from cimingclient.sdk import _kept, _proxy, _query, exceptions
+from cimingclient.sdk import availability as _availability
 from cimingclient.sdk import cloud as _cloud
 from cimingclient.sdk import image as _image
 from cimingclient.sdk import job as _job
@@ -36,6 +37,7 @@ KINDS = {
     "clouds": Kind(_cloud.Cloud),
     "images": Kind(_image.Image, NEWEST_FIRST),
     "jobs": Kind(_job.Job, NEWEST_FIRST),
+    "availability": Kind(_availability.Availability, NEWEST_FIRST),
 }
 #: What may be wanted of a list that has all items nevertheless.
 WHOLE = {"sort", "all_projects"}
@@ -75,17 +77,37 @@ class Cache:
         """As `Proxy.jobs`; errors as for `images`."""
         return self._list("jobs", query)
 
+    def availability(self, **query: Any) -> Iterator[_availability.Availability]:
+        """As `Proxy.availability`, as it was then; errors as for `images`."""
+        return self._list("availability", query)
+
     def find_image(self, name_or_id: str, ignore_missing: bool = True) -> _image.Image | None:
         """As `Proxy.find_image`; errors as for `images`, too."""
-        return _proxy.pick(_image.Image, name_or_id, self.images(), ignore_missing)
+        return _proxy.pick(_image.Image, name_or_id, self._known("images"), ignore_missing)
+
+    def find_cloud(self, name_or_id: str, ignore_missing: bool = True) -> _cloud.Cloud | None:
+        """As `Proxy.find_cloud`; errors as for `images`, too."""
+        return _proxy.pick(_cloud.Cloud, name_or_id, self._known("clouds"), ignore_missing)
+
+    def _known(self, what: str) -> Iterator[Any]:
+        """The list itself, or what the kept matrix has of it."""
+        try:
+            return self._list(what, {})
+        except exceptions.NothingKept:
+            kept = self._store.read("availability")
+            if kept is None:
+                raise
+        cells = [cell for item in kept.items for cell in item["clouds"]]
+        found = [item["image"] for item in kept.items] if what == "images" else _query.clouds_of(cells)
+        return (KINDS[what].resource.existing(**each) for each in found)
 
     def age(self, what: str, all_projects: bool = False) -> float | None:
-        """Seconds since `clouds`, `images` or `jobs` were kept; None: they were not."""
+        """Seconds since `clouds`, `images`, `jobs` or `availability` were kept; None: they were not."""
         kept = self._store.read(_name(what, all_projects))
         return None if kept is None else max(0.0, time.time() - kept.at)
 
     def refresh(self, what: str, all_projects: bool = False) -> None:
-        """Ask the service for all `clouds`, `images` or `jobs`, and keep them.
+        """Ask the service for all `clouds`, `images`, `jobs` or `availability`, and keep them.
 
         :raises: `CacheError` when they cannot be kept.
         """
@@ -99,9 +121,10 @@ class Cache:
             try:
                 self._store.write(_name(what, every), items)
             except exceptions.CacheError as exc:
-                self._told(f"These {what} are not kept: {exc}")
+                self._told(f"What was listed of {what} is not kept: {exc}")
         kind = KINDS[what]
-        found = _query.select(items, query, kind.order)
+        select = _query.select_matrix if what == "availability" else _query.select
+        found = select(items, query, kind.order)
         return (kind.resource.existing(**item) for item in found)
 
     def _fresh(self, what: str, every: bool) -> list[dict[str, Any]] | None:
@@ -113,13 +136,13 @@ class Cache:
         except exceptions.CacheError as exc:
             if self._max_age is None:
                 raise
-            self._told(f"The {what} that were kept are of no use: {exc}")
+            self._told(f"What was kept of {what} is of no use: {exc}")
             return None
         if kept is None and self._max_age is None:
-            raise exceptions.NothingKept(f"No {what} were kept yet.")
+            raise exceptions.NothingKept(f"Nothing of {what} was kept yet.")
         if kept is None or (self._max_age is not None and time.time() - kept.at > self._max_age):
             return None
-        self._told(f"These {what} were listed {_words(time.time() - kept.at)} ago.")
+        self._told(f"This is of {_words(time.time() - kept.at)} ago: {what} as they were listed then.")
         return kept.items
 
     def _asked(self, what: str, every: bool) -> list[dict[str, Any]]:
@@ -131,7 +154,7 @@ class Keeping:
 
     def __init__(self, store: _kept.Store, proxy: _proxy.Proxy) -> None:
         self._store, self._proxy = store, proxy
-        self.find_image = proxy.find_image
+        self.find_image, self.find_cloud = proxy.find_image, proxy.find_cloud
 
     def clouds(self, **query: Any) -> Iterator[_cloud.Cloud]:
         """As `Proxy.clouds`."""
@@ -144,6 +167,10 @@ class Keeping:
     def jobs(self, **query: Any) -> Iterator[_job.Job]:
         """As `Proxy.jobs`."""
         return self._list("jobs", query)
+
+    def availability(self, **query: Any) -> Iterator[_availability.Availability]:
+        """As `Proxy.availability`."""
+        return self._list("availability", query)
 
     def _list(self, what: str, query: dict[str, Any]) -> Iterator[Any]:
         asked = getattr(self._proxy, what)(**query)

@@ -42,14 +42,14 @@ def file_of(home: pathlib.Path, what: str = "images") -> pathlib.Path:
 def test_a_list_is_kept_and_answers_without_a_request(
     stub: _stub.Stub, run: conftest.Runner, three: object, cache_home: pathlib.Path
 ) -> None:
-    with pytest.raises(exceptions.CommandError, match=r"No images were kept yet\. To ask the service: --ref"):
+    with pytest.raises(exceptions.CommandError, match=r"images was kept yet\. To ask the service: --refresh"):
         run(image.ListImage, "--cached")
     run(image.ListImage)
     stub.images = []
     asked = len(stub.calls)
     listed = run(image.ListImage, "--cached", "--sort", "name", *NAMES)
     assert listed.stdout.split() == ["one", "three", "two"]
-    assert re.search(r"These images were listed \d+ s ago\.", listed.stderr)
+    assert re.search(r"This is of \d+ s ago: images", listed.stderr)
     for arguments, names in (
         (("--status", "error"), ["two"]),
         (("--status", "error", "--status", "active", "--cloud", "zone-a"), ["three", "one"]),
@@ -74,7 +74,7 @@ def test_what_is_a_part_is_not_kept(stub: _stub.Stub, run: conftest.Runner, thre
     for arguments in (("--name", "one"), ("--limit", "2"), ("--marker", "one")):
         run(image.ListImage, *arguments)
     run(image.ListImage, "--all-projects")
-    with pytest.raises(exceptions.CommandError, match="No images were kept yet"):
+    with pytest.raises(exceptions.CommandError, match="Nothing of images was kept yet"):
         run(image.ListImage, "--cached")
     assert len(run(image.ListImage, "--cached", "--all-projects", *NAMES).stdout.split()) == 3
 
@@ -87,7 +87,7 @@ def test_refresh_and_max_age_ask_again(
     assert run(image.ListImage, "--max-age", "60", "--name", "one", *NAMES).stdout == "one\n"
     said = json.loads(file_of(cache_home).read_text())
     file_of(cache_home).write_text(json.dumps(said | {"at": time.time() - 7200}))
-    assert "were listed 2 h ago" in run(image.ListImage, "--max-age", "9999").stderr
+    assert "This is of 2 h ago" in run(image.ListImage, "--max-age", "9999").stderr
     assert run(image.ListImage, "--max-age", "60", "--name", "renamed", *NAMES).stdout == "renamed\n"
     three[0]["name"] = "again"
     assert "again" in run(image.ListImage, "--refresh", *NAMES).stdout
@@ -182,7 +182,7 @@ def test_what_is_not_ours_or_broken_is_said_and_not_used(
         run(image.ListImage, "--cached")
     again = run(image.ListImage, "--max-age", "60", *NAMES)
     assert len(again.stdout.split()) == 3
-    assert "The images that were kept are of no use: " in again.stderr and why in again.stderr
+    assert "What was kept of images is of no use: " in again.stderr and why in again.stderr
     if how not in ("folder", "folder for a file"):      # the others are replaced
         assert len(run(image.ListImage, "--cached", *NAMES).stdout.split()) == 3
 
@@ -193,7 +193,7 @@ def test_where_nothing_can_be_kept_lists_go_on(
     cache_home.write_text("in the way")
     assert len(run(image.ListImage, *NAMES).stdout.split()) == 3
     refreshed = run(image.ListImage, "--refresh", *NAMES)
-    assert len(refreshed.stdout.split()) == 3 and "These images are not kept" in refreshed.stderr
+    assert len(refreshed.stdout.split()) == 3 and "What was listed of images is not kept" in refreshed.stderr
 
 
 # Whose it is

@@ -180,5 +180,5 @@ def test_of_what_is_kept_not_even_keystone_is_asked(stub: _stub.Stub, start: Sta
     asked = stub.tokens, len(stub.calls)
     assert asked[0]
     status, stdout, said = listed("--cached", "--status", "error")
-    assert (status, stdout) == (0, "two\n") and "These images were listed " in said
+    assert (status, stdout) == (0, "two\n") and "s ago: images as they were" in said
     assert (stub.tokens, len(stub.calls)) == asked
