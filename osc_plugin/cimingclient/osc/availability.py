@@ -20,7 +20,7 @@ FORMATTERS: dict[str, Any] = {
     "virtual_size": columns.Size,
     "tags": format_columns.ListColumn,
 }
-PAGE = 1000     # images that are asked about at a time, where nobody says how many
+PAGE = 500      # images that are asked about at a time, where nobody says how many
 
 
 class ListAvailability(common.Lister):
