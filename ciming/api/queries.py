@@ -41,12 +41,15 @@ class ImageQuery(Page, _Images):
 CLOUD_NAME = kinds.Text(validate=validate.Length(1, 255))
 
 
+A_PROPERTY = r"^[^=\u0000]{1,255}=[^\u0000]{0,255}$"
+
+
 class Cells(ma.Schema):
     cloud = filters.Filter(filters.TEXT, "Name of the Cloud")
     provider = filters.Filter(filters.TEXT, "Kind of cloud")
     status = filters.Filter(filters.one_of(judging.STATUSES), "Status of the image there")
     property = fields.List(
-        kinds.Text(validate=validate.Regexp(r"[^=\0]{1,255}=[^\0]{0,255}\Z")),
+        kinds.Text(validate=validate.Regexp(A_PROPERTY), metadata={"pattern": A_PROPERTY}),
         validate=validate.Length(max=filters.MOST_CONDITIONS),
         metadata={
             "description": "Only where the Cloud says that the image has this property, as "

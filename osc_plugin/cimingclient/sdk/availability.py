@@ -2,7 +2,7 @@
 from openstack import resource
 
 #: Images that are asked about at a time, where nobody says how many.
-PAGE = 1000
+PAGE = 500
 
 
 class Availability(resource.Resource):

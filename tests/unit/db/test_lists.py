@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from ciming import exceptions
-from ciming.db import lists, models, session
+from ciming.db import lists, models, session, tracked
 
 PROJECTS = ("studio", "garage")
 ROWS = 24
@@ -166,3 +166,37 @@ def test_a_marker_need_not_meet_the_conditions(rows: list[models.Image]) -> None
     page = lists.Page(ROWS, marker.id, [lists.Condition("status", "in", ["active"])], (lists.Order("id"),))
     found = [row.id for row in lists.images(None, page)]
     assert found == sorted(row.id for row in rows if row.status == "active" and row.id > marker.id)
+
+
+@pytest.mark.parametrize("tag", ["golden", "Golden", 'a"b', "a\\b", "größe", "%", "gold", "a, b"])
+@pytest.mark.parametrize("how", ["in", "nin"])
+def test_by_tag(rows: list[models.Image], tag: str, how: str) -> None:
+    """A whole tag, in its own case, whatever is in it."""
+    with session.writer() as writer:
+        for row, tags in zip(
+            rows, itertools.cycle((["golden"], [], ["Golden", 'a"b'], ["a\\b", "größe"], ["%", "a, b"])),
+            strict=False,
+        ):  # fmt: skip
+            writer.get_one(models.Image, row.id).tags = row.tags = tags
+    page = lists.Page(ROWS, None, [lists.Condition("tag", how, [tag])])
+    found = {image.id for image in walk(None, page)}
+    assert found == {row.id for row in rows if (tag in row.tags) == (how == "in")}
+
+
+def test_what_is_tracked(rows: list[models.Image]) -> None:
+    """By what it is in a Cloud, and by its digests; of one's own project only."""
+    one, other = (next(row for row in rows if row.project_id == project) for project in PROJECTS)
+    with session.writer() as writer:
+        for row in (one, other):
+            known = writer.get_one(models.Image, row.id)
+            known.digests = {"sha512": "ab", "guest": None}
+            link = models.Link(cloud_key="zone-c", cloud="zone-c", provider="openstack", proof="bytes")
+            link.image_ref, link.verified_at = f"ref {row.id}", 1
+            known.links.append(link)
+    refs = [f"ref {row.id}" for row in (one, other)] + [f"x {number}" for number in range(1200)]
+    mine = tracked.Tracked(one.id, one.name)
+    assert tracked.linked(PROJECTS[0], "zone-c", refs) == {refs[0]: mine}
+    assert tracked.linked(PROJECTS[0], "zone-a", refs) == {}
+    assert tracked.with_digests(PROJECTS[0], ["ab", "cd"]) == {"ab": [mine]}
+    assert tracked.with_digests(PROJECTS[0], []) == {} == tracked.with_digests("nobody", ["ab"])
+    assert tracked.coming([one.id]) == []
