@@ -310,14 +310,16 @@ def update_stage(held: Claim, *, step: str | None, error: dict[str, Any] | None)
     """Write the stage flow's step into the Targets that wait for it, its error into the Job.
 
     Where the upload was given up meanwhile, that is the error, and stays. A Target with an error waits for
-    its user, and its step says how far it had come.
+    its user, and its step says how far it had come. No status depends on it.
     """
-    with fenced(held) as (_session, job):
-        if job.stage != "failed":
-            job.error = error
-        for target in job.targets:
-            if step and target.status == "waiting" and not target.error:
-                target.step = step
+    job, target = models.Job, models.Target
+    with interrupting(), db.writer() as session:
+        fence(session, held)
+        whole = sa.update(job).where(job.id == held.job_id, job.stage != "failed")
+        session.execute(whole.values(error=error or sa.null()))
+        waiting = (target.job_id == held.job_id, target.status == "waiting", target.error.is_(sa.null()))
+        if step:
+            session.execute(sa.update(target).where(*waiting).values(step=step))
 
 
 @points.mutation
@@ -329,13 +331,17 @@ def end_stage(held: Claim) -> None:
 
 @points.mutation
 def update_target(held: Claim, target_id: str, **values: Any) -> None:
-    """Write values into a Target; `status="retrying"` counts as another attempt."""
-    with fenced(held) as (session, _job):
-        target = session.get_one(models.Target, target_id)
-        for name, value in values.items():
-            setattr(target, name, value)
-        again = values.get("status") == "retrying"
-        target.attempts = max(target.attempts + again, 1)
+    """Write values into a Target that goes on; `status="retrying"` counts as another attempt.
+
+    No other status depends on it.
+    """
+    target = models.Target
+    attempts = target.attempts + (1 if values.get("status") == "retrying" else 0)
+    values["attempts"] = sa.case((attempts < 1, 1), else_=attempts)
+    with interrupting(), db.writer() as session:
+        fence(session, held)
+        said = {name: sa.null() if value is None else value for name, value in values.items()}
+        session.execute(sa.update(target).where(target.id == target_id).values(**said))
 
 
 @points.mutation

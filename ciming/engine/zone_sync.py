@@ -19,7 +19,8 @@ from ciming.engine import tools, zone_planning
 from ciming.engine import watch as watch_
 
 LOG = log.getLogger(__name__)
-PAUSE = 0.3         # seconds between two looks at the children
+PAUSE = 0.3         # seconds between two looks at the children,
+TELL_SECONDS = 1.0  # and between two notes of how far they are
 
 
 class ZoneTools(tools.Tools):
@@ -62,7 +63,7 @@ class ZoneTools(tools.Tools):
         :raises Cancelled: the sync was cancelled
         :raises Waits: until the user brings a credential
         """
-        most = int(cfg.CONF.zone_sync.parallel)
+        most, told = int(cfg.CONF.zone_sync.parallel), float("-inf")
         while True:
             self._watch.ask()
             children = zone_work.children(self._claim)
@@ -70,12 +71,15 @@ class ZoneTools(tools.Tools):
                 for child in zone_work.add_children(self._claim, most - children.open)[:1]:
                     rpc.knock(child)
                 children = zone_work.children(self._claim)
-            self._tally("bring")
+            if time.monotonic() - told > TELL_SECONDS:
+                self._tally("bring")
+                told = time.monotonic()
             if not children.open:
                 break
             if children.waiting == children.open:
                 raise exceptions.Waits("Its images wait for a credential of the user's.")
             self._watch.pause(PAUSE)
+        self._tally("bring")
         self.alive()
 
     def prune(self) -> None:
