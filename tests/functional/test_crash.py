@@ -72,12 +72,7 @@ SHORT = {
     "kept": ("after providers.gcp.objects._delete", "after providers.gcp.images._delete"),
     "unmade": ("before providers.gcp.objects._delete",),
     "unwanted": ("after db.jobs.cancel",),
-    "renamed": (
-        "after db.images.begin",
-        "after providers.openstack.OpenStack._patch",
-        "after providers.gcp.lifecycle._set_labels",
-        "before db.work.updated",
-    ),
+    "renamed": ("after providers.openstack.OpenStack._patch", "before db.work.updated"),
 }
 """Some of each kind, where not all are tested."""
 

@@ -87,9 +87,7 @@ def test_by_the_command_line(member: Person, there: JSON) -> None:
     assert (found["tags"], found["os_hidden"], found["name"]) == (["last"], False, name)
     for arguments, word in (
         (("set", name), "nothing to change"),
-        (("unset", name), "nothing to change"),
         (("unset", name, "--tag", "never"), "has no tag never"),
-        (("set", "no such image", "--hidden"), "No Image found for no such image"),
         (("set", name, "--name", "x" * 256), "name: Length must be between 1 and 255"),
     ):
         assert word in member.openstack(*image, *arguments, ok=(1,)).stderr
@@ -157,10 +155,12 @@ def test_what_was_deleted_behind_our_back(member: Person, there: JSON) -> None:
     assert (again.status_code, again.json()["errors"][0]["code"]) == (404, "link.not_found")
 
 
+@pytest.mark.one_shape
 def test_a_late_retry_tells_nothing_old(
     cloud: sandbox.Sandbox, member: Person, qcow2: pathlib.Path
 ) -> None:
     with faulty.Proxy(cloud.url("glance-b")) as proxy, proxy.as_zone(cloud, "zone-moody"):
+        member.log_in_again()       # a token has the catalog of its time
         job = member.bring(qcow2, name="moody", clouds=["zone-a", "zone-moody"], tags=["one"])
         image = member.image(job["image_id"])
         proxy.faults = [("PATCH", "/images/", "403")]
@@ -182,6 +182,7 @@ def test_a_late_retry_tells_nothing_old(
         assert glance(member, image, "zone-moody", "zone-b")["os_hidden"] is True
         gone = member.call("DELETE", f"/v1/images/{image['id']}").json()
         assert member.wait(gone["job"]["id"])["status"] == "success"
+    member.log_in_again()
 
 
 def test_an_image_in_no_cloud(member: Person, there: JSON) -> None:
