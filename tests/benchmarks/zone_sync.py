@@ -62,7 +62,8 @@ class Race:
 
         def put(number: int) -> None:
             wanted: dict[str, object] = {"name": f"{PREFIX}{number}", "disk_format": "raw"}
-            wanted |= {"container_format": "bare", "visibility": "private", "tags": ["golden"], "os_distro": "debian"}
+            wanted |= {"container_format": "bare", "visibility": "private"}
+            wanted |= {"tags": ["golden"], "os_distro": "debian"}
             made = glance.post("/images", json=wanted).json()["id"]
             data = os.urandom(megabytes << 20)
             glance.put(f"/images/{made}/file", data=data, headers=OCTETS).raise_for_status()
