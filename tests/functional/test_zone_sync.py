@@ -490,9 +490,10 @@ def test_a_zone_that_fills_up(cloud: sandbox.Sandbox, own: World) -> None:
     assert len(own.b.all()) == 2
 
 
-@pytest.mark.parametrize(("meanwhile", "code"), [
-    (Glance.delete, "source.not_found"), (Glance.deactivate, "source.not_readable")
-])
+GOES = [(Glance.delete, "source.not_found"), (Glance.deactivate, "source.not_readable")]
+
+
+@pytest.mark.parametrize(("meanwhile", "code"), GOES if ALL else GOES[:1])
 def test_a_source_that_goes_meanwhile(
     slow: faulty.Proxy, own: World, person: Person, meanwhile: Callable[[Glance, str], None], code: str
 ) -> None:
