@@ -4,8 +4,10 @@
 eventlet is a dependency's dependency: oslo.messaging would choose it when imported before this.
 """
 
+import atexit
 import contextlib
 import ctypes
+import gc
 import logging
 import re
 import resource
@@ -26,6 +28,9 @@ from tooz import ToozError  # noqa: E402
 
 backend.init_backend(backend.BackendType.THREADING)
 from ciming import exceptions  # noqa: E402
+
+# Or a process that ends looks for garbage in all that it has loaded: a second, with the clouds' SDKs.
+atexit.register(gc.freeze)
 
 # Logs what it also raises, with a traceback.
 logging.getLogger("oslo_db.sqlalchemy.exc_filters").setLevel(logging.CRITICAL)
