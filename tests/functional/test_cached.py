@@ -13,7 +13,7 @@ from cimingclient import sdk
 from cimingclient.sdk import cache, exceptions
 from tests.person import Person
 
-pytestmark = [pytest.mark.usefixtures("service"), pytest.mark.one_shape]
+pytestmark = pytest.mark.usefixtures("service")
 NAMES = ("b", "a", "B", "in:a", 'say "a, b"', "é")
 
 

@@ -59,7 +59,6 @@ def target(job: JSON, cloud: str) -> JSON:
 # Everywhere
 
 
-@pytest.mark.one_shape
 def test_by_the_command_line(member: Person, there: JSON) -> None:
     """All zones, what they can not carry is said; and back again."""
     image = ("multicloud", "image")
@@ -98,7 +97,6 @@ def test_by_the_command_line(member: Person, there: JSON) -> None:
 standin, amazon = test_aws.standin, test_aws.amazon
 
 
-@pytest.mark.one_shape
 def test_each_cloud_says_what_it_can_not_carry(
     service: ciming.Ciming,
     member: Person,
@@ -155,7 +153,6 @@ def test_what_was_deleted_behind_our_back(member: Person, there: JSON) -> None:
     assert (again.status_code, again.json()["errors"][0]["code"]) == (404, "link.not_found")
 
 
-@pytest.mark.one_shape
 def test_a_late_retry_tells_nothing_old(
     cloud: sandbox.Sandbox, member: Person, qcow2: pathlib.Path
 ) -> None:
@@ -219,7 +216,6 @@ BAD: list[tuple[JSON, str]] = [
 """Bodies, and the field that is wrong."""
 
 
-@pytest.mark.one_shape
 def test_bad_input(member: Person, there: JSON) -> None:
     for body, field in BAD:
         answer = member.call("PATCH", f"/v1/images/{there['id']}", json=body)

@@ -20,7 +20,6 @@ from tests.person import ENDS, JSON, Person
 from tests.sandbox import ciming, sandbox
 
 ALL = "CIMING_TEST_ALL" in os.environ
-pytestmark = pytest.mark.one_shape
 OCTETS = {"Content-Type": "application/octet-stream"}
 PATCH = {"Content-Type": "application/openstack-images-v2.1-json-patch"}
 A, B = "zone-a", "zone-b"

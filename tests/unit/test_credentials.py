@@ -112,7 +112,7 @@ class World:
 @pytest.fixture
 def world(database: rows.Database, barbican: Barbican, monkeypatch: pytest.MonkeyPatch) -> World:
     made = World(barbican)
-    monkeypatch.setattr(trusts, "session", lambda _trust_id: made.session("user"))
+    monkeypatch.setattr(trusts, "session", lambda _trust_id, **_: made.session("user"))
     monkeypatch.setattr(trusts, "service_session", lambda: made.session("service"))
     return made
 

@@ -20,10 +20,14 @@ READS = {
 }
 WRITES = {
     *("cloud:create", "cloud:update", "cloud:delete", "cloud:check"),
-    *("image:create", "image:upload", "image:delete", "image:sync", "image:link", "image:unlink"),
+    *("image:create", "image:upload", "image:update", "image:delete"),
+    *("image:sync", "image:link", "image:unlink", "zone_sync:create"),
     *("job:cancel", "job:retry", "job:resume"),
 }
-ADMINS = {"cloud:public", "all_projects", "image:list:all_projects", "job:list:all_projects"}
+ADMINS = {
+    *("cloud:public", "all_projects", "image:list:all_projects", "job:list:all_projects"),
+    "zone_sync:everything",
+}
 
 
 @pytest.fixture(autouse=True)

@@ -39,6 +39,7 @@ WRITES: dict[str, Write] = {
     "give_up": lambda held, _job: work.give_up(held),
     "end_target": lambda held, job: work.end_target(held, job.targets[0].id),
     "add_link": lambda held, job: work.add_link(held, job.targets[0].id, "ref", "bytes"),
+    "updated": lambda held, job: work.updated(held, job.targets[0].id, "ref", {}, None),
     "remove_link": lambda held, job: work.remove_link(held, job.targets[0].id),
     "finish": lambda held, _job: work.finish(held, purge=True),
 }

@@ -257,7 +257,9 @@ def test_jobs_of_the_dead_are_taken_and_no_others(engine: claims.Liveness, other
     running = {ours, free, left_over}
     assert list(claims.take(engine, rows.AREA, running)) == []
     other.kill()
-    assert list(claims.take(engine, rows.AREA, running)) == [work.Claim(theirs, engine.name, 2)]
+    assert list(claims.take(engine, rows.AREA, running)) == [
+        work.Claim(theirs, engine.name, 2, kind="create")
+    ]
 
 
 @pytest.mark.usefixtures("database")
