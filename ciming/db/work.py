@@ -436,8 +436,9 @@ def updated(
     """
     with fenced(held) as (session, job):
         target = session.get_one(models.Target, target_id)
-        link = session.get_one(models.Link, (job.image_id, target.cloud_key))
-        link.told = {**(link.told or {}), **told}
+        link = session.get(models.Link, (job.image_id, target.cloud_key))
+        if link is not None:        # or it was unlinked meanwhile
+            link.told = {**(link.told or {}), **told}
         target.status, target.image_ref, target.error = "success", image_ref, None
         target.remarks = remarks
 

@@ -20,7 +20,6 @@ from tests.functional.test_clouds import REGION, credential, delete, register, s
 from tests.person import JSON, Person
 from tests.sandbox import aws, ciming, gcp, link, sandbox
 
-pytestmark = [pytest.mark.one_shape]
 DEADLINE = 3.0      # seconds
 SLOW = "zone-slow"
 EVERYWHERE = ("zone-a", "zone-b", SLOW, "other", "amazon", "google")
