@@ -376,11 +376,11 @@ def test_create_says_where_the_job_is(member: Person) -> None:
 
 IMAGE_FIELDS = {
     *("id", "name", "project_id", "status", "disk_format", "size", "virtual_size", "digests"),
-    *("links", "tags", "created_at", "updated_at"),
+    *("links", "tags", "hidden", "deprecated", "created_at", "updated_at"),
 }
 JOB_FIELDS = {
     *("id", "kind", "wanted", "status", "project_id", "image_id", "parent", "request_id", "progress"),
-    *("targets", "error", "created_at", "started_at", "finished_at"),
+    *("targets", "error", "report", "created_at", "started_at", "finished_at"),
 }
 TARGET_FIELDS = {
     *("id", "cloud", "provider", "region", "status", "step", "bytes_done", "bytes_total"),
