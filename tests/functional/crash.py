@@ -39,7 +39,7 @@ CHANGES = (
     *("generation", "lock_marker", "marker", "request_id", "cloud_request_id", "name"),
 )
 """What differs from run to run."""
-STEADY = ("cloud", "kind", "status", "bytes_total")
+STEADY = ("cloud", "kind", "status", "bytes_total", "remarks")
 """What tells rows apart and does not."""
 OPTIONS = {
     ("engine", "retry_delay"): "0.1",
