@@ -105,6 +105,8 @@ def _matrix(
         links, cells = {link.cloud_key: link for link in image.links}, []
         for cloud in columns:
             key = cloud["id"]
+            if cloud.get("lost") and key not in links:
+                continue        # it is there for another Image of this page
             said = _cell(image, links.get(key), seen.get(key), coming.get((image.id, key)))
             cells.append({**_empty(cloud), **said})
         found.append((image, cells))
