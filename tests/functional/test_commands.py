@@ -159,8 +159,11 @@ def test_db_purge_without_a_schema(operator: Operator) -> None:
 def test_db_purge_with_a_schema_that_is_behind(operator: Operator) -> None:
     operator.run("ciming-manage", "db", "sync")
     with contextlib.closing(sqlite3.connect(operator.database)) as connection, connection:
-        connection.execute("ALTER TABLE targets DROP COLUMN remarks")
-        connection.execute("UPDATE ciming_alembic_version SET version_num = '0005'")
+        for table in ("zone_entries", "zone_locks"):
+            connection.execute(f"DROP TABLE {table}")
+        connection.execute("ALTER TABLE jobs DROP COLUMN report")
+        connection.execute("DELETE FROM mutexes WHERE name = 'zones'")
+        connection.execute("UPDATE ciming_alembic_version SET version_num = '0008'")
     one_clear_line(operator.run("ciming-manage", "db", "purge", "--age-in-days", "0"), "db sync")
     operator.run("ciming-manage", "db", "sync")
     assert operator.run("ciming-manage", "db", "purge", "--age-in-days", "0").returncode == 0
