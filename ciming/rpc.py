@@ -275,7 +275,6 @@ class _Direct(_Endpoint):
     ) -> list[Seen]:
         return self._engine.look(kind, project_id, self._key.open(sealed, project_id), what)
 
-
     def plan_zones(
         self, _context: object, project_id: str, sealed: str, spec: dict[str, Any]
     ) -> dict[str, Any]:

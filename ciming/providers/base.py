@@ -340,6 +340,7 @@ def gone(cloud: str, image_ref: str) -> exceptions.ProviderError:
         code="image_ref.not_found",
     )
 
+
 def _no_zone() -> exceptions.ProviderError:
     return exceptions.ProviderError("A cloud of this kind is no zone.", code="zone_sync.no_zone")
 

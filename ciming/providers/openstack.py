@@ -127,11 +127,7 @@ class OpenStack(base.Provider):
     def verify(
         self, image_ref: str, staged: staging.Staged, alive: base.Alive = lambda: None
     ) -> base.Proof:
-        image = self._show(image_ref)
-        if image is None:
-            raise exceptions.ProviderError(
-                f"Image {image_ref} is gone from {self._name}.", code="image.not_active"
-            )
+        image = self._still_there(image_ref)
         if image.get("os_hash_value"):
             algorithm, theirs = image["os_hash_algo"], image["os_hash_value"]
         else:                   # Glance before Rocky
@@ -165,6 +161,15 @@ class OpenStack(base.Provider):
             "GET", f"/images/{_path(image_ref)}", also=404, needs="status"
         )
         return found if found and self._is_seen(self._image(found)) else None
+
+    def _still_there(self, image_ref: str) -> Mapping[str, Any]:
+        """:raises ProviderError: it is gone"""
+        found = self._show(image_ref)
+        if found is None:
+            raise exceptions.ProviderError(
+                f"Image {image_ref} is gone from {self._name}.", code="image.not_active"
+            )
+        return found
 
     def list(
         self, filters: Mapping[str, str], marker: str | None = None, most: int | None = None
@@ -223,11 +228,7 @@ class OpenStack(base.Provider):
     def settle(
         self, image_ref: str, carry: Mapping[str, Any], alive: base.Alive = lambda: None
     ) -> None:
-        now = self._show(image_ref)
-        if now is None:
-            raise exceptions.ProviderError(
-                f"Image {image_ref} is gone from {self._name}.", code="image.not_active"
-            )
+        now = self._still_there(image_ref)
         for changes in zones.patches(now, carry):
             alive()
             self._patch(image_ref, changes)
