@@ -29,17 +29,25 @@ class Person:
         self.name = name
         self.url = url or cloud.url("ciming")
         self._zones: dict[str, openstack.connection.Connection] = {}
+        self._catalog = 0
 
     def zone(self, region: str) -> openstack.connection.Connection:
         """The plain openstacksdk, without any plugin, in one zone."""
+        session = self._connection.session
         if region not in self._zones:
-            self._zones[region] = openstack.connection.Connection(
-                session=self._connection.session, region_name=region
-            )
+            self._zones[region] = openstack.connection.Connection(session=session, region_name=region)
         return self._zones[region]
 
-    @functools.cached_property
+    @property
     def _connection(self) -> openstack.connection.Connection:
+        """With a token whose catalog is that of now: a token knows the zones of its time."""
+        if self._catalog != self.cloud.admin.catalogs:
+            self._catalog = self.cloud.admin.catalogs
+            self.log_in_again()
+        return self._keystone
+
+    @functools.cached_property
+    def _keystone(self) -> openstack.connection.Connection:
         loader = openstack.config.OpenStackConfig(
             config_files=[str(self.cloud.clouds_file)], load_envvars=False
         )
@@ -47,7 +55,7 @@ class Person:
 
     def log_in_again(self) -> None:
         """Have another token from now on."""
-        self._connection.session.invalidate()
+        self._keystone.session.invalidate()
         self._zones.clear()
 
     def token(self) -> str:

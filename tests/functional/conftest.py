@@ -89,7 +89,7 @@ def another(
         yield start
 
 
-def soon(check: object, seconds: float = 10) -> None:
+def soon(check: object, seconds: float = 60) -> None:
     """Wait until a condition holds."""
     end = time.monotonic() + seconds
     while not check():  # type: ignore[operator]

@@ -93,7 +93,6 @@ def world(
         port = cloud.port("google")
         google = stack.enter_context(gcp.start(tmp_path_factory.mktemp("gcp"), port=port))
         google.make_bucket(test_gcp.BUCKET)
-        member.log_in_again()       # with that zone in the catalog
         register(member, "other", credential_ref=secret(member, json.dumps(credential(cloud))))
         stack.enter_context(test_aws.registered(member, amazon, "amazon", "eu-west-1"))
         stack.enter_context(test_gcp.registered(member, google, "google"))

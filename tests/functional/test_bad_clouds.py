@@ -133,7 +133,6 @@ def test_each_is_told_by_its_name(
         for region, url in BEYOND.items():
             stack.enter_context(zone_at(cloud, region, url))
         site = stack.enter_context(sites.serving(tmp_path / "certificate"))
-        member.log_in_again()
         every = dict(bad_clouds(Maker(cloud, member, stack), stranger, site))
         for name, bad in every.items():
             config = {"region": "zone-b", **bad.config}

@@ -42,7 +42,6 @@ def test_a_small_image_overtakes_a_bulk_of_large_ones(
     slow_zone: str, another: Another, data: bytes, qcow2: pathlib.Path, limit: str
 ) -> None:
     _service, member = another(dict([LARGE, (("engine", limit), "4")]))
-    member.log_in_again()
     large = [begin(member, slow_zone, data) for _ in range(6)]
     small = begin(member, "zone-a", qcow2.read_bytes())
     assert member.wait(small)["status"] == "success"
@@ -68,7 +67,6 @@ def test_transfers_are_limited(
     slow_zone: str, another: Another, data: bytes, limit: str
 ) -> None:
     _service, member = another({("engine", limit): "1"})
-    member.log_in_again()
     ids = [begin(member, slow_zone, data) for _ in range(3)]
     most = 0
 
@@ -88,7 +86,6 @@ def test_memory_does_not_grow_with_what_runs(
 ) -> None:
     """One Job or eight of them: what is held of each is a block or two."""
     service, member = another({})
-    member.log_in_again()
     assert member.wait(begin(member, slow_zone, data))["status"] == "success"
     before = resident(service)
     ids = [begin(member, slow_zone, data) for _ in range(8)]

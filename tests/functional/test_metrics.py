@@ -91,7 +91,7 @@ def test_a_takeover(another: Another, scraper: Scraper, cloud: sandbox.Sandbox, 
     """The port is free at once for who comes after; what the dead one had is not lost from the rows."""
     service, member = another(scraper.options)
     with faulty.Proxy(cloud.url("glance-b")) as proxy, proxy.as_zone(cloud, "zone-slow"):
-        proxy.throttle = qcow2.stat().st_size / 6
+        proxy.throttle = qcow2.stat().st_size / 60
         made = member.create(clouds=["zone-slow"])["job"]
         member.put(made["image_id"], qcow2.read_bytes())
         soon(lambda: member.job(made["id"])["targets"][0]["step"] == "upload")

@@ -110,7 +110,6 @@ def test_one_slot_and_three_targets(
     options = {("engine", name): "1" for name in ("max_jobs", "max_stages", "max_transfers")}
     with faulty.Proxy(cloud.url("glance-b")) as proxy, proxy.as_zone(cloud, "zone-c"):
         _service, member = another(options)
-        member.log_in_again()
         with Sender(member, data, clouds="all") as sender:
             follows(member, sender.job_id)
         job = member.wait(sender.job_id)

@@ -429,40 +429,34 @@ def slow(cloud: sandbox.Sandbox) -> Iterator[faulty.Proxy]:
         yield proxy
 
 
-@pytest.fixture
-def person(own: World) -> Person:
-    own.person.log_in_again()      # whose catalog has all zones that there are now
-    return own.person
-
-
-def test_two_at_once(slow: faulty.Proxy, own: World, person: Person, admin: Person) -> None:
+def test_two_at_once(slow: faulty.Proxy, own: World, admin: Person) -> None:
     own.a.put("large", os.urandom(200_000))
     first = own.begin(to=["zone-slow"])
     answer = own.post(to=["zone-slow", B])
     assert error(answer) == (409, "zone_sync.busy", None) and first in answer.json()["message"]
     second = own.begin(to=["zone-slow"], when_busy="wait")
     time.sleep(1)
-    assert person.job(second)["status"] in ("queued", "running")
-    assert person.wait(first, seconds=120)["status"] == "success"
-    job = person.wait(second, seconds=120)
+    assert own.person.job(second)["status"] in ("queued", "running")
+    assert own.person.wait(first, seconds=120)["status"] == "success"
+    job = own.person.wait(second, seconds=120)
     assert (job["status"], counts(job)) == ("success", {"same": 1})
 
 
-def test_cancel_ends_all_of_it(slow: faulty.Proxy, own: World, person: Person) -> None:
+def test_cancel_ends_all_of_it(slow: faulty.Proxy, own: World) -> None:
     for number in range(12):
         own.a.put(f"{number}", os.urandom(150_000 + number))
     job_id = own.begin(to=["zone-slow"])
     soon(lambda: any(child["targets"][0]["bytes_done"] for child in own.children(job_id)), 60)
     [*_, child] = own.children(job_id)
-    refused = person.call("POST", f"/v1/jobs/{child['id']}/retry")
+    refused = own.person.call("POST", f"/v1/jobs/{child['id']}/retry")
     assert error(refused) == (409, "job.is_part", None)
-    assert person.call("POST", f"/v1/jobs/{job_id}/cancel").status_code == 202
-    job = person.wait(job_id, seconds=60)
+    assert own.person.call("POST", f"/v1/jobs/{job_id}/cancel").status_code == 202
+    job = own.person.wait(job_id, seconds=60)
     assert job["status"] == "cancelled"
     children = own.children(job_id)
     assert {child["status"] for child in children} <= {"cancelled", "success"}
     assert len(own.b.all()) == len([child for child in children if child["status"] == "success"])
-    retry = person.call("POST", f"/v1/jobs/{job_id}/retry")
+    retry = own.person.call("POST", f"/v1/jobs/{job_id}/retry")
     assert error(retry) == (409, "job.not_kept", None)
 
 
@@ -482,7 +476,6 @@ def test_a_zone_that_fills_up(cloud: sandbox.Sandbox, own: World) -> None:
     for number in range(5):
         own.a.put(f"{number}", os.urandom(1000 + number))
     with Filling(cloud.url("glance-b")) as proxy, proxy.as_zone(cloud, "zone-full"):
-        own.person.log_in_again()
         job = own.sync(to=["zone-full"])
     assert (job["status"], counts(job)) == ("partial", {"created": 2, "failed": 3})
     assert {failure["code"] for failure in job["report"]["failures"]} == {"cloud.quota_exceeded"}
@@ -494,7 +487,7 @@ GOES = [(Glance.delete, "source.not_found"), (Glance.deactivate, "source.not_rea
 
 @pytest.mark.parametrize(("meanwhile", "code"), GOES if ALL else GOES[:1])
 def test_a_source_that_goes_meanwhile(
-    slow: faulty.Proxy, own: World, person: Person, meanwhile: Callable[[Glance, str], None], code: str
+    slow: faulty.Proxy, own: World, meanwhile: Callable[[Glance, str], None], code: str
 ) -> None:
     """It is the last of many, so that it is still to come when it goes."""
     for number in range(10):
@@ -503,7 +496,7 @@ def test_a_source_that_goes_meanwhile(
     job_id = own.begin(to=["zone-slow"])
     soon(lambda: own.children(job_id), 30)
     meanwhile(own.a, last["id"])
-    job = person.wait(job_id, seconds=180)
+    job = own.person.wait(job_id, seconds=180)
     assert (job["status"], counts(job)) == ("partial", {"created": 10, "failed": 1})
     assert [failure["code"] for failure in job["report"]["failures"]] == [code]
 

@@ -24,6 +24,8 @@ class Identity:
             project_domain_id="default",
         )
         self.session = keystone_session.Session(auth=auth, timeout=30)
+        self.catalogs = 1
+        """Which catalog it is by now: one more with every change."""
 
     @property
     def user_id(self) -> str:
@@ -57,6 +59,7 @@ class Identity:
 
     def set_endpoints(self, service: str, urls: Mapping[str, str]) -> None:
         """Set the public endpoint of a service (by name) in regions, which are made if absent."""
+        self.catalogs += 1
         service_id = self.ids("service")[service]
         for region in urls.keys() - {region["id"] for region in self.list("region")}:
             self.call("POST", "/regions", {"region": {"id": region}})
@@ -79,3 +82,4 @@ class Identity:
             if known["region_id"] == region:
                 self.call("DELETE", f"/endpoints/{known['id']}")
         self.call("DELETE", f"/regions/{region}")
+        self.catalogs += 1

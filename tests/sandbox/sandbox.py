@@ -2,6 +2,7 @@
 """The sandbox: a real Keystone with two zones, and what belongs to them, on loopback."""
 
 import contextlib
+import functools
 import json
 import os
 import pathlib
@@ -82,7 +83,7 @@ class Sandbox:
         """What clouds.yaml says: the clouds by name."""
         return dict(seed.clouds(self.state)["clouds"])
 
-    @property
+    @functools.cached_property
     def admin(self) -> identity.Identity:
         """The first cloud's Keystone, as its administrator."""
         return seed.login(self.state, "admin", "admin")
