@@ -32,24 +32,24 @@ stage() {
     report+=("$(printf '%-8s %-12s %4d s  %s' "$word" "$name" $((SECONDS - began)) "$(tail -n 1 "$log")")")
 }
 
-# Tests with real services, in three parts side by side: they mostly wait.
+# Tests with real services, side by side: they mostly wait.
 real() {
-    local others=distributed crashing=standalone status=0 pids=() pid
+    local others=distributed crashing=standalone status=0 beside
     if [ -n "${CIMING_TEST_ALL:-}" ]; then others="distributed uwsgi" crashing="standalone distributed"; fi
     local engines=(tests/functional/test_engines.py tests/functional/test_crash.py)
     local ignored=(--ignore "${engines[0]}" --ignore "${engines[1]}")
-    CIMING_TEST_SHAPE=$others pytest -q --timeout 600 -k "${others// / or }" \
-        "${ignored[@]}" tests/functional >"$logs/distributed.log" 2>&1 &
-    pids+=($!)
-    CIMING_TEST_SHAPE=$crashing pytest -q --timeout 600 "${engines[@]}" >"$logs/engines.log" 2>&1 &
-    pids+=($!)
-    CIMING_TEST_SHAPE=standalone pytest -q --timeout 600 --durations 10 "${ignored[@]}" \
-        --ignore tests/functional/test_distributed.py tests/contract tests/functional || status=1
-    for pid in "${pids[@]}"; do wait "$pid" || status=1; done
-    for name in distributed engines; do
-        printf '\n== %s\n' "$name"
-        cat "$logs/$name.log"
-    done
+    {
+        CIMING_TEST_SHAPE=$crashing pytest -q --timeout 600 --durations 10 "${engines[@]}" || status=1
+        CIMING_TEST_SHAPE=$others pytest -q --timeout 600 --durations 10 -k "${others// / or }" \
+            "${ignored[@]}" tests/functional || status=1
+        exit $status
+    } >"$logs/beside.log" 2>&1 &
+    beside=$!
+    CIMING_TEST_SHAPE=standalone pytest -q --timeout 600 --durations 10 -n 2 --dist loadfile \
+        "${ignored[@]}" --ignore tests/functional/test_distributed.py tests/contract tests/functional || status=1
+    wait "$beside" || status=1
+    printf '\n== engines, and the other shapes\n'
+    cat "$logs/beside.log"
     return $status
 }
 

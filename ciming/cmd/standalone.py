@@ -59,7 +59,6 @@ def start_engine(scraped: socket.socket | None, worker: Any) -> None:
     from ciming.engine import service
 
     gunicorn.give_up_silent_clients(worker, cfg.CONF.api.upload_timeout)
-    session.keep_open()
     worker.engine = service.Engine()
     worker.engine.start()
     metrics.serve(scraped)

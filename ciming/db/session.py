@@ -5,6 +5,7 @@ import contextlib
 import functools
 import os
 import socket
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
@@ -17,7 +18,7 @@ from alembic import script as alembic_script
 from alembic.runtime import migration as alembic_migration
 from oslo_config import cfg
 from oslo_db import api as oslo_db_api
-from oslo_db.sqlalchemy import enginefacade
+from oslo_db.sqlalchemy import enginefacade, exc_filters
 from sqlalchemy import orm
 from taskflow.persistence.backends import impl_sqlalchemy as taskflow_db
 from taskflow.persistence.backends.sqlalchemy import tables as taskflow_tables
@@ -30,6 +31,7 @@ VERSION_TABLE = "ciming_alembic_version"     # TaskFlow's own alembic has the de
 UPGRADE_LOCK = 0x63696D696E67       # PostgreSQL names advisory locks by numbers
 UPGRADE_SECONDS = 600               # for which one upgrade waits for another
 CONNECT_SECONDS = 10
+_TURN = threading.Lock()
 IDLE_SECONDS = 30       # after which the server ends a transaction of which it hears no more, with its locks
 SILENCE = {     # how a connection is given up whose other side has not answered for half a minute
     socket.TCP_KEEPIDLE: 15,
@@ -54,16 +56,12 @@ def engine() -> sa.Engine:
             "[database] connection must begin with sqlite:, postgresql+psycopg2: or mysql+pymysql: (for "
             f"MariaDB, too), but it begins with {url.drivername}:"
         )
-    if url.drivername.startswith("sqlite") and url.database:
-        Path(url.database).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if url.get_backend_name() == "sqlite":
+        return _sqlite_engine(url)
     made: sa.Engine = enginefacade.transaction_context().writer.get_engine()
     made.hide_parameters = True     # in errors, and so in logs
-    if made.dialect.name == "sqlite":
-        sa.event.listen(made, "connect", _sqlite_connect)
-        sa.event.listen(made, "before_cursor_execute", _sqlite_begin, retval=True)
-    else:
-        sa.event.listen(made, "do_connect", _not_for_ever)
-        sa.event.listen(made, "connect", _notice_silence)
+    sa.event.listen(made, "do_connect", _not_for_ever)
+    sa.event.listen(made, "connect", _notice_silence)
     if made.dialect.name == "mysql":
         sa.event.listen(made, "connect", _mariadb_connect)
     if made.dialect.name == "postgresql":
@@ -80,12 +78,6 @@ def writing_engine() -> sa.Engine:
     return engine().execution_options(writes=True)
 
 
-@functools.cache
-def keep_open() -> Any:
-    """Hold one connection: SQLite writes back and removes its WAL whenever the last one is closed."""
-    return engine().raw_connection() if engine().dialect.name == "sqlite" else None
-
-
 def forget_connections() -> None:
     """Before a fork: the child makes its own."""
     engine().dispose()
@@ -93,7 +85,22 @@ def forget_connections() -> None:
     writing_engine.cache_clear()
 
 
+def _sqlite_engine(url: sa.URL) -> sa.Engine:
+    """One that keeps its connections: oslo.db's opens the file for each transaction, which takes longer.
+
+    While one is open, SQLite does not write back and remove its WAL either.
+    """
+    if url.database:
+        Path(url.database).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    made = sa.create_engine(url, poolclass=sa.QueuePool, max_overflow=-1, hide_parameters=True)
+    exc_filters.register_engine(made)
+    sa.event.listen(made, "connect", _sqlite_connect)
+    sa.event.listen(made, "begin", _sqlite_begin)
+    return made
+
+
 def _sqlite_connect(connection: Any, _record: Any) -> None:
+    connection.isolation_level = None       # we say BEGIN, not Python's module
     for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON", "busy_timeout=15000"):
         connection.execute(f"PRAGMA {pragma}")
 
@@ -127,13 +134,14 @@ def _postgresql_connect(connection: Any, _record: Any) -> None:
     connection.commit()     # or a rollback undoes it
 
 
-def _sqlite_begin(
-    connection: sa.Connection, _cursor: Any, statement: str, parameters: Any, *_: Any
-) -> tuple[str, Any]:
-    """oslo.db emits the BEGIN; make it the right one."""
-    if statement == "BEGIN" and connection.get_execution_options().get("writes"):
-        statement = "BEGIN IMMEDIATE"
-    return statement, parameters
+def _sqlite_begin(connection: sa.Connection) -> None:
+    writes = connection.get_execution_options().get("writes")
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def turn() -> contextlib.AbstractContextManager[Any]:
+    """SQLite has one writer at a time, and others look again after ever longer pauses: here they queue."""
+    return _TURN if engine().dialect.name == "sqlite" else contextlib.nullcontext()
 
 
 @contextlib.contextmanager
@@ -146,7 +154,7 @@ def reader() -> Iterator[orm.Session]:
 @contextlib.contextmanager
 def writer() -> Iterator[orm.Session]:
     """A transaction that may write; committed at the end, rolled back on any exception."""
-    with orm.Session(writing_engine(), expire_on_commit=False) as session, session.begin():
+    with turn(), orm.Session(writing_engine(), expire_on_commit=False) as session, session.begin():
         yield session
 
 

@@ -31,7 +31,7 @@ class _FencedEngine:
 
     @contextlib.contextmanager
     def begin(self) -> Iterator[sa.Connection]:
-        with work.interrupting(), db.writing_engine().begin() as connection:
+        with work.interrupting(), db.turn(), db.writing_engine().begin() as connection:
             work.fence(connection, self._claim)
             yield connection
 

@@ -140,7 +140,6 @@ def ours(count: int) -> float:
     base.load = lambda _name: Nowhere                               # type: ignore[assignment]
     credentials.of_place = lambda _job, _place: ({}, None)          # type: ignore[assignment]
     rpc.stay_in_process()
-    session.keep_open()
     area = staging.open_area(cfg.CONF.staging)
     engine = service.Engine()
     engine.start()
@@ -232,7 +231,6 @@ def bare(count: int, *, keep: bool = False) -> float:
         with contextlib.closing(backend.get_connection()) as connection:
             connection.destroy_logbook(book.uuid)
 
-    session.keep_open()
     with futures.ThreadPoolExecutor(int(cfg.CONF.engine.max_jobs)) as pool:
         list(pool.map(run, range(2)))
         began = time.monotonic()

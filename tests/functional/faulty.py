@@ -36,6 +36,7 @@ class Server(http.server.ThreadingHTTPServer):
 
     def __init__(self, port: int, handler: type[http.server.BaseHTTPRequestHandler]) -> None:
         self._open: set[Any] = set()
+        self.ended = threading.Event()
         super().__init__(("127.0.0.1", port), handler)
 
     def process_request(self, request: Any, client_address: Any) -> None:
@@ -50,7 +51,8 @@ class Server(http.server.ThreadingHTTPServer):
         """Clients and services that go away are what all this is about."""
 
     def end(self) -> None:
-        """Listen no more, and answer nobody."""
+        """Listen no more, answer nobody, and pass on nothing of what came already."""
+        self.ended.set()
         self.shutdown()
         self.server_close()
         for request in list(self._open):
@@ -186,7 +188,7 @@ class Proxy:
         left: int,
         fault: Fault = "",
     ) -> bool:
-        while left:
+        while left and not client.server.ended.is_set():  # type: ignore[attr-defined]  # it is a Server
             block = client.rfile.read(min(BLOCK, left))
             if not block:
                 return False
@@ -196,7 +198,7 @@ class Proxy:
             service.send(_other(block) if fault == "corrupt" and not left else block)
             if self.throttle:
                 time.sleep(len(block) / self.throttle)
-        return True
+        return not left
 
     @staticmethod
     def _answer(

@@ -140,10 +140,10 @@ def test_glance_goes_away_in_mid_transfer(
 ) -> None:
     before = ids(patient, "zone-b")
     data = qcow2.read_bytes()
-    flaky.throttle = len(data) / 60
+    flaky.throttle = len(data) / 12
     made = patient.create(clouds=["zone-flaky"])
     patient.put(made["image"]["id"], data)
-    soon(lambda: patient.job(made["job"]["id"])["targets"][0]["bytes_done"] > 0)
+    soon(flaky.received.total)
     with flaky.away():
         flaky.throttle = None
         soon(lambda: patient.job(made["job"]["id"])["targets"][0]["status"] == "retrying")
@@ -187,10 +187,10 @@ def test_keystone_is_away_when_a_job_ends(
     flaky: faulty.Proxy, keystone: faulty.Proxy, patient: Person, qcow2: pathlib.Path
 ) -> None:
     """Who has a token needs no Keystone to bring the image there; its trust goes when that is back."""
-    flaky.throttle = qcow2.stat().st_size / 60
+    flaky.throttle = qcow2.stat().st_size / 12
     made = patient.create(clouds=["zone-flaky"])
     patient.put(made["image"]["id"], qcow2.read_bytes())
-    soon(lambda: patient.job(made["job"]["id"])["targets"][0]["bytes_done"] > 0)
+    soon(flaky.received.total)
     with keystone.away():
         flaky.throttle = None
         assert patient.wait(made["job"]["id"])["status"] == "success"

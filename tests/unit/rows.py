@@ -27,6 +27,7 @@ class Database:
         else:
             self.where.rename(self.where.with_name("mislaid"))
             self.where.mkdir()
+            session.engine().dispose()      # who has the file open would go on with it
 
     def mend(self) -> None:
         if isinstance(self.where, servers.Database):
