@@ -13,6 +13,8 @@ from tests.sandbox import ciming, coordination, disk, sandbox, servers
 
 SHAPES = os.environ.get("CIMING_TEST_SHAPE", "").split() or shapes.wanted()
 Shape = shapes.Shape
+TOLD = "told"
+"""The property of a test in which it says what is to be in the log, also when it passes."""
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -27,6 +29,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
     config.hook.pytest_deselected(items=[item for item in items if again(item)])
     items[:] = [item for item in items if not again(item)]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    for report in terminalreporter.getreports("passed") + terminalreporter.getreports("failed"):
+        for name, text in report.user_properties:
+            if name == TOLD and report.when == "call":
+                terminalreporter.write_line(f"\n{text}")
 
 
 @pytest.fixture(scope="session")

@@ -6,15 +6,17 @@ import pathlib
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
+from tests.conftest import TOLD
 from tests.functional.conftest import soon
 from tests.person import Person
 from tests.sandbox import ciming, processes, sandbox
 
 ALL = "CIMING_TEST_ALL" in os.environ
+Record = Callable[[str, object], None]
 EXAMPLES = 100 if ALL else 10
 SEED = () if ALL else ("--seed", "1")       # the long run sees something else each time
 PHASES = ("examples", "coverage", "fuzzing", "stateful")
@@ -79,14 +81,13 @@ def own(cloud: sandbox.Sandbox, tmp_path_factory: pytest.TempPathFactory) -> Ite
 
 @pytest.mark.parametrize("who", ["member", "reader", "admin", None])
 def test_every_answer_is_in_the_document(
-    own: ciming.Ciming, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str], who: str | None
+    own: ciming.Ciming, tmp_path: pathlib.Path, record_property: Record, who: str | None
 ) -> None:
     """schemathesis: no answer from 500 on, and each of a status, type, headers and shape that is said."""
     person = Person(own.sandbox, who, own.url) if who else None
     output = run(own, person.token() if person else None, tmp_path)
     summary = output[output.index("= SUMMARY =") :]
-    with capsys.disabled():
-        print(f"\nschemathesis as {who or 'nobody'}: {summary}")
+    record_property(TOLD, f"schemathesis as {who or 'nobody'}: {summary}")
     assert output.endswith("rc 0"), output
     document = (person or Person(own.sandbox, "member", own.url)).get("/v1/openapi.json").json()
     operations = sum(len(methods.keys() - {"parameters"}) for methods in document["paths"].values())
