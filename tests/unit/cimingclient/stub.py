@@ -83,8 +83,10 @@ class Stub:
         self.created: list[Json] = []
         #: What came to Barbican, by the href it gave.
         self.secrets: dict[str, Json] = {}
-        #: Bodies of calls that register or change a Cloud.
+        #: Bodies of calls that register or change a Cloud, or sync zones.
         self.said: list[Json] = []
+        #: What a dry run of a sync of zones answers.
+        self.plan: Json = {}
         self.received: list[Received] = []
         #: Bytes of the one upload that are here.
         self.offset = 0
@@ -138,6 +140,11 @@ class Stub:
             return self._keys(call, environ)
         if re.fullmatch("(POST|PATCH|DELETE) /v1/clouds.*", call):
             return self._cloud(call, environ)
+        if call == "POST /v1/zone-syncs":
+            self.said.append(json.loads(_body(environ)))
+            if self.said[-1].get("dry_run"):
+                return 200, {}, self.plan
+            return 202, {}, {"job": self._begun(self.outcome, kind="zone-sync")}
         if call == "POST /v1/images":
             return self._create(json.loads(_body(environ)))
         if action := re.fullmatch(r"POST (/v1/jobs/.*)/(cancel|retry)", call):
@@ -209,11 +216,14 @@ class Stub:
         self.created.append(attributes)
         made = image(attributes["name"], status="uploading")
         self.images.append(made)
-        states = self.outcome or [job("success")]
-        states = [{**state, "image_id": made["id"]} for state in states]
-        self.jobs[states[0]["id"]] = states
-        begin = states[0] | {"status": "uploading"}
+        begin = self._begun(self.outcome or [job("success")], image_id=made["id"]) | {"status": "uploading"}
         return 202, {"Location": f"/v1/jobs/{begin['id']}"}, {"image": made, "job": begin}
+
+    def _begun(self, outcome: list[Json], **more: Any) -> Json:
+        """A Job that goes through these states from now on."""
+        states = [state | more for state in outcome]
+        self.jobs[states[0]["id"]] = states
+        return states[0]
 
     def _upload(self, environ: Json) -> dict[str, str]:
         size = environ.get("HTTP_UPLOAD_LENGTH") or (self.created and self.created[-1].get("size"))
