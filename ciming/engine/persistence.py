@@ -2,7 +2,8 @@
 """TaskFlow's persistence, fenced: what a flow writes is written only while the Job is ours.
 
 The stock backend builds its Table objects anew for each connection, which defeats SQLAlchemy's cache of
-compiled statements; these share one set.
+compiled statements; these share one set. And it writes each state of a flow and of its atoms, most of which
+the next engine needs not know: what ran is executed again, as what had not begun.
 """
 
 import contextlib
@@ -11,6 +12,8 @@ from typing import Any
 
 import sqlalchemy as sa
 from taskflow import exceptions as tf_exceptions
+from taskflow import states
+from taskflow.persistence import models as tf_models
 from taskflow.persistence.backends import impl_sqlalchemy
 from taskflow.persistence.backends.sqlalchemy import tables
 
@@ -20,6 +23,7 @@ from ciming.db import work
 
 _METADATA = sa.MetaData()
 _TABLES = tables.fetch(_METADATA)
+_ON_THE_WAY = (states.RESUMING, states.SUSPENDED, states.RUNNING)
 
 
 class _FencedEngine:
@@ -48,6 +52,19 @@ class _Connection(impl_sqlalchemy.Connection):  # type: ignore[misc]  # TaskFlow
         self._metadata = _METADATA
         self._tables = _TABLES
         self._converter = impl_sqlalchemy._Alchemist(_TABLES)
+        self._written: dict[str, int] = {}      # of each flow, how many atoms
+
+    def update_atom_details(self, atom_detail: tf_models.AtomDetail) -> tf_models.AtomDetail:
+        if atom_detail.state == states.RUNNING:
+            return atom_detail
+        return super().update_atom_details(atom_detail)
+
+    def update_flow_details(self, flow_detail: tf_models.FlowDetail) -> tf_models.FlowDetail:
+        known = self._written.get(flow_detail.uuid) == len(flow_detail)
+        if known and flow_detail.state in _ON_THE_WAY:
+            return flow_detail
+        self._written[flow_detail.uuid] = len(flow_detail)
+        return super().update_flow_details(flow_detail)
 
     def close(self) -> None:
         """Nothing is held between transactions."""
