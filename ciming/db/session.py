@@ -32,6 +32,7 @@ UPGRADE_LOCK = 0x63696D696E67       # PostgreSQL names advisory locks by numbers
 UPGRADE_SECONDS = 600               # for which one upgrade waits for another
 CONNECT_SECONDS = 10
 _TURN = threading.Lock()
+BUSY_SECONDS = 15       # for which a writer waits for others
 IDLE_SECONDS = 30       # after which the server ends a transaction of which it hears no more, with its locks
 SILENCE = {     # how a connection is given up whose other side has not answered for half a minute
     socket.TCP_KEEPIDLE: 15,
@@ -101,8 +102,9 @@ def _sqlite_engine(url: sa.URL) -> sa.Engine:
 
 def _sqlite_connect(connection: Any, _record: Any) -> None:
     connection.isolation_level = None       # we say BEGIN, not Python's module
-    for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON", "busy_timeout=15000"):
+    for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON"):
         connection.execute(f"PRAGMA {pragma}")
+    connection.execute(f"PRAGMA busy_timeout={BUSY_SECONDS * 1000}")
 
 
 def _not_for_ever(_dialect: Any, _record: Any, _arguments: Any, parameters: dict[str, Any]) -> None:
@@ -139,9 +141,18 @@ def _sqlite_begin(connection: sa.Connection) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
 
-def turn() -> contextlib.AbstractContextManager[Any]:
-    """SQLite has one writer at a time, and others look again after ever longer pauses: here they queue."""
-    return _TURN if engine().dialect.name == "sqlite" else contextlib.nullcontext()
+@contextlib.contextmanager
+def turn() -> Iterator[None]:
+    """SQLite has one writer at a time, and others look again after ever longer pauses: here they queue.
+
+    If another process writes for long, each finds that out by itself in time, and not one after the other.
+    """
+    mine = engine().dialect.name == "sqlite" and _TURN.acquire(timeout=BUSY_SECONDS)
+    try:
+        yield
+    finally:
+        if mine:
+            _TURN.release()
 
 
 @contextlib.contextmanager

@@ -1,13 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Connections to a server."""
+"""Connections to a server, and to a file."""
 
+import contextlib
 import socket
+import sqlite3
+import time
 
 import pytest
 import sqlalchemy as sa
 from oslo_db import exception as oslo_db_exception
 
-from ciming.db import models, session
+from ciming.db import models, session, work
+from tests.unit.db.test_work import at_once
 from tests.unit.rows import Database, make_job
 
 
@@ -44,3 +48,42 @@ def test_who_falls_silent_in_a_transaction_holds_its_rows_for_a_while(
             silent.execute(change.values(generation=9))
     with session.reader() as after:
         assert after.scalar(sa.select(models.Job.generation)) == 8
+
+
+@pytest.mark.sqlite
+def test_writers_of_a_file_queue(database: Database) -> None:
+    job = make_job()
+
+    def add(_number: int) -> None:
+        with session.writer() as writing:
+            row = writing.get_one(models.Job, job.id)
+            row.generation += 1
+
+    assert at_once(8, add) == [None] * 8
+    with session.reader() as after:
+        assert after.scalar(sa.select(models.Job.generation)) == 8
+
+
+@pytest.mark.sqlite
+def test_who_waits_for_another_process_does_not_hold_up_the_rest(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each gives up in its own time."""
+    job, ends = make_job(), []
+    monkeypatch.setattr(session, "BUSY_SECONDS", 2)
+    session.forget_connections()
+
+    def add(_number: int) -> None:
+        began = time.monotonic()
+        try:
+            with session.writer() as writing:
+                writing.get_one(models.Job, job.id).generation += 1
+        finally:
+            ends.append(time.monotonic() - began)
+
+    with contextlib.closing(sqlite3.connect(str(database.where))) as other:
+        other.execute("BEGIN IMMEDIATE")
+        failed = at_once(8, add)
+    assert all(isinstance(each, work.AWAY) for each in failed), failed
+    assert max(ends) < 8 * 2, "one after the other"
+    add(0)
