@@ -25,7 +25,10 @@ PATCH = {"Content-Type": "application/openstack-images-v2.1-json-patch"}
 A, B = "zone-a", "zone-b"
 KEPT = ("name", "owner", "visibility", "protected", "os_hidden", "min_disk", "min_ram", "os_hash_value")
 SOMEBODY = "f" * 32     # a project, as far as Glance cares
+ROLE = "image_sync"
+GLANCE_SAYS = {"context_is_admin": f"role:admin or role:{ROLE}"}
 Change = tuple[str, Any]
+Another = Callable[..., tuple[ciming.Ciming, Person]]
 
 
 class Glance:
@@ -293,6 +296,48 @@ def test_a_member_syncs_what_is_their_own(own: World, stranger: Person, member: 
         assert stranger.get(f"/v1/jobs/{job['id']}").status_code == 404
     finally:
         theirs.delete(community["id"])
+
+
+@pytest.fixture
+def olga(cloud: sandbox.Sandbox, stranger: Person) -> Iterator[Person]:
+    """Somebody with a role that means something to Glance only, as the operator's guide describes it."""
+    keystone = cloud.admin
+    role = keystone.ensure("role", {ROLE: {}})[ROLE]
+    keystone.grant(role, stranger.user_id, stranger.project_id)
+    stranger.log_in_again()
+    with cloud.policy("glance-a", GLANCE_SAYS), cloud.policy("glance-b", GLANCE_SAYS):
+        yield stranger
+    keystone.call("DELETE", f"/roles/{role}")
+    stranger.log_in_again()
+
+
+def test_a_role_of_its_own(
+    own: World,
+    olga: Person,
+    slow: faulty.Proxy,
+    another: Another,
+    cloud: sandbox.Sandbox,
+    tmp_path: pathlib.Path,
+) -> None:
+    """What others own is brought as theirs; the trust for it delegates that role, and nothing else."""
+    policy = tmp_path / "policy.yaml"
+    policy.write_text(f'"ciming:zone_sync:everything": "role:admin or role:{ROLE}"\n')
+    options = {("zone_sync", "roles"): ROLE, ("oslo_policy", "policy_file"): str(policy)}
+    service, _member = another(options)
+    operator = Person(cloud, olga.name, service.url)
+    image = own.a.put("private", os.urandom(200_000), os_distro="debian")
+    answer = operator.call("POST", "/v1/zone-syncs", json=own.wanted(to=["zone-slow"]))
+    assert answer.status_code == 202, answer.text
+    [trust] = operator.trusts()
+    roles = cloud.admin.call("GET", f"/OS-TRUST/trusts/{trust['id']}/roles")["roles"]
+    assert [role["name"] for role in roles] == [ROLE]
+    slow.throttle = None
+    job = operator.wait(answer.json()["job"]["id"], seconds=240)
+    assert (job["status"], counts(job)) == ("success", {"created": 1})
+    [there] = own.b.all()
+    assert (there["owner"], there["os_hash_value"]) == (image["owner"], image["os_hash_value"])
+    assert image["owner"] != operator.project_id and there["os_distro"] == "debian"
+    soon(lambda: not operator.trusts())
 
 
 def test_what_a_token_without_roles_may_not(
