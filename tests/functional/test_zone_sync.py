@@ -24,6 +24,7 @@ OCTETS = {"Content-Type": "application/octet-stream"}
 PATCH = {"Content-Type": "application/openstack-images-v2.1-json-patch"}
 A, B = "zone-a", "zone-b"
 KEPT = ("name", "owner", "visibility", "protected", "os_hidden", "min_disk", "min_ram", "os_hash_value")
+WAITS = "waiting-credentials"
 SOMEBODY = "f" * 32     # a project, as far as Glance cares
 ROLE = "image_sync"
 GLANCE_SAYS = {"context_is_admin": f"role:admin or role:{ROLE}"}
@@ -525,6 +526,30 @@ def test_a_zone_that_fills_up(cloud: sandbox.Sandbox, own: World) -> None:
     assert (job["status"], counts(job)) == ("partial", {"created": 2, "failed": 3})
     assert {failure["code"] for failure in job["report"]["failures"]} == {"cloud.quota_exceeded"}
     assert len(own.b.all()) == 2
+
+
+def test_a_sync_waits_for_its_user(own: World, slow: faulty.Proxy, another: Another) -> None:
+    """An application credential gives no trust: with the engine goes the token, and a new one goes on."""
+    service, member = another({("engine", "housekeeping_interval"): "0.5"})
+    for number in range(6):
+        own.a.put(f"{number}", os.urandom(100_000))
+    token = {"X-Auth-Token": member.application_credential_token()}
+    answer = member.call("POST", "/v1/zone-syncs", json=own.wanted(to=["zone-slow"]), headers=token)
+    job_id = answer.json()["job"]["id"]
+    assert answer.status_code == 202 and not member.trusts()
+    soon(slow.received.total)
+    service.kill()
+    slow.throttle = None
+    service.start()
+    job = member.wait(job_id, WAITS)
+    assert not counts(job) or job["report"]["created"] < 6
+    assert member.call("POST", f"/v1/jobs/{job_id}/resume").status_code == 202
+    job = member.wait(job_id, seconds=120)
+    assert (job["status"], counts(job)) == ("success", {"created": 6})
+    assert sorted(image["os_hash_value"] for image in own.a.all()) == sorted(
+        image["os_hash_value"] for image in own.b.all()
+    )
+    soon(lambda: not member.trusts())
 
 
 GOES = [(Glance.delete, "source.not_found"), (Glance.deactivate, "source.not_readable")]
