@@ -163,7 +163,7 @@ def fill(world: World, stranger: Person, count: int) -> None:
             "tags": [f"tag {number % 3}"],
             "min_disk": number % 5,
             "protected": number % 7 == 3,
-            "os_hidden": number % 11 == 5,
+            "os_hidden": number % 11 == 5 and number % 12 != 7,     # hidden, it would be no other by its name
             "os_distro": "debian",
             "hw_disk_bus": "virtio",
             "note": "of this zone",
