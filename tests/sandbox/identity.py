@@ -59,7 +59,6 @@ class Identity:
 
     def set_endpoints(self, service: str, urls: Mapping[str, str]) -> None:
         """Set the public endpoint of a service (by name) in regions, which are made if absent."""
-        self.catalogs += 1
         service_id = self.ids("service")[service]
         for region in urls.keys() - {region["id"] for region in self.list("region")}:
             self.call("POST", "/regions", {"region": {"id": region}})
@@ -75,6 +74,7 @@ class Identity:
             elif known[region]["url"] != url:
                 path = f"/endpoints/{known[region]['id']}"
                 self.call("PATCH", path, {"endpoint": {"url": url}})
+        self.catalogs += 1
 
     def remove_region(self, region: str) -> None:
         """Remove a region with its endpoints."""
