@@ -116,6 +116,7 @@ class Survivor:
     """A user who goes on when the service has died, and starts it again first.
 
     :param refuse_once: have the moody zone not take an image's bytes at first
+    :param received: how many bytes the slow zone got
     """
 
     def __init__(
@@ -124,6 +125,7 @@ class Survivor:
         member: Person,
         points: Points,
         refuse_once: Callable[[str], None],
+        received: Callable[[], int],
         aws: amazon.Amazon,
         gcp: google.Google,
     ) -> None:
@@ -131,6 +133,7 @@ class Survivor:
         self.points = points
         self.member = member
         self.refuse_once = refuse_once
+        self.received = received
         self.aws = aws
         self.gcp = gcp
         self._starting = threading.Lock()     # held while it starts, or is killed

@@ -117,12 +117,12 @@ def expired(user: crash.Survivor, name: str, data: bytes) -> str:
 
 def cancelled(user: crash.Survivor, name: str, data: bytes) -> str:
     """One Cloud has the image, the other one a part of it, when the user wants it no more."""
-    image_id = user.create(name, clouds=["zone-a", "zone-slow"])
+    image_id, before = user.create(name, clouds=["zone-a", "zone-slow"]), user.received()
     assert user.send(image_id, data) in ("", "image.has_data")
 
     def under_way() -> bool:
-        there, coming = sorted(user.job(image_id)["targets"], key=lambda target: str(target["cloud"]))
-        return there["status"] == "success" and bool(coming["bytes_done"])
+        there, _ = sorted(user.job(image_id)["targets"], key=lambda target: str(target["cloud"]))
+        return there["status"] == "success" and user.received() > before
 
     user.until(under_way)
     user.act(image_id, "cancel", "job.has_ended")

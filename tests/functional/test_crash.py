@@ -97,7 +97,8 @@ def survivor(
         member = Person(cloud, "member", running.url)
         aws.register(member)
         gcp.register(member)
-        yield crash.Survivor(running, member, where, zones.refuse_once, aws, gcp)
+        received = zones.slow.received.total
+        yield crash.Survivor(running, member, where, zones.refuse_once, received, aws, gcp)
 
 
 class Undisturbed(NamedTuple):
