@@ -19,6 +19,7 @@ from tests.sandbox import processes, sandbox
 
 JSON = dict[str, Any]
 ENDS = ("success", "partial", "error", "cancelled")
+WAITS = "waiting-credentials"
 
 
 class Person:

@@ -64,7 +64,7 @@ class Strange(faulty.Proxy):
         lines = [f"HTTP/1.1 {status} Slow", *(f"{name}: {value}" for name, value in headers.items()), "", ""]
         for byte in itertools.chain("\r\n".join(lines).encode(), body, itertools.repeat(32)):
             client.wfile.write(bytes([byte]))
-            if self._leaving.wait(self.pause):
+            if faulty.ended(client).wait(self.pause):
                 return
 
 

@@ -73,7 +73,6 @@ class Proxy:
         self.longest = 0.0
         self.seen: list[tuple[str, str, int]] = []
         self.received: Counter[str] = Counter()
-        self._leaving = threading.Event()
         self._server = Server(0, self._handler())
         self.port = self._server.server_port
 
@@ -86,7 +85,6 @@ class Proxy:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._leaving.set()
         self._server.end()
 
     def _serve(self) -> None:
@@ -177,7 +175,7 @@ class Proxy:
         rest = length // 2 if fault in ("reset", "stall") else 0
         if not self._send(client, service, length - rest, fault) or fault == "reset":
             return False
-        if fault == "stall" and self._leaving.wait(seconds):
+        if fault == "stall" and ended(client).wait(seconds):
             return False
         return self._send(client, service, rest)
 
@@ -188,7 +186,7 @@ class Proxy:
         left: int,
         fault: Fault = "",
     ) -> bool:
-        while left and not client.server.ended.is_set():  # type: ignore[attr-defined]  # it is a Server
+        while left and not ended(client).is_set():
             block = client.rfile.read(min(BLOCK, left))
             if not block:
                 return False
@@ -217,6 +215,12 @@ class Proxy:
             body = body[: len(body) // 2]
             client.close_connection = True
         client.wfile.write(_other(body) if fault == "corrupt-answer" else body)
+
+
+def ended(client: http.server.BaseHTTPRequestHandler) -> threading.Event:
+    """Set once the server that this client came to goes."""
+    assert isinstance(client.server, Server)
+    return client.server.ended
 
 
 def _other(block: bytes) -> bytes:

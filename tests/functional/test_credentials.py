@@ -15,13 +15,12 @@ from tests.functional import faulty, tus
 from tests.functional.conftest import soon
 from tests.functional.test_bad_input import the_error
 from tests.functional.test_clouds import credential, delete, everything, register, secret
-from tests.person import JSON, Person
+from tests.person import JSON, WAITS, Person
 from tests.sandbox import ciming, distributed, identity, sandbox, seed
 from tests.shapes import Shape
 
 pytestmark = pytest.mark.every_shape
 
-WAITS = "waiting-credentials"
 
 
 @pytest.fixture(scope="module")

@@ -32,7 +32,7 @@ from tests.functional import canaries as birds
 from tests.functional import tus
 from tests.functional.conftest import soon
 from tests.functional.test_clouds import allow, config, secret
-from tests.person import ENDS, JSON
+from tests.person import ENDS, JSON, WAITS
 from tests.sandbox import aws, ciming, gcp, processes, sandbox, seed, servers
 from tests.shapes import Shape
 
@@ -41,7 +41,6 @@ LARGE = SMALL * 6
 PIECE = 8 << 10      # so small that the whole takes minutes
 AMAZON, GOOGLE = "for AWS: the", "for Google: the"
 BUCKET = "images"
-WAITS = "waiting-credentials"
 NOTIFICATIONS = ("oslo_messaging_notifications", "driver")
 
 

@@ -16,7 +16,7 @@ import requests
 
 from tests.functional import faulty
 from tests.functional.conftest import soon
-from tests.person import ENDS, JSON, Person
+from tests.person import ENDS, JSON, WAITS, Person
 from tests.sandbox import ciming, sandbox
 
 ALL = "CIMING_TEST_ALL" in os.environ
@@ -24,7 +24,6 @@ OCTETS = {"Content-Type": "application/octet-stream"}
 PATCH = {"Content-Type": "application/openstack-images-v2.1-json-patch"}
 A, B = "zone-a", "zone-b"
 KEPT = ("name", "owner", "visibility", "protected", "os_hidden", "min_disk", "min_ram", "os_hash_value")
-WAITS = "waiting-credentials"
 SOMEBODY = "f" * 32     # a project, as far as Glance cares
 ROLE = "image_sync"
 GLANCE_SAYS = {"context_is_admin": f"role:admin or role:{ROLE}"}
@@ -326,7 +325,7 @@ def test_a_role_of_its_own(
     options = {("zone_sync", "roles"): ROLE, ("oslo_policy", "policy_file"): str(policy)}
     service, _member = another(options)
     operator = Person(cloud, olga.name, service.url)
-    image = own.a.put("private", os.urandom(200_000), os_distro="debian")
+    image = own.a.put("theirs", os.urandom(200_000), os_distro="debian")
     answer = operator.call("POST", "/v1/zone-syncs", json=own.wanted(to=["zone-slow"]))
     assert answer.status_code == 202, answer.text
     [trust] = operator.trusts()

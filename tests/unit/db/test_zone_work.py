@@ -43,7 +43,13 @@ def plan(*entries: zone_plans.Entry, **more: Any) -> dict[str, Any]:
     return zone_plans.made(request(**more), entries)
 
 
-def sync(*, project: str = "studio", everything: bool = False, wait: bool = False, **more: Any) -> models.Job:
+def sync(
+    *checks: Callable[[Any], object],
+    project: str = "studio",
+    everything: bool = False,
+    wait: bool = False,
+    **more: Any,
+) -> models.Job:
     """A committed Job that syncs zones."""
     job = models.Job(
         id=models.new_id(),
@@ -55,7 +61,7 @@ def sync(*, project: str = "studio", everything: bool = False, wait: bool = Fals
         trust_id="trust-1",
         marker=rows.AREA,
     )
-    zone_syncs.begin(job, wait=wait)
+    zone_syncs.begin(job, *checks, wait=wait)
     return api.get_job(job.id, None)
 
 
@@ -69,12 +75,13 @@ def report(held: work.Claim) -> Mapping[str, Any]:
 
 
 def children(held: work.Claim) -> list[models.Job]:
-    """Oldest first."""
-    job = models.Job
-    query = sa.select(job.id).where(job.parent_id == held.job_id).order_by(job.created_at)
+    """In the order of what they bring: several can be of one millisecond."""
+    child, number = models.ZoneEntry.child_id, sa.func.min(models.ZoneEntry.number)
+    query = sa.select(child).where(models.ZoneEntry.job_id == held.job_id, child.is_not(None))
+    query = query.group_by(child).order_by(number)
     with session.reader() as reading:
         ids = reading.scalars(query).all()
-    return [api.get_job(each, None) for each in ids]
+    return [api.get_job(str(each), None) for each in ids]
 
 
 def end(child: models.Job, **errors: Any) -> None:
@@ -139,12 +146,8 @@ def test_what_a_check_refuses_holds_nothing() -> None:
     def refuse(_session: Any) -> None:
         raise exceptions.Conflict("No.", code="x")
 
-    job = models.Job(
-        id=models.new_id(), project_id="studio", user_id="a", kind="zone-sync", stage="staging",
-        spec={"request": request(), "everything": False}, marker=rows.AREA,
-    )
     with pytest.raises(exceptions.Conflict, match="No"):
-        zone_syncs.begin(job, refuse, wait=False)
+        sync(refuse)
     sync()
 
 
