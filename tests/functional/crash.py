@@ -303,8 +303,9 @@ class Survivor:
         there = {path.name for path in self.service.staging_dir.iterdir() if path.is_dir()}
         found["staging"] = sorted(there.intersection(jobs))
         for target in found["targets"]:
-            if target["status"] != "success":
-                del target["bytes_done"]        # as far as it came
+            if target["status"] != "success":       # as far as it came
+                del target["bytes_done"]
+                (target["checkpoint"] or {}).pop("sent", None)
         target_ids = [target["id"] for target in found["targets"]]
         found["aws"] = self.aws.left(image_id, target_ids)
         found["gcp"] = self.gcp.left(image_id, target_ids)

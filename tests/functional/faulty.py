@@ -142,6 +142,8 @@ class Proxy:
             self._answer(client, int(fault), b"stumbled", headers)
             client.close_connection = True
             return
+        if self.throttle:       # or the system takes much of it before we do
+            client.connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BLOCK)
         service = http.client.HTTPConnection(str(self.upstream.netloc), timeout=120)
         with contextlib.closing(service):
             if not self._pass_on(client, service, fault, float(seconds) if seconds else None):
