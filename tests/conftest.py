@@ -18,17 +18,18 @@ TOLD = "told"
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out, in all shapes but the first one, what is not marked as of every shape."""
+    """Leave out, unless all is wanted, what says so; and of a second shape what does not ask for it."""
     if "CIMING_TEST_ALL" in os.environ:
         return
 
-    def again(item: pytest.Item) -> bool:
+    def left_out(item: pytest.Item) -> bool:
         case = getattr(item, "callspec", None)
-        shape = case.params.get("shape") if case else None
-        return shape not in (None, "standalone") and item.get_closest_marker("every_shape") is None
+        again = case is not None and case.params.get("shape") not in (None, "standalone")
+        marked = item.get_closest_marker
+        return marked("with_all") is not None or (again and marked("every_shape") is None)
 
-    config.hook.pytest_deselected(items=[item for item in items if again(item)])
-    items[:] = [item for item in items if not again(item)]
+    config.hook.pytest_deselected(items=[item for item in items if left_out(item)])
+    items[:] = [item for item in items if not left_out(item)]
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

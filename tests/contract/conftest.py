@@ -13,20 +13,20 @@ from ciming.providers import base
 from tests.contract import on_aws, on_gcp, on_openstack, subjects
 from tests.sandbox import sandbox
 
-OF_SEVERAL: tuple[type[subjects.Subject], ...] = (on_aws.Role, on_gcp.Shared)
-"""Where one account is for several projects."""
-SUBJECTS: list[type[subjects.Subject]] = [
-    on_openstack.OpenStack,
+SUBJECTS: tuple[type[subjects.Subject], ...] = (on_openstack.OpenStack, on_aws.AWS, on_gcp.GCP)
+"""One of each provider,"""
+OTHERS: tuple[type[subjects.Subject], ...] = (
     on_openstack.Registered,
-    on_aws.AWS,
     on_aws.Import,
-    on_gcp.GCP,
+    on_aws.Role,
     on_gcp.Kept,
-    *(OF_SEVERAL if os.environ.get("CIMING_TEST_ALL") else ()),
-]
+    on_gcp.Shared,
+)
+"""and those that are set up in another way."""
+ROWS = [*SUBJECTS, *(pytest.param(kind, marks=pytest.mark.with_all) for kind in OTHERS)]
 
 
-@pytest.fixture(scope="module", params=SUBJECTS, ids=lambda kind: kind.__name__)
+@pytest.fixture(scope="module", params=ROWS, ids=lambda kind: kind.__name__)
 def subject(request: pytest.FixtureRequest, cloud: sandbox.Sandbox) -> Iterator[subjects.Subject]:
     with contextlib.ExitStack() as stack:
         yield request.param(cloud, stack)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What every provider keeps to (`ciming.providers.base`), against the real thing.
 
-A provider is added to this suite by one line in conftest.SUBJECTS.
+A provider is added to this suite by one line in conftest.py.
 """
 
 import contextlib

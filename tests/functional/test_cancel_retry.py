@@ -100,7 +100,6 @@ def test_cancel_while_somebody_sends(
     assert ids(member, "zone-a") == before
 
 
-@pytest.mark.every_shape
 def test_cancel_in_mid_transfer(
     flaky: faulty.Proxy, service: ciming.Ciming, member: Person, data: bytes
 ) -> None:
@@ -270,7 +269,6 @@ def test_cancel_of_a_retry(flaky: faulty.Proxy, member: Person, qcow2: pathlib.P
     assert ids(member, "zone-b") == before
 
 
-@pytest.mark.every_shape
 def test_two_retries_at_once(flaky: faulty.Proxy, member: Person, qcow2: pathlib.Path) -> None:
     """One wins; the other's trust is not left over."""
     job = fail(member, flaky, qcow2, ["zone-flaky"])

@@ -202,7 +202,7 @@ def copies(member: Person, zone: str, image_id: str) -> list[tuple[str, str]]:
     return [(each.id, each.status) for each in found if each.properties.get("ciming_image") == image_id]
 
 
-@rows(ALL, ("postgresql", "database"), ("mariadb", "redis"), ("postgresql", "etcd"))
+@rows(ALL, ("postgresql", "database"), ("mariadb", "redis"))
 def test_one_is_killed(
     row: Row, fleet: Fleet, begin: Callable[[], JSON], member: Person, slow: faulty.Proxy
 ) -> None:
@@ -304,7 +304,7 @@ def test_one_is_cut_off_from_the_database_alone(
         assert first.program.running
 
 
-@rows(ALL, ("postgresql", "database"), ("mariadb", "redis"))
+@rows(ALL, ("postgresql", "database"))
 def test_one_loses_its_lock(fleet: Fleet, begin: Callable[[], JSON], member: Person) -> None:
     """It gives its Job up, takes another name, and goes on with it."""
     first = fleet.engine()

@@ -278,7 +278,6 @@ def test_wrong_hash_is_an_error_and_leaves_nothing(
     assert ids(member, "zone-b") == before
 
 
-@pytest.mark.every_shape
 @pytest.mark.parametrize("how", ["kill", "stop"])
 def test_service_dies_in_mid_transfer(
     flaky: faulty.Proxy, service: ciming.Ciming, member: Person, qcow2: pathlib.Path, how: str

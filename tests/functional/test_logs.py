@@ -15,8 +15,6 @@ from tests.functional.conftest import soon
 from tests.person import Person
 from tests.sandbox import ciming
 
-pytestmark = pytest.mark.every_shape
-
 WORK = ("ciming.engine.", "ciming.trusts")
 """Loggers of what only Jobs do."""
 TEXT = re.compile(

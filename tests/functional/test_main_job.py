@@ -51,7 +51,6 @@ def test_one_command_two_zones(
     assert shown["digests"]["sha512"] == sha512
 
 
-@pytest.mark.every_shape
 def test_all_clouds_and_each_good_format(
     service: ciming.Ciming, member: Person, tmp_path: pathlib.Path
 ) -> None:
@@ -65,7 +64,6 @@ def test_all_clouds_and_each_good_format(
         assert {link["cloud"] for link in image["links"]} == {"zone-a", "zone-b"}
 
 
-@pytest.mark.every_shape
 def test_taken_uuid_falls_back_to_another(
     service: ciming.Ciming, member: Person, stranger: Person, qcow2: pathlib.Path
 ) -> None:

@@ -13,8 +13,6 @@ from tests.functional.conftest import soon
 from tests.person import Person
 from tests.sandbox import ciming, distributed, processes, sandbox
 
-pytestmark = pytest.mark.every_shape
-
 Another = Callable[..., tuple[ciming.Ciming, Person]]
 
 

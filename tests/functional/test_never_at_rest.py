@@ -524,6 +524,7 @@ def told_of(world: World) -> None:
     assert birds.has_token(world.member.token().encode())
 
 
+@pytest.mark.with_all
 def test_failure_and_cancel(world: World) -> None:
     """When each Cloud has got a part of it: one way fails, the next is cancelled, or both ways do both."""
     every = "CIMING_TEST_ALL" in os.environ
@@ -587,7 +588,6 @@ def test_crash_and_resume(world: World) -> None:
     assert taken(world) != WAYS or world.unused() == []
 
 
-@pytest.mark.every_shape
 def test_killed_when_aws_and_google_have_let_us_in(world: World) -> None:
     """They are asked for the end of what has all its bytes, and take their time."""
     ways = tuple(way for way in WAYS if not way.follows)

@@ -7,15 +7,12 @@ from collections.abc import Callable
 from typing import Any
 
 import oslo_messaging as messaging
-import pytest
 from oslo_config import cfg
 
 from ciming import config
 from tests.functional.conftest import soon
 from tests.person import Person
 from tests.sandbox import ciming, sandbox, servers
-
-pytestmark = pytest.mark.every_shape
 
 Another = Callable[..., tuple[ciming.Ciming, Person]]
 GROUP = "oslo_messaging_notifications"

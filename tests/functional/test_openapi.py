@@ -79,7 +79,10 @@ def own(cloud: sandbox.Sandbox, tmp_path_factory: pytest.TempPathFactory) -> Ite
         soon(lambda: administrator.get("/v1/jobs", params=waiting).json() == {"jobs": [], "links": []}, 30)
 
 
-@pytest.mark.parametrize("who", ["member", "reader", "admin", None])
+OTHERS = [pytest.param(who, marks=pytest.mark.with_all) for who in ("reader", "admin", None)]
+
+
+@pytest.mark.parametrize("who", ["member", *OTHERS])
 def test_every_answer_is_in_the_document(
     own: ciming.Ciming, tmp_path: pathlib.Path, record_property: Record, who: str | None
 ) -> None:

@@ -87,7 +87,6 @@ def statuses(member: Person, image_id: str, zones: Sequence[str] = ZONES) -> lis
     ]
 
 
-@pytest.mark.every_shape
 def test_clouds_get_it_while_it_comes(service: ciming.Ciming, member: Person, data: bytes) -> None:
     with Sender(member, data, disk_format="raw") as sender:
         job = follows(member, sender.job_id)

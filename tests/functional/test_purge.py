@@ -11,8 +11,6 @@ from concurrent import futures
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import pytest
-
 from tests.functional.conftest import assert_nothing_left, soon
 from tests.person import Person
 from tests.sandbox import ciming, processes
@@ -34,7 +32,6 @@ def purge(service: ciming.Ciming, *arguments: str) -> dict[str, int]:
     return {table: int(count) for count, table in re.findall(r"(\d+) (\w+)", run.stdout)}
 
 
-@pytest.mark.every_shape
 def test_beside_a_service(
     another: Callable[..., tuple[ciming.Ciming, Person]], qcow2: pathlib.Path
 ) -> None:
