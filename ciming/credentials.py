@@ -95,7 +95,7 @@ def _row(job: models.Job, place: Place) -> models.Cloud:
 def _as_user(job: models.Job, place: Place) -> ks_session.Session:
     """A session as the Job's user: under the trust, or with the token that it came with."""
     if job.trust_id:
-        return trusts.session(job.trust_id, shared=job.parent_id is not None)
+        return trusts.session(job.trust_id)
     held = custody.of(job.parent_id or job.id)
     if held is None or held.token is None:
         raise exceptions.CredentialNeeded(

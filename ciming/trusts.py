@@ -39,7 +39,7 @@ NO_SCOPE: dict[str, None] = dict.fromkeys(
 )
 
 
-# The last login under each trust: good enough to delete it, and Keystone takes its time for another one.
+# The last login under each trust: good enough for others, too, and Keystone takes its time for another one.
 _LOGINS: dict[str, Any] = {}
 _LOGINS_LOCK = threading.Lock()
 
@@ -49,21 +49,17 @@ def service_session() -> ks_session.Session:
     return _session(_login())
 
 
-def session(trust_id: str, *, shared: bool = False) -> ks_session.Session:
+def session(trust_id: str) -> ks_session.Session:
     """A session as the user who gave the trust, in their project. Logs in when first used.
 
-    Each has a login of its own, so that no one waits for another's.
-
-    :param shared: with the last login under this trust, where there is one: it is for many small Jobs
+    With the last login under this trust once that was let in; before, no one waits for another's.
     """
     with _LOGINS_LOCK:
-        former = _LOGINS.get(trust_id) if shared else None
-        if former is not None:
-            return _under_trust(former)
-        login = _login(**NO_SCOPE, trust_id=trust_id)
-        _LOGINS[trust_id] = login
-        for former in list(_LOGINS)[: -cfg.CONF.engine.max_jobs]:   # of Jobs that went elsewhere
-            del _LOGINS[former]
+        login = _LOGINS.get(trust_id)
+        if login is None or login.auth_ref is None:
+            login = _LOGINS[trust_id] = _login(**NO_SCOPE, trust_id=trust_id)
+            for former in list(_LOGINS)[: -cfg.CONF.engine.max_jobs]:   # of Jobs that went elsewhere
+                del _LOGINS[former]
     return _under_trust(login)
 
 

@@ -78,20 +78,16 @@ class OpenStack(base.Provider):
 
     @lazy.cached_property
     def formats(self) -> tuple[str, ...]:
-        return self._ask_for_formats()
-
-    def _ask_for_formats(self) -> tuple[str, ...]:
         schema = self._ask("GET", "/schemas/image", needs="properties")
         with self._reading("the formats that it takes"):
             taken = list(schema["properties"].get("disk_format", {}).get("enum") or FORMATS)
         return tuple(name for name in self._wanted if name in taken)
 
     def check(self, staged: staging.Staged) -> None:
-        taken = self._ask_for_formats()
-        if staged.disk_format not in taken:
+        if staged.disk_format not in self.formats:
             raise exceptions.ProviderError(
                 f"{self._name} takes no {staged.disk_format} images, only "
-                f"{', '.join(taken) or 'none of ours'}.",
+                f"{', '.join(self.formats) or 'none of ours'}.",
                 code="image.format_not_taken",
             )
 

@@ -24,6 +24,13 @@ def ours(person: Person, file: pathlib.Path) -> str:
     return str(made["job_id"])
 
 
+def asked(person: Person, file: pathlib.Path) -> None:
+    """The main job by the API."""
+    made = person.create(name=NAME, clouds=list(services.ZONES))
+    _finished(_curl(person.token(), f"{person.url}/v1/images/{made['image']['id']}/file", file))
+    assert person.wait(made["job"]["id"])["status"] == "success"
+
+
 def one_by_one(person: Person, file: pathlib.Path) -> None:
     """What people do without CIMinG."""
     for zone in services.ZONES:
@@ -48,21 +55,25 @@ class Floor:
 
     def send(self, file: pathlib.Path) -> None:
         """Send the file, and wait until both have it."""
-        running = [self._curl(url, file) for url in self.urls]
-        for curl in running:
-            _, complaint = curl.communicate()
-            assert curl.returncode == 0, complaint
+        for curl in [_curl(self.token, url, file) for url in self.urls]:
+            _finished(curl)
 
-    def _curl(self, url: str, file: pathlib.Path) -> subprocess.Popen[str]:
-        headers = (f"X-Auth-Token: {self.token}", "Content-Type: application/octet-stream")
-        given = [word for header in headers for word in ("--header", header)]
-        return subprocess.Popen(
-            ["curl", "--silent", "--show-error", "--fail", *given, "--upload-file", str(file), url],
-            env=processes.environment(),
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+
+def _curl(token: str, url: str, file: pathlib.Path) -> subprocess.Popen[str]:
+    headers = (f"X-Auth-Token: {token}", "Content-Type: application/octet-stream")
+    given = [word for header in headers for word in ("--header", header)]
+    return subprocess.Popen(
+        ["curl", "--silent", "--show-error", "--fail", *given, "--upload-file", str(file), url],
+        env=processes.environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def _finished(curl: subprocess.Popen[str]) -> None:
+    _, complaint = curl.communicate()
+    assert curl.returncode == 0, complaint
 
 
 def clean(person: Person) -> None:
