@@ -9,7 +9,8 @@ from keystoneauth1 import session as ks_session
 from keystoneauth1.identity import v3
 
 from ciming import cmd, config
-from ciming.providers import base, openstack
+from ciming.providers import base
+from ciming.providers.openstack import provider as door
 from tests.contract import subjects
 from tests.person import Person
 from tests.sandbox import sandbox
@@ -52,22 +53,22 @@ class OpenStack(subjects.Subject):
         stack.enter_context(zone_at(cloud, DEAD_ZONE, NOBODY))
         stack.callback(self._leave)
 
-    def provider(self) -> openstack.OpenStack:
+    def provider(self) -> door.OpenStack:
         return self._as("member", ZONE)
 
-    def forbidden(self) -> openstack.OpenStack:
+    def forbidden(self) -> door.OpenStack:
         return self._as("reader", ZONE)
 
-    def unreachable(self) -> openstack.OpenStack:
+    def unreachable(self) -> door.OpenStack:
         return self._as("member", DEAD_ZONE)
 
-    def _as(self, name: str, region: str) -> openstack.OpenStack:
+    def _as(self, name: str, region: str) -> door.OpenStack:
         made = self._made(name, {"region": region, "interface": "public"})
-        self._sessions.append(made._session)
+        self._sessions.append(made._account.session)
         return made
 
-    def _made(self, name: str, place: Mapping[str, Any]) -> openstack.OpenStack:
-        return openstack.OpenStack(place, session_of(self._cloud, name))
+    def _made(self, name: str, place: Mapping[str, Any]) -> door.OpenStack:
+        return door.OpenStack(place, session_of(self._cloud, name))
 
     def refs(self, key: str) -> set[str]:
         marks = {"ciming_target": key, "owner": self._member.project_id}
@@ -115,8 +116,8 @@ class Registered(OpenStack):
             stack.callback(config.CONF.clear_override, option, group="egress")
         super().__init__(cloud, stack)
 
-    def _made(self, name: str, place: Mapping[str, Any]) -> openstack.OpenStack:
+    def _made(self, name: str, place: Mapping[str, Any]) -> door.OpenStack:
         login = {"auth_type": "v3password", **self._cloud.clouds[name]["auth"]}
         url = self._cloud.url("keystone")
         more = {"auth_url": url, "cloud": "registered", "timeout": 30.0, "tenant": "one-of-several"}
-        return openstack.OpenStack({**place, **more}, login)
+        return door.OpenStack({**place, **more}, login)

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from ciming import cmd, config, connections, exceptions, staging
-from ciming.providers import openstack
+from ciming.providers.openstack import provider as door
 from tests.contract.on_openstack import ZONE, zone_at
 from tests.contract.subjects import Transfer, new_key, new_spec
 from tests.functional import faulty
@@ -77,14 +77,14 @@ class World:
         self.glance = glance
         self.secret: str = cloud.clouds["member"]["auth"]["password"]
 
-    def provider(self, region: str = AWAY_ZONE, timeout: float = 20.0) -> openstack.OpenStack:
+    def provider(self, region: str = AWAY_ZONE, timeout: float = 20.0) -> door.OpenStack:
         """Logged in anew."""
         login = {"auth_type": "v3password", **self._cloud.clouds["member"]["auth"]}
         login["auth_url"] = self.keystone.url
         place = {"auth_url": self.keystone.url, "region": region, "cloud": "elsewhere", "timeout": timeout}
-        return openstack.OpenStack(place, login)
+        return door.OpenStack(place, login)
 
-    def refused(self, call: Callable[[openstack.OpenStack], Any], **place: Any) -> exceptions.ProviderError:
+    def refused(self, call: Callable[[door.OpenStack], Any], **place: Any) -> exceptions.ProviderError:
         with pytest.raises(exceptions.ProviderError) as caught:
             call(self.provider(**place))
         error = caught.value
@@ -116,7 +116,7 @@ def world(started: World) -> World:
     return started
 
 
-def check(provider: openstack.OpenStack) -> Any:
+def check(provider: door.OpenStack) -> Any:
     return provider.check(staging.StagedFile("", "raw", 0, 0, {}))
 
 
@@ -212,7 +212,7 @@ LOGINS: dict[str, Answer] = {
 @pytest.mark.parametrize("login", LOGINS)
 def test_a_keystone_that_talks_nonsense(world: World, login: str) -> None:
     world.keystone.answers = [("POST", "/auth/tokens", LOGINS[login])]
-    calls: list[Callable[[openstack.OpenStack], Any]] = [
+    calls: list[Callable[[door.OpenStack], Any]] = [
         check,
         lambda provider: provider.describe("x"),
         lambda provider: provider.discard(new_key()),
@@ -267,7 +267,7 @@ def test_a_glance_that_talks_nonsense(world: World, image: str) -> None:
         ("POST", "/images", said(answers, 201)),
     ]
     staged = staging.StagedFile("", "raw", 1, 1, {"sha512": "x"})
-    calls: list[Callable[[openstack.OpenStack], Any]] = [
+    calls: list[Callable[[door.OpenStack], Any]] = [
         lambda provider: provider.describe(REF),
         lambda provider: provider.describe("n"),
         lambda provider: provider.verify(REF, staged),
@@ -292,7 +292,7 @@ def test_a_list_that_is_none(world: World, page: Any) -> None:
 
 
 def test_a_list_without_end(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(openstack, "MOST_PAGES", 5)
+    monkeypatch.setattr(door, "MOST_PAGES", 5)
     page = {"images": [{**IMAGE, "name": "other"}], "next": "/v2/images?marker=x"}
     world.glance.answers = [("GET", r"/images\?", said(page))]
     assert world.refused(lambda provider: provider.describe("n")).code == "cloud.bad_answer"
@@ -361,7 +361,7 @@ def test_a_keystone_that_says_nothing(world: World) -> None:
 
 def test_one_that_speaks_no_tls(world: World) -> None:
     plain = world.keystone.url
-    provider = openstack.OpenStack(
+    provider = door.OpenStack(
         {"auth_url": plain.replace("http:", "https:"), "region": ZONE, "cloud": "elsewhere", "timeout": 5.0},
         {"auth_type": "v3password", "username": "x", "password": "x", "project_id": "x"},
     )

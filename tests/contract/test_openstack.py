@@ -17,7 +17,9 @@ import pytest
 from keystoneauth1.identity import v3
 
 from ciming import exceptions, staging
-from ciming.providers import base, openstack
+from ciming.providers import base
+from ciming.providers.openstack import provider as door
+from ciming.providers.openstack import records
 from tests.contract import on_openstack
 from tests.contract.on_openstack import ZONE, session_of, zone_at
 from tests.contract.subjects import Transfer, new_key, new_spec, persistently
@@ -29,7 +31,7 @@ ODD_ZONE = "zone-odd"
 
 
 @pytest.fixture
-def provider(cloud: sandbox.Sandbox) -> openstack.OpenStack:
+def provider(cloud: sandbox.Sandbox) -> door.OpenStack:
     return in_zone(cloud, ZONE)
 
 
@@ -40,14 +42,14 @@ def glance(member: Person) -> Any:
 
 
 @pytest.fixture
-def key(provider: openstack.OpenStack) -> Iterator[str]:
+def key(provider: door.OpenStack) -> Iterator[str]:
     made = new_key()
     yield made
     provider.discard(made)
 
 
-def in_zone(cloud: sandbox.Sandbox, region: str) -> openstack.OpenStack:
-    return openstack.OpenStack({"region": region}, session_of(cloud, "member"))
+def in_zone(cloud: sandbox.Sandbox, region: str) -> door.OpenStack:
+    return door.OpenStack({"region": region}, session_of(cloud, "member"))
 
 
 def upload(
@@ -63,11 +65,11 @@ def upload(
 
 
 def test_only_the_formats_that_its_operator_wants(
-    cloud: sandbox.Sandbox, staged: staging.StagedFile, provider: openstack.OpenStack
+    cloud: sandbox.Sandbox, staged: staging.StagedFile, provider: door.OpenStack
 ) -> None:
-    assert provider.formats == openstack.FORMATS
+    assert provider.formats == records.FORMATS
     wanted = {"region": ZONE, "formats": ["raw", "floppy", "qcow2"]}
-    limited = openstack.OpenStack(wanted, session_of(cloud, "member"))
+    limited = door.OpenStack(wanted, session_of(cloud, "member"))
     assert limited.formats == ("raw", "qcow2")
     limited.check(staged)
     with pytest.raises(exceptions.ProviderError, match="only raw, qcow2") as caught:
@@ -79,13 +81,13 @@ def test_only_the_formats_that_its_operator_wants(
 
 
 def test_the_images_own_uuid(
-    provider: openstack.OpenStack, staged: staging.StagedFile, spec: base.ImageSpec, key: str
+    provider: door.OpenStack, staged: staging.StagedFile, spec: base.ImageSpec, key: str
 ) -> None:
     assert upload(provider, staged, spec, key) == spec.image_id
 
 
 def test_another_uuid_where_ours_is_taken(
-    provider: openstack.OpenStack, glance: Any, staged: staging.StagedFile, spec: base.ImageSpec, key: str
+    provider: door.OpenStack, glance: Any, staged: staging.StagedFile, spec: base.ImageSpec, key: str
 ) -> None:
     """By an image of the same project, that a person made: not ours either."""
     taken = {"id": spec.image_id, "name": "by hand", "disk_format": "raw", "container_format": "bare"}
@@ -99,7 +101,7 @@ def test_another_uuid_where_ours_is_taken(
 
 
 def test_another_uuid_where_ours_is_burned(
-    provider: openstack.OpenStack, staged: staging.StagedFile, spec: base.ImageSpec, key: str
+    provider: door.OpenStack, staged: staging.StagedFile, spec: base.ImageSpec, key: str
 ) -> None:
     assert upload(provider, staged, spec, key) == spec.image_id
     provider.discard(key)
@@ -133,7 +135,7 @@ def held_open(url: str, token: str, size: int) -> Iterator[None]:
 def saving(
     cloud: sandbox.Sandbox,
     member: Person,
-    provider: openstack.OpenStack,
+    provider: door.OpenStack,
     glance: Any,
     staged: staging.StagedFile,
     spec: base.ImageSpec,
@@ -156,7 +158,7 @@ def saving(
 @pytest.mark.parametrize("patience", ["CUT_PATIENCE", "SAVING_PATIENCE"])
 def test_an_upload_that_hangs_is_given_up(
     saving: contextlib.ExitStack,
-    provider: openstack.OpenStack,
+    provider: door.OpenStack,
     staged: staging.StagedFile,
     spec: base.ImageSpec,
     key: str,
@@ -165,7 +167,7 @@ def test_an_upload_that_hangs_is_given_up(
 ) -> None:
     """Sooner where it can not become whole any more."""
     for name in ("CUT_PATIENCE", "SAVING_PATIENCE"):
-        monkeypatch.setattr(openstack, name, 1 if name == patience else 100_000)
+        monkeypatch.setattr(door, name, 1 if name == patience else 100_000)
     sent = {"image": spec.image_id, "sent": True} if patience == "SAVING_PATIENCE" else None
     image_ref = provider.upload(staged, spec, key, Transfer(checkpoint=sent))
     assert image_ref != spec.image_id       # only deleting helped, and that burned it
@@ -174,7 +176,7 @@ def test_an_upload_that_hangs_is_given_up(
 
 
 def test_only_with_its_last_block_an_upload_may_become_whole(
-    provider: openstack.OpenStack, staged: staging.StagedFile, spec: base.ImageSpec, key: str
+    provider: door.OpenStack, staged: staging.StagedFile, spec: base.ImageSpec, key: str
 ) -> None:
     transfer = Transfer(stop_at=2 + staged.size // staging.BLOCK)
     with pytest.raises(exceptions.Interrupted):
@@ -187,7 +189,7 @@ def test_only_with_its_last_block_an_upload_may_become_whole(
 
 def test_an_upload_that_ends_is_waited_for(
     saving: contextlib.ExitStack,
-    provider: openstack.OpenStack,
+    provider: door.OpenStack,
     staged: staging.StagedFile,
     spec: base.ImageSpec,
     key: str,
@@ -200,7 +202,7 @@ def test_an_upload_that_ends_is_waited_for(
 
 def test_waiting_for_it_can_be_interrupted(
     saving: contextlib.ExitStack,
-    provider: openstack.OpenStack,
+    provider: door.OpenStack,
     staged: staging.StagedFile,
     spec: base.ImageSpec,
     key: str,
@@ -217,7 +219,7 @@ def test_waiting_for_it_can_be_interrupted(
 
 
 def test_what_a_person_said_arrives(
-    provider: openstack.OpenStack, member: Person, staged: staging.StagedFile, key: str
+    provider: door.OpenStack, member: Person, staged: staging.StagedFile, key: str
 ) -> None:
     properties = {"os_distro": "debian", "hw_machine_type": "q35", "größe": "groß"}
     spec = new_spec(
@@ -240,7 +242,7 @@ def test_what_a_person_said_arrives(
 
 
 def test_marks_can_not_be_forged(
-    provider: openstack.OpenStack, glance: Any, staged: staging.StagedFile, key: str
+    provider: door.OpenStack, glance: Any, staged: staging.StagedFile, key: str
 ) -> None:
     spec = new_spec(properties={"ciming_target": new_key(), "ciming_image": "x", "name": "forged"})
     image = glance.get_image(upload(provider, staged, spec, key))
@@ -249,7 +251,7 @@ def test_marks_can_not_be_forged(
 
 @pytest.mark.parametrize("visibility", ["private", "shared", "community"])
 def test_it_is_found_again_whoever_sees_it(
-    provider: openstack.OpenStack, glance: Any, staged: staging.StagedFile, key: str, visibility: str
+    provider: door.OpenStack, glance: Any, staged: staging.StagedFile, key: str, visibility: str
 ) -> None:
     spec = new_spec(visibility=visibility)
     image_ref = upload(provider, staged, spec, key)
@@ -260,7 +262,7 @@ def test_it_is_found_again_whoever_sees_it(
 
 
 def test_a_member_makes_no_public_image(
-    provider: openstack.OpenStack, staged: staging.StagedFile, key: str
+    provider: door.OpenStack, staged: staging.StagedFile, key: str
 ) -> None:
     with pytest.raises(exceptions.ProviderError) as caught:
         provider.upload(staged, new_spec(visibility="public"), key, Transfer())
@@ -269,7 +271,7 @@ def test_a_member_makes_no_public_image(
 
 
 def test_a_protected_image_is_not_discarded_and_that_is_said(
-    provider: openstack.OpenStack, glance: Any, staged: staging.StagedFile, spec: base.ImageSpec, key: str
+    provider: door.OpenStack, glance: Any, staged: staging.StagedFile, spec: base.ImageSpec, key: str
 ) -> None:
     image_ref = upload(provider, staged, spec, key)
     glance.update_image(image_ref, is_protected=True)
@@ -279,9 +281,9 @@ def test_a_protected_image_is_not_discarded_and_that_is_said(
 
 
 def test_list_has_all_pages(
-    provider: openstack.OpenStack, glance: Any, monkeypatch: pytest.MonkeyPatch
+    provider: door.OpenStack, glance: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(openstack, "PAGE", 7)
+    monkeypatch.setattr(door, "PAGE", 7)
     name = f"many {uuid.uuid4()}"
     body = {"name": name, "disk_format": "raw", "container_format": "bare"}
     made = [glance.post("/images", json=body).json()["id"] for _ in range(30)]
@@ -292,12 +294,12 @@ def test_list_has_all_pages(
 
 
 def test_list_goes_on_behind_a_marker(
-    provider: openstack.OpenStack, glance: Any, monkeypatch: pytest.MonkeyPatch
+    provider: door.OpenStack, glance: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     name = f"in:{uuid.uuid4()}"
     body = {"name": name, "disk_format": "raw", "container_format": "bare"}
     made = {glance.post("/images", json=body).json()["id"] for _ in range(5)}
-    monkeypatch.setattr(openstack, "PAGE", 2)
+    monkeypatch.setattr(door, "PAGE", 2)
     first = list(provider.list({"name": name}, most=3))
     rest = list(provider.list({"name": name}, first[-1].image_ref))
     assert len(first) == 3 and {each.image_ref for each in first + rest} == made
@@ -312,7 +314,7 @@ def test_list_goes_on_behind_a_marker(
 
 
 def test_an_image_that_somebody_deletes_meanwhile(
-    provider: openstack.OpenStack, glance: Any, staged: staging.StagedFile, spec: base.ImageSpec, key: str
+    provider: door.OpenStack, glance: Any, staged: staging.StagedFile, spec: base.ImageSpec, key: str
 ) -> None:
     class Deleting(Transfer):
         def alive(self) -> None:
@@ -329,7 +331,7 @@ def test_an_image_that_somebody_deletes_meanwhile(
 # The hash
 
 
-class OtherGlance(openstack.OpenStack):
+class OtherGlance(door.OpenStack):
     """One whose Glance describes its images in another way."""
 
     changes: Mapping[str, Any] = {}
@@ -456,7 +458,7 @@ def test_what_an_answer_means(
     odd.headers.clear()
     odd.answer = (status, "text/html", b"<html><title>why</title><body>because</body></html>")
     with pytest.raises(exceptions.ProviderError) as caught:
-        provider.check(staged)
+        next(provider.list({}))
     error = caught.value
     assert (error.code, error.cloud_request_id) == (code, "req-odd")
     assert isinstance(error, exceptions.TransientProviderError) == transient
@@ -481,7 +483,7 @@ def test_an_answer_that_is_none(
     provider = in_zone(cloud, ODD_ZONE)
     provider.check(staged)
     odd.answer = answer
-    calls: list[Callable[[], Any]] = [lambda: provider.check(staged), lambda: [*provider.list({})]]
+    calls: list[Callable[[], Any]] = [lambda: provider.show(new_key()), lambda: next(provider.list({}))]
     for call in calls:
         with pytest.raises(exceptions.ProviderError) as caught:
             call()
@@ -510,13 +512,13 @@ def test_a_put_that_fails_is_repeated_on_the_same_record(
 def test_keystone_does_not_answer(cloud: sandbox.Sandbox, staged: staging.StagedFile) -> None:
     session = session_of(cloud, "member", auth_url=f"{on_openstack.NOBODY}/v3")
     with pytest.raises(exceptions.TransientProviderError) as caught:
-        openstack.OpenStack({"region": ZONE}, session).check(staged)
+        door.OpenStack({"region": ZONE}, session).check(staged)
     assert caught.value.code == "cloud.unreachable"
 
 
 def test_keystone_refuses(cloud: sandbox.Sandbox, staged: staging.StagedFile) -> None:
     session = session_of(cloud, "member", password="swordfish")
-    provider = openstack.OpenStack({"region": ZONE}, session)
+    provider = door.OpenStack({"region": ZONE}, session)
     for call in (partial(provider.check, staged), partial(provider.discard, new_key())):
         with pytest.raises(exceptions.ProviderError) as caught:
             call()
@@ -546,7 +548,7 @@ def test_a_token_that_ends_meanwhile(
 ) -> None:
     """Glance says 401 to a token that Keystone gave: log in again, and send all again."""
     session = session_of(cloud, "member")
-    provider = openstack.OpenStack({"region": ZONE}, session)
+    provider = door.OpenStack({"region": ZONE}, session)
     provider.check(staged)
     assert isinstance(session.auth, v3.Password)
     session.auth.get_access(session)._auth_token = "ended"

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from ciming import exceptions, staging
-from ciming.providers import base, openstack
+from ciming.providers import base
+from ciming.providers.openstack import provider as door
 from tests.contract import subjects
 from tests.contract.on_openstack import ZONE, session_of
 from tests.contract.subjects import Transfer
@@ -27,24 +28,24 @@ SAID: Mapping[str, Any] = {
 }
 
 
-def of(cloud: sandbox.Sandbox, name: str) -> openstack.OpenStack:
-    return openstack.OpenStack({"region": ZONE}, session_of(cloud, name))
+def of(cloud: sandbox.Sandbox, name: str) -> door.OpenStack:
+    return door.OpenStack({"region": ZONE}, session_of(cloud, name))
 
 
 @pytest.fixture
-def provider(cloud: sandbox.Sandbox) -> openstack.OpenStack:
+def provider(cloud: sandbox.Sandbox) -> door.OpenStack:
     return of(cloud, "member")
 
 
 @pytest.fixture
-def operator(cloud: sandbox.Sandbox) -> openstack.OpenStack:
+def operator(cloud: sandbox.Sandbox) -> door.OpenStack:
     return of(cloud, "admin")
 
 
 @pytest.fixture
 def image(
-    provider: openstack.OpenStack,
-    operator: openstack.OpenStack,
+    provider: door.OpenStack,
+    operator: door.OpenStack,
     staged: staging.StagedFile,
     spec: base.ImageSpec,
 ) -> Iterator[str]:
@@ -56,14 +57,14 @@ def image(
     operator.delete(made)
 
 
-def found(provider: openstack.OpenStack, image_ref: str, owner: str | None = None) -> base.Surveyed | None:
+def found(provider: door.OpenStack, image_ref: str, owner: str | None = None) -> base.Surveyed | None:
     """What a survey says of one image, which is there at most once."""
     every = [each for each in provider.survey(owner) if each.image_ref == image_ref]
     assert len(every) < 2
     return every[0] if every else None
 
 
-def changes(provider: openstack.OpenStack, image_ref: str, carry: Mapping[str, Any]) -> int:
+def changes(provider: door.OpenStack, image_ref: str, carry: Mapping[str, Any]) -> int:
     """Settle; how many changes that took."""
     asked: list[int] = []
     provider.settle(image_ref, carry, lambda: asked.append(1))
@@ -71,7 +72,7 @@ def changes(provider: openstack.OpenStack, image_ref: str, carry: Mapping[str, A
 
 
 def test_what_a_survey_says(
-    provider: openstack.OpenStack, member: Person, image: str, spec: base.ImageSpec, data: bytes
+    provider: door.OpenStack, member: Person, image: str, spec: base.ImageSpec, data: bytes
 ) -> None:
     seen = found(provider, image)
     assert seen is not None and seen.created_at.startswith("20")
@@ -91,7 +92,7 @@ def test_what_a_survey_says(
 
 def test_who_sees_what(
     cloud: sandbox.Sandbox,
-    operator: openstack.OpenStack,
+    operator: door.OpenStack,
     member: Person,
     stranger: Person,
     image: str,
@@ -108,7 +109,7 @@ def test_who_sees_what(
     assert found(theirs, image, stranger.project_id) is None
 
 
-def test_an_image_without_data(provider: openstack.OpenStack, member: Person) -> None:
+def test_an_image_without_data(provider: door.OpenStack, member: Person) -> None:
     glance = member.zone(ZONE).image
     made = glance.post("/images", json={"name": "empty"}).json()["id"]
     seen = found(provider, made)
@@ -119,9 +120,9 @@ def test_an_image_without_data(provider: openstack.OpenStack, member: Person) ->
 
 
 def test_a_survey_goes_through_all_pages(
-    provider: openstack.OpenStack, member: Person, monkeypatch: pytest.MonkeyPatch
+    provider: door.OpenStack, member: Person, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(openstack, "PAGE", 2)
+    monkeypatch.setattr(door, "PAGE", 2)
     glance = member.zone(ZONE).image
     wanted = [{"name": "page", "os_hidden": number > 4} for number in range(8)]
     made = [glance.post("/images", json=body).json()["id"] for body in wanted]
@@ -132,7 +133,7 @@ def test_a_survey_goes_through_all_pages(
 
 
 @pytest.mark.parametrize("what", SAID)
-def test_one_thing_is_settled(provider: openstack.OpenStack, image: str, what: str) -> None:
+def test_one_thing_is_settled(provider: door.OpenStack, image: str, what: str) -> None:
     before = found(provider, image)
     assert before is not None
     said: dict[str, Any] = {what: tuple(sorted(SAID[what])) if what == "tags" else SAID[what]}
@@ -142,12 +143,12 @@ def test_one_thing_is_settled(provider: openstack.OpenStack, image: str, what: s
     assert changes(provider, image, {what: SAID[what]}) == 0
 
 
-def test_all_is_settled_at_once(provider: openstack.OpenStack, image: str) -> None:
+def test_all_is_settled_at_once(provider: door.OpenStack, image: str) -> None:
     assert changes(provider, image, SAID) == 1
     assert changes(provider, image, SAID) == 0
 
 
-def test_properties(provider: openstack.OpenStack, image: str) -> None:
+def test_properties(provider: door.OpenStack, image: str) -> None:
     """Those that are named; names with what JSON pointers mean otherwise, too."""
     first = {"os_distro": "debian", "a/b~c": "1", "hw:rng": "2"}
     assert changes(provider, image, {"properties": first}) == 1
@@ -159,7 +160,7 @@ def test_properties(provider: openstack.OpenStack, image: str) -> None:
     assert changes(provider, image, {"properties": second}) == 0
 
 
-def test_members(provider: openstack.OpenStack, stranger: Person, image: str) -> None:
+def test_members(provider: door.OpenStack, stranger: Person, image: str) -> None:
     assert provider.members(image) == []
     for wanted, count in (
         (("b" * 32, stranger.project_id), 2),
@@ -173,8 +174,8 @@ def test_members(provider: openstack.OpenStack, stranger: Person, image: str) ->
 
 
 def test_the_owner(
-    provider: openstack.OpenStack,
-    operator: openstack.OpenStack,
+    provider: door.OpenStack,
+    operator: door.OpenStack,
     member: Person,
     stranger: Person,
     image: str,
@@ -190,7 +191,7 @@ def test_the_owner(
     assert changes(operator, image, {"owner": member.project_id}) == 1
 
 
-def test_an_image_that_is_gone(provider: openstack.OpenStack) -> None:
+def test_an_image_that_is_gone(provider: door.OpenStack) -> None:
     gone = subjects.new_key()
     with pytest.raises(exceptions.ProviderError) as caught:
         provider.settle(gone, {"name": "x"})
@@ -200,7 +201,7 @@ def test_an_image_that_is_gone(provider: openstack.OpenStack) -> None:
     assert caught.value.code == "cloud.not_found"
 
 
-def test_it_is_asked_before_each_change(provider: openstack.OpenStack, image: str) -> None:
+def test_it_is_asked_before_each_change(provider: door.OpenStack, image: str) -> None:
     before = found(provider, image)
 
     def stop() -> None:

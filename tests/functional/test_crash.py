@@ -38,10 +38,10 @@ SHORT = {
     "created": (
         "before db.work.claim",
         "noted stage Receive execute",
-        "after providers.openstack.OpenStack._post",
+        "after providers.openstack.provider.OpenStack._post",
         "after trusts.delete",
     ),
-    "failing": ("after providers.openstack.OpenStack.delete",),
+    "failing": ("after providers.openstack.provider.OpenStack.delete",),
     "cancelled": ("after db.jobs.cancel",),
     "restored": ("after staging.rename",),
     "converted": ("after db.work.proven",),

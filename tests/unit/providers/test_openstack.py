@@ -13,7 +13,8 @@ from keystoneauth1.identity import v3
 from oslo_config import cfg
 
 from ciming import connections, exceptions
-from ciming.providers import openstack
+from ciming.providers.openstack import provider as door
+from ciming.providers.openstack.account import Account
 from tests.unit import certificates, sites
 from tests.unit.configs.test_openstack import BY_ID, BY_NAME, PASSWORD
 
@@ -22,7 +23,7 @@ PLACE = {"auth_url": URL, "region": "RegionOne", "cloud": "other", "timeout": 20
 
 
 def login(credential: dict[str, str], **place: Any) -> ks_session.Session:
-    return openstack.OpenStack({**PLACE, **place}, credential)._session
+    return Account({**PLACE, **place}, credential).session
 
 
 @pytest.mark.parametrize(
@@ -51,7 +52,7 @@ def test_a_credential_for_another_keystone() -> None:
 
 
 def test_a_keystone_where_nobody_may_go(conf: cfg.ConfigOpts) -> None:
-    provider = openstack.OpenStack(
+    provider = door.OpenStack(
         {**PLACE, "auth_url": "https://127.0.0.1:1"}, {"auth_type": "v3password", **PASSWORD}
     )
     with pytest.raises(exceptions.ProviderError, match=r"other: .*own host") as caught:
@@ -65,7 +66,7 @@ def test_a_keystone_that_nobody_vouches_for(conf: cfg.ConfigOpts, tmp_path: path
     certificates.make(tmp_path / "one")
     with sites.serving(tmp_path / "one") as site:
         place = {**PLACE, "auth_url": site.url(), "cacert": certificates.make(tmp_path / "another")}
-        provider = openstack.OpenStack(place, {"auth_type": "v3password", **PASSWORD})
+        provider = door.OpenStack(place, {"auth_type": "v3password", **PASSWORD})
         with pytest.raises(exceptions.ProviderError, match=r"other: .*certificate") as caught:
             provider.show("1234")
     conf.clear_override("allow_loopback", group="egress")
@@ -88,7 +89,7 @@ def repeating(conf: cfg.ConfigOpts) -> Iterator[sites.Site]:
 @pytest.mark.parametrize("password", ["swordfish", 'sword"fish\\ü'])
 def test_a_keystone_that_repeats_a_password(repeating: sites.Site, password: str) -> None:
     said = {"auth_type": "v3password", **PASSWORD, "password": password}
-    provider = openstack.OpenStack({**PLACE, "auth_url": repeating.url()}, said)
+    provider = door.OpenStack({**PLACE, "auth_url": repeating.url()}, said)
     with pytest.raises(exceptions.ProviderError, match="other: ") as caught:
         provider.show("1234")
     told = f"{caught.value.detail} {caught.value.cloud_request_id}"
@@ -96,10 +97,10 @@ def test_a_keystone_that_repeats_a_password(repeating: sites.Site, password: str
 
 
 def test_a_glance_that_repeats_a_token(repeating: sites.Site) -> None:
-    provider = openstack.OpenStack(PLACE, {"auth_type": "v3password", **PASSWORD})
-    assert isinstance(provider._session.auth, v3.Auth)
-    provider._session.auth.auth_ref = access.AccessInfoV3({"token": {}}, "gAAAAA-a-token")
+    account = Account(PLACE, {"auth_type": "v3password", **PASSWORD})
+    assert isinstance(account.session.auth, v3.Auth)
+    account.session.auth.auth_ref = access.AccessInfoV3({"token": {}}, "gAAAAA-a-token")
     answer = requests.post(repeating.url(), headers={"X-Auth-Token": "gAAAAA-a-token"}, json={}, timeout=10)
     assert "a-token" in answer.text
-    error = provider._error(answer)
+    error = account._error(answer)
     assert "Can not do {} with ***" in error.detail and error.cloud_request_id == "req of ***"

@@ -5,16 +5,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ciming.providers import base
+from ciming.providers.openstack import records
 
-OWN = frozenset(
-    (
-        *("id", "name", "status", "owner", "size", "virtual_size", "visibility", "checksum", "tags", "self"),
-        *("protected", "min_disk", "min_ram", "file", "schema", "locations", "direct_url", "stores"),
-        *("container_format", "disk_format", "created_at", "updated_at"),
-        *("os_hash_algo", "os_hash_value", "os_hidden"),
-    )
-)
-"""What Glance says of every image."""
 THEIRS = ("os_glance_", "ciming_")      # how names begin that belong to one Glance, or to CIMinG
 NAMES = {
     "name": "name",
@@ -56,7 +48,7 @@ def _properties(image: Mapping[str, Any]) -> dict[str, str]:
     return {
         name: value
         for name, value in image.items()
-        if isinstance(value, str) and name not in OWN and not name.startswith(THEIRS)
+        if isinstance(value, str) and name not in records.OWN and not name.startswith(THEIRS)
     }
 
 
