@@ -29,6 +29,8 @@ from ciming.engine import (
     persistence,
     slots,
     sources,
+    stage_tools,
+    target_tools,
     tools,
     watch,
     zone_sync,
@@ -133,12 +135,12 @@ class Runner:
         watching: watch.Watch,
         staged: growing.GrowingFile | None = None,
         converted: conversions.Conversions | None = None,
-    ) -> tools.TargetTools:
+    ) -> target_tools.TargetTools:
         slot = self._transfers.slot(
             cloud=target.cloud_key, project=job.project_id, large=_yields(job)
         )
         staged = staged or growing.GrowingFile()
-        return tools.TargetTools(job, watching, staged, claim, target, slot, converted)
+        return target_tools.TargetTools(job, watching, staged, claim, target, slot, converted)
 
     def _hand_back(
         self, claim: work.Claim, before: Callable[[work.Claim], None] | None = None
@@ -220,7 +222,7 @@ class Runner:
             return
         if job.stage != "failed":
             slot = self._stages.slot(large=_yields(job))
-            kit = tools.StageTools(job, watching, staged, claim, slot, self._room)
+            kit = stage_tools.StageTools(job, watching, staged, claim, slot, self._room)
             name, kit.source = self._source(claim, job, kit)
             if flows.run(name, STAGE_FLOWS[name], tools=kit) == states.SUCCESS:
                 if not staged.whole:        # a former run had done it, and did not come to say so
@@ -235,7 +237,7 @@ class Runner:
             staged.fail(tools.error_of(job.error or work.INTERNAL))
 
     def _source(
-        self, claim: work.Claim, job: models.Job, kit: tools.StageTools
+        self, claim: work.Claim, job: models.Job, kit: stage_tools.StageTools
     ) -> tuple[str, sources.Source]:
         """The flow that brings the bytes, and where from: what was lost is restored from where it is."""
         path = self._path(job)
@@ -272,7 +274,7 @@ class Runner:
             guest=image.digests.get("guest"),
         )
 
-    def _publish(self, flows: "Flows", job: models.Job, kit: tools.TargetTools) -> None:
+    def _publish(self, flows: "Flows", job: models.Job, kit: target_tools.TargetTools) -> None:
         """Do what the Job is for in one Cloud, or undo what was begun there."""
         _log_for(job)
         known = kit.entry.get("symbol") == zone_plans.METADATA
@@ -307,7 +309,7 @@ def _are_wanted(
     job: models.Job,
     staged: growing.GrowingFile,
     parts: Sequence[futures.Future[None]],
-    kits: Sequence[tools.TargetTools],
+    kits: Sequence[target_tools.TargetTools],
     watching: watch.Watch,
 ) -> bool:
     """Does any Target ask for the bytes? A cloud may copy by itself what another region of it has."""
@@ -326,7 +328,7 @@ def _are_wanted(
 def _await(
     settled: Callable[[float], bool],
     parts: Sequence[futures.Future[None]],
-    kits: Sequence[tools.TargetTools],
+    kits: Sequence[target_tools.TargetTools],
     watching: watch.Watch,
 ) -> None:
     """Until that is so; no cloud that hangs holds it up when nobody is to go on.

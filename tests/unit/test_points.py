@@ -73,6 +73,8 @@ CHANGING: dict[str, Calls] = {
     "db/zone_syncs.py": named("writer"),
     "db/zone_work.py": named("writer", "fenced"),
     "engine/sources.py": changes_files,
+    "engine/stage_tools.py": changes_files,
+    "engine/target_tools.py": changes_files,
     "engine/tools.py": changes_files,
     "engine/persistence.py": named("destroy_logbook"),
 }

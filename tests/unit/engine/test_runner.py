@@ -9,7 +9,7 @@ import pytest
 
 from ciming import exceptions, staging
 from ciming.db import api, work
-from ciming.engine import runner, sources, tools
+from ciming.engine import runner, sources, target_tools
 from tests.unit import rows
 
 
@@ -26,7 +26,7 @@ def test_what_was_begun_is_withdrawn_before_a_job_is_given_up(
 ) -> None:
     """zone-a has ended, zone-b was begun, zone-c was not: only zone-b can have left something."""
     withdrawn: list[str] = []
-    monkeypatch.setattr(tools.TargetTools, "withdraw", lambda kit: withdrawn.append(kit.key))
+    monkeypatch.setattr(target_tools.TargetTools, "withdraw", lambda kit: withdrawn.append(kit.key))
 
     def broken(*_: Any) -> None:
         raise RuntimeError("nobody thought of this")

@@ -1,0 +1,168 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the stage flow's tasks may touch: the source, and the staged file that grows."""
+
+import contextlib
+import dataclasses
+import functools
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from oslo_config import cfg
+
+from ciming import exceptions, growing, staging
+from ciming.db import models, uploads, work
+from ciming.engine import locating, slots, sources, tools
+from ciming.engine import watch as watch_
+
+
+class StageTools(tools.Tools):
+    """For the stage flow."""
+
+    source: sources.Source
+
+    def __init__(
+        self,
+        job: models.Job,
+        watch: watch_.Watch,
+        staged: growing.GrowingFile,
+        claim: work.Claim,
+        slot: slots.Slot,
+        room: uploads.Room,
+    ) -> None:
+        super().__init__(job, watch, staged)
+        self.max_virtual_size: int = cfg.CONF.staging.max_virtual_size
+        self._claim = claim
+        self._slot = slot
+        self._there = 0
+        self._room = room
+        self._let_in = bool(self._found)
+
+    @property
+    def receiving(self) -> str:
+        """The step in which bytes come."""
+        return "download" if self._found else "inspect"
+
+    @property
+    def declared_format(self) -> str | None:
+        """What its user, or the Cloud that has it, says that the file is."""
+        declared: str | None = (self.job.spec or {}).get("disk_format") or self._found.get("disk_format")
+        return declared
+
+    @property
+    def _found(self) -> Mapping[str, Any]:
+        """The source, where that is an image in a Cloud and located."""
+        found: Mapping[str, Any] = (self.job.spec or {}).get("found", {})
+        return found
+
+    def locate(self) -> None:
+        """Find the source, and note it.
+
+        :raises CimingError: it can not be read, or there is no room for it
+        """
+        found = locating.find(self.job, functools.partial(tools.provider_of, self.job))
+        work.found(self._claim, found, self._room)
+        self.job = work.load(self._claim)
+
+    def origin(self) -> sources.Origin:
+        """The source that was located, as the Job's user."""
+        found = self._found
+        place = locating.Place(*(found[name] for name in locating.Place._fields))
+        return sources.Origin(tools.provider_of(self.job, place), found["image_ref"], found["size"])
+
+    def blocks(self) -> Iterator[bytes]:
+        """All bytes of the source, in order, as they become available. To be closed: it holds a slot."""
+        self._there = 0
+        try:
+            for block in self.source.blocks(self.staged, self._waiting):
+                self._slot.take(self.alive)
+                self.alive()
+                yield block
+        finally:
+            self._slot.free()
+
+    def _waiting(self) -> None:
+        """Who waits for bytes leaves the processor to those that have some."""
+        self._slot.free()
+        self.alive()
+
+    @contextlib.contextmanager
+    def working(self) -> Iterator[None]:
+        """One of few that look at whole files at a time."""
+        self._slot.take(self.alive)
+        try:
+            yield
+        finally:
+            self._slot.free()
+
+    def looked_at(self, count: int, disk_format: str | None) -> None:
+        """So many more bytes are fine, and may be sent on to Clouds where the format is known."""
+        self._there += count
+        size = self.job.upload.size if self.job.upload else None
+        known = None
+        if disk_format and size is not None:
+            known = staging.StagedFile("", disk_format, size, 0, {})
+        self.staged.advance(self._there, known)
+
+    def received(self, disk_format: str, virtual_size: int, digests: dict[str, str]) -> staging.StagedFile:
+        """What came, from first byte to last."""
+        path = str(self.source.path)
+        return staging.StagedFile(path, disk_format, self._there, virtual_size, digests)
+
+    def check_promises(self, staged: staging.StagedFile) -> None:
+        """Are these the bytes that were received, and that the caller has the checksum of?
+
+        :raises CimingError: the staging area lost some of them
+        :raises ImageRejected: they are others
+        """
+        image = work.load(self._claim).image
+        size, sha512 = image.size, image.digests.get("sha512")
+        theirs = self._found.get("digests", {})
+        others = [name for name, digest in theirs.items() if _digest(staged, name) != digest]
+        if others or sha512 not in (None, staged.digests["sha512"]):      # they were looked at before
+            staging.unlink(Path(staged.path))      # or a retry would find them again
+            raise exceptions.ProviderError(
+                "The Cloud that has the image gave other bytes than it "
+                f"{f'says by its {others[0]}' if others else 'got'}.",
+                code="cloud.bad_answer",
+            )
+        if staged.size != size:
+            raise exceptions.CimingError(
+                f"{size} bytes were received, but the staging area holds {staged.size}.",
+                code="staging.damaged",
+            )
+        algorithm, _, promised = (self.job.spec or {}).get("checksum", "").partition(":")
+        if promised and staged.digest(algorithm) != promised.lower():
+            raise exceptions.ImageRejected(
+                f"The data has {algorithm} {staged.digest(algorithm)}, but {promised.lower()} was "
+                "given at create. Check the file, and create the image again.",
+                code="image.checksum_mismatch",
+            )
+
+    def find(self, received: staging.StagedFile) -> staging.StagedFile:
+        """What was received, where it is now."""
+        return dataclasses.replace(received, path=self.source.find(received.path))
+
+    def finish(self, staged: staging.StagedFile) -> None:
+        """The stage flow has passed it."""
+        staged = dataclasses.replace(staged, path=self.source.keep(staged.path))
+        work.staged(
+            self._claim,
+            disk_format=staged.disk_format,
+            virtual_size=staged.virtual_size,
+            digests={name: staged.digests[name] for name in ("sha256", "sha512")},
+        )
+        self.staged.finish(staged)
+
+    def _write(self, **values: Any) -> None:
+        work.update_stage(self._claim, step=values.get("step"), error=values.get("error"))
+
+
+def _digest(staged: staging.StagedFile, algorithm: str) -> str:
+    try:
+        return staged.digest(algorithm)
+    except ValueError:
+        raise exceptions.ProviderError(
+            f"The Cloud that has the image hashes by {algorithm}, which CIMinG can not compute.",
+            code="image.hash_unknown",
+        ) from None
