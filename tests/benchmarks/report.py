@@ -87,8 +87,7 @@ def machine() -> str:
 
 def times(rounds: Sequence[Round]) -> None:
     """Print how long each way took, and where our time went."""
-    numbers = "".join(f"{number:8}" for number in range(1, len(rounds) + 1))
-    say(f"\n{'seconds in round':36}{numbers}{'median':>9}")
+    _head("seconds in round", len(rounds))
     _line("ours: multicloud image create", [one.ours for one in rounds])
     _line("the same by the API and curl", [one.asked for one in rounds])
     _line("(a) floor: two curl at once", [one.floor for one in rounds])
@@ -108,7 +107,7 @@ def times(rounds: Sequence[Round]) -> None:
 
 def between(rounds: Sequence[Mapping[str, float]]) -> None:
     """Print how long each way from zone to zone took, and ours against those."""
-    say(f"\n{'seconds in round':36}{''.join(f'{n:8}' for n in range(1, len(rounds) + 1))}{'median':>9}")
+    _head("seconds in round", len(rounds))
     for name, what in BETWEEN.items():
         _line(what, [one[name] for one in rounds])
     for name, wanted in (("floor", "≤ 1.5"), ("glance_download", "< 1"), ("by_hand", "< 1")):
@@ -121,7 +120,7 @@ def zone_sync(rounds: Sequence[tuple[Mapping[str, float], Mapping[str, float]]],
 
     :param sample: images from which the time by hand is extrapolated
     """
-    say(f"\n{'seconds in round':36}{''.join(f'{n:8}' for n in range(1, len(rounds) + 1))}{'median':>9}")
+    _head("seconds in round", len(rounds))
     names = {
         "ours": "ours: multicloud zone sync --wait",
         "script": "a parallel script of openstacksdk",
@@ -147,8 +146,7 @@ def memory(found: Mapping[int, Memory]) -> None:
 
 def uploads(found: Mapping[str, Sequence[float]]) -> None:
     """Print how long each way into the staging area took, and its speed against the floor's."""
-    numbers = "".join(f"{number:8}" for number in range(1, len(found["floor"]) + 1))
-    say(f"\n{'seconds in round':36}{numbers}{'median':>9}")
+    _head("seconds in round", len(found["floor"]))
     for name, what in UPLOADS.items():
         _line(what, found[name])
     for name in ("put", "tus"):
@@ -158,8 +156,7 @@ def uploads(found: Mapping[str, Sequence[float]]) -> None:
 
 def conversions(found: Mapping[str, Sequence[float]]) -> None:
     """Print how long each conversion took, and how often that of qemu-img alone."""
-    numbers = "".join(f"{number:8}" for number in range(1, len(found["floor"]) + 1))
-    say(f"\n{'seconds in round':36}{numbers}{'median':>9}")
+    _head("seconds in round", len(found["floor"]))
     for name, what in CONVERSIONS.items():
         _line(what, found[name])
     for name, wanted in (("ours", "1.5"), ("proven", "2.5")):
@@ -173,8 +170,7 @@ def into_aws(found: Mapping[str, Sequence[float]], sent: float, held: Mapping[in
     :param sent: bytes, as a part of those in blocks that are not zero
     :param held: bytes of memory at most, by MiB of data
     """
-    numbers = "".join(f"{number:8}" for number in range(1, len(found["floor"]) + 1))
-    say(f"\n{'seconds in round':36}{numbers}{'median':>9}")
+    _head("seconds in round", len(found["floor"]))
     for name, what in INTO_AWS.items():
         _line(what, found[name])
     pairs = zip(found["floor"], found["ours"], strict=True)
@@ -191,8 +187,7 @@ def into_gcp(found: Mapping[str, Sequence[float]], held: Mapping[int, int]) -> N
 
     :param held: bytes of memory at most, by MiB of data
     """
-    numbers = "".join(f"{number:8}" for number in range(1, len(found["floor"]) + 1))
-    say(f"\n{'seconds in round':36}{numbers}{'median':>9}")
+    _head("seconds in round", len(found["floor"]))
     for name, what in INTO_GCP.items():
         _line(what, found[name])
     pairs = zip(found["ours"], found["floor"], strict=True)
@@ -206,8 +201,7 @@ def into_gcp(found: Mapping[str, Sequence[float]], held: Mapping[int, int]) -> N
 def into_all(found: Mapping[str, Sequence[float]]) -> None:
     """Print how long each Cloud alone and, the last, all of them took."""
     *alone, (name, together) = found.items()
-    numbers = "".join(f"{number:8}" for number in range(1, len(together) + 1))
-    say(f"\n{'seconds in round':36}{numbers}{'median':>9}")
+    _head("seconds in round", len(together))
     for each, seconds in found.items():
         _line(each, seconds)
     slowest = [max(seconds) for seconds in zip(*(seconds for _, seconds in alone), strict=True)]
@@ -227,8 +221,7 @@ def availability(found: Mapping[str, Sequence[tuple[float, int]]]) -> None:
 
 def rates(clients: int, rounds: Sequence[tuple[Rate, Rate]]) -> None:
     """Print how ours and another list did, round by round."""
-    numbers = "".join(f"{number:8}" for number in range(1, len(rounds) + 1))
-    say(f"\n{f'{clients} clients at a time; round':36}{numbers}{'median':>9}")
+    _head(f"{clients} clients at a time; round", len(rounds))
     for name, field, unit in (
         ("requests per second", "per_second", 1.0),
         ("p50, ms", "median", 1e3),
@@ -243,7 +236,7 @@ def rates(clients: int, rounds: Sequence[tuple[Rate, Rate]]) -> None:
 def processes(found: Mapping[str, Sequence[tuple[float, int]]]) -> None:
     """Print how long each took to start, what it holds, and how often that of the first."""
     rounds = len(next(iter(found.values())))
-    say(f"\n{'round':36}{''.join(f'{number:8}' for number in range(1, rounds + 1))}{'median':>9}")
+    _head("round", rounds)
     floor = next(iter(found.values()))
     for name, figures in found.items():
         _line(f"{name}: seconds", [seconds for seconds, _ in figures])
@@ -257,7 +250,7 @@ def takeovers(found: Mapping[str, Sequence[float]], at_once: Collection[str], tt
     :param at_once: kinds whose service frees a lock with its process or connection
     """
     rounds = len(next(iter(found.values())))
-    say(f"\n{'seconds in round':36}{''.join(f'{number:8}' for number in range(1, rounds + 1))}{'median':>9}")
+    _head("seconds in round", rounds)
     for name, seconds in found.items():
         _line(f"{name:12}{'            wanted ≤ 3' if name in at_once else ''}", seconds)
         if name not in at_once:
@@ -267,8 +260,7 @@ def takeovers(found: Mapping[str, Sequence[float]], at_once: Collection[str], tt
 def jobs(found: Mapping[str, Mapping[str, Sequence[float]]]) -> None:
     """Print Jobs in a second on each database, ours and bare TaskFlow's, and ours against those."""
     rounds = len(next(iter(found.values()))["ours"])
-    numbers = "".join(f"{number:8}" for number in range(1, rounds + 1))
-    say(f"\n{'Jobs per second; round':36}{numbers}{'median':>9}")
+    _head("Jobs per second; round", rounds)
     for name, figures in found.items():
         _line(f"{name}: ours", figures["ours"])
         for other, what in (("bare", "bare TaskFlow"), ("kept", "bare, tables kept")):
@@ -294,7 +286,7 @@ def in_flight(count: int, found: Memory) -> None:
 
 def again(size: int, glance: Sequence[Again], us: Sequence[Again]) -> None:
     """Print what was sent again of images of some size, to a Glance and to us."""
-    say(f"\n{'share of the image; round':36}{''.join(f'{n:8}' for n in range(1, len(us) + 1))}{'median':>9}")
+    _head("share of the image; round", len(us))
     for name, found in (("to a Glance", glance), ("to CIMinG", us)):
         _line(f"{name}: sent until the kill", [each.before / size for each in found])
         _line("    sent again             wanted ≤ 1", [each.again / size for each in found])
@@ -304,6 +296,10 @@ def again(size: int, glance: Sequence[Again], us: Sequence[Again]) -> None:
 def say(text: str) -> None:
     """Print at once: a benchmark takes minutes."""
     print(text, flush=True)
+
+
+def _head(name: str, rounds: int) -> None:
+    say(f"\n{name:36}{''.join(f'{number:8}' for number in range(1, rounds + 1))}{'median':>9}")
 
 
 def _line(name: str, values: Sequence[float]) -> None:
