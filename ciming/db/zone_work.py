@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What an engine writes of a sync of zones that it runs: the plan, its children, and how far it is."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
@@ -362,8 +362,8 @@ def fail(held: work.Claim, error: dict[str, Any] | None) -> None:
         job.error = error
 
 
-def linked(source: str, target: str) -> dict[str, str]:
-    """Which image of one zone was proven to be which of another, by refs."""
+def linked(source: str, target: str) -> Collection[tuple[str, str]]:
+    """Refs of images in two zones that were proven to be one disk, by whomever."""
     here, there = models.Link, orm.aliased(models.Link)
     query = (
         sa.select(here.image_ref, there.image_ref.label("there"))
@@ -372,4 +372,4 @@ def linked(source: str, target: str) -> dict[str, str]:
         .where(here.proof.in_(("bytes", "guest")), there.proof.in_(("bytes", "guest")))
     )
     with db.reader() as session:
-        return {row.image_ref: row.there for row in session.execute(query)}
+        return [(row.image_ref, row.there) for row in session.execute(query)]

@@ -63,14 +63,14 @@ def compare(
     target: Iterable[base.Surveyed],
     zone: str,
     rules: Rules,
-    proven: Mapping[str, str] | None = None,
+    proven: Collection[tuple[str, str]] = (),
 ) -> Iterator[Entry]:
     """The entries of one target, the smallest images first.
 
-    :param proven: which image of the target, by its ref, was proven to be one of the source
+    :param proven: refs of images here and there that were proven to be one disk
     """
     sources = sorted(source, key=lambda image: (image.size or 0, image.image_ref))
-    pairs = _Pairs(sources, target, rules, proven or {})
+    pairs = _Pairs(sources, target, rules, proven)
     for image in sources:
         if wants(rules.filters, image):
             yield _entry(image, pairs, zone, rules)
@@ -106,14 +106,18 @@ def _mapped(rules: Rules) -> dict[str, Any]:
 
 
 class _Pairs:
-    """Which image there is which of the source: the surest signs first, and each image once."""
+    """Which image there is which of the source: the surest signs first, and each image once.
+
+    Both have one owner: ids, names and marks are for anyone to choose, and nobody's image is to become
+    another's.
+    """
 
     def __init__(
         self,
         sources: Sequence[base.Surveyed],
         target: Iterable[base.Surveyed],
         rules: Rules,
-        proven: Mapping[str, str],
+        proven: Collection[tuple[str, str]],
     ) -> None:
         self._left = {
             image.image_ref: image
@@ -121,17 +125,16 @@ class _Pairs:
         }
         self._of: dict[str, base.Surveyed] = {}
         self.ambiguous: set[str] = set()
-        self.proven = {there: image for image, there in proven.items()}
-        owner = rules.owner_there
-        self._pair(sources, lambda one: [proven.get(one.image_ref)], lambda one: [one.image_ref])
+        self._owner = rules.owner_there
+        self._proven = frozenset(proven)
+        proven_there: dict[str, list[str]] = defaultdict(list)
+        for image_ref, there in sorted(self._proven):
+            proven_there[image_ref].append(there)
+        self._pair(sources, lambda one: proven_there[one.image_ref], lambda one: [one.image_ref])
         self._pair(sources, lambda one: [(one.image_ref, one.digest)], _marked)
-        self._pair(
-            sources,
-            lambda one: [(owner(one), one.name, one.digest)],
-            lambda one: [(one.owner, one.name, one.digest)],
-        )
-        self._pair(sources, lambda one: [one.image_ref], lambda one: [one.image_ref, one.mark])
-        self._pair_by_name(sources, rules)
+        self._pair(sources, lambda one: [(one.name, one.digest)], lambda one: [(one.name, one.digest)])
+        self._pair(sources, lambda one: [one.image_ref], lambda one: [one.image_ref])
+        self._pair_by_name(sources)
 
     @property
     def left(self) -> list[base.Surveyed]:
@@ -145,7 +148,7 @@ class _Pairs:
         """How it is known that both are one disk."""
         if image.digest is not None and image.digest == there.digest and image.size == there.size:
             return "bytes"
-        return "guest" if self.proven.get(there.image_ref) == image.image_ref else None
+        return "guest" if (image.image_ref, there.image_ref) in self._proven else None
 
     def _pair(
         self,
@@ -160,19 +163,18 @@ class _Pairs:
         for image in sources:
             if image.image_ref in self._of:
                 continue
-            found = [each for key in here(image) for each in known.get(key, ()) if key is not None]
-            for each in found:
-                if each.image_ref in self._left:
+            for each in (each for key in here(image) for each in known.get(key, ())):
+                if each.image_ref in self._left and each.owner == self._owner(image):
                     self._of[image.image_ref] = self._left.pop(each.image_ref)
                     break
 
-    def _pair_by_name(self, sources: Sequence[base.Surveyed], rules: Rules) -> None:
+    def _pair_by_name(self, sources: Sequence[base.Surveyed]) -> None:
         """The last resort: one of this name and owner here, and one there; several could be any."""
         here: dict[Hashable, list[base.Surveyed]] = defaultdict(list)
         there: dict[Hashable, list[base.Surveyed]] = defaultdict(list)
         for image in sources:
             if image.image_ref not in self._of:
-                here[rules.owner_there(image), image.name].append(image)
+                here[self._owner(image), image.name].append(image)
         for image in self._left.values():
             if not image.hidden:
                 there[image.owner, image.name].append(image)

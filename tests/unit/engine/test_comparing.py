@@ -2,6 +2,7 @@
 """What a plan says of two zones: which image is which, what differs, and what can not be."""
 
 import dataclasses
+from collections.abc import Collection
 from typing import Any
 
 import pytest
@@ -32,7 +33,7 @@ def compared(
     source: list[base.Surveyed],
     target: list[base.Surveyed],
     rules: comparing.Rules = RULES,
-    proven: dict[str, str] | None = None,
+    proven: Collection[tuple[str, str]] = (),
 ) -> Entries:
     return list(comparing.compare(source, target, "zone-b", rules, proven))
 
@@ -60,7 +61,7 @@ ELSEWHERE = like(image_ref="id-2")
         ([like(hidden=True, protected=True)], "~", ["protected", "hidden"]),
         ([like(digest=OTHER)], "*", []),
         ([like(ELSEWHERE, digest=OTHER)], "*", []),                     # by name and owner only
-        ([like(ELSEWHERE, digest=OTHER, mark="id-1", name="x")], "*", []),
+        ([like(ELSEWHERE, digest=OTHER, mark="id-1", name="x")], "+", []),      # a snapshot keeps our mark
         ([like(digest=None)], "*", []),
         ([like(size=999)], "*", []),
         ([like(ELSEWHERE, digest=OTHER, hidden=True)], "+", []),        # it was replaced before
@@ -81,8 +82,35 @@ def test_the_same_content_is_found_before_the_same_id() -> None:
 
 def test_what_was_converted_is_the_same_where_that_was_proven() -> None:
     raw = like(ELSEWHERE, digest=OTHER, size=4000)
-    [entry] = compared([ONE], [raw], proven={"id-1": "id-2"})
+    [entry] = compared([ONE], [raw], proven=[("id-1", "id-2")])
     assert (entry["symbol"], entry["proof"]) == ("=", "guest")
+
+
+@pytest.mark.parametrize(
+    "there",
+    [
+        ONE,
+        like(digest=OTHER),
+        like(ELSEWHERE, mark="id-1"),
+        ELSEWHERE,
+        like(ELSEWHERE, digest=OTHER),
+    ],
+)
+def test_what_is_anothers_is_not_taken_for_it(there: base.Surveyed) -> None:
+    """Whatever id, mark, name and bytes it has, and though it was proven to have come from here."""
+    theirs = like(there, owner="garage")
+    first, second = compared([ONE], [theirs], proven=[("id-1", theirs.image_ref)])
+    assert (first["symbol"], first["there"]) == ("+", None)
+    assert (second["symbol"], bool(second["why"])) == ("-", True)
+
+
+def test_of_several_that_were_proven_the_owners_is_the_one() -> None:
+    """Another project has brought it there for itself."""
+    raw = like(ELSEWHERE, digest=OTHER, size=4000)
+    theirs = like(raw, image_ref="id-0", owner="garage")
+    for proven in ([("id-1", "id-0"), ("id-1", "id-2")], [("id-1", "id-2"), ("id-1", "id-0")]):
+        entries = compared([ONE], [theirs, raw], proven=proven)
+        assert told(entries) == [("=", "id-1", "id-2"), ("-", None, "id-0")]
 
 
 def test_two_of_one_name_are_told_apart_by_their_hashes() -> None:
