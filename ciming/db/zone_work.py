@@ -5,13 +5,15 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
+from oslo_db import exception as oslo_db_exception
 from sqlalchemy import orm
 
-from ciming import points, zone_plans
+from ciming import exceptions, points, zone_plans
 from ciming.db import api, images, models, status, work, zone_syncs
 from ciming.db import session as db
 
 MOST_FAILURES = 100     # that a report names
+MOST_ID = 36            # characters of an Image's id
 ENTRY_ENDS = (*status.TARGET_ENDS, "skipped")
 BRINGS = (zone_plans.CREATE, zone_plans.CONTENT)
 DONE = {
@@ -25,10 +27,11 @@ NEW = {"same": 0, "left": 0, "only_there": 0, "digest": None, "not_pruned": None
 
 
 class Children(NamedTuple):
-    """Of one sync, those that have not ended: how many, and how many of those wait for their user."""
+    """Of one sync: Jobs that have not ended, those of them that wait for their user, and what has no Job."""
 
     open: int
     waiting: int
+    left: int
 
 
 @points.mutation
@@ -81,32 +84,38 @@ def children(held: work.Claim) -> Children:
     query = sa.select(sa.func.count(), sa.func.count(job.waiting_since)).where(
         job.parent_id == held.job_id, job.finished_at.is_(None)
     )
+    left = sa.select(sa.func.count()).where(*_to_bring(held.job_id))
     with work.interrupting(), db.reader() as session:
-        return Children(*session.execute(query).one())
+        return Children(*session.execute(query).one(), session.scalar(left) or 0)
+
+
+def _to_bring(job_id: str) -> Sequence[sa.ColumnElement[bool]]:
+    entry = models.ZoneEntry
+    return entry.job_id == job_id, entry.status == "waiting", entry.image_ref.is_not(None)
 
 
 @points.mutation
-def add_children(held: work.Claim, most: int) -> Sequence[str]:
+def add_children(held: work.Claim, most: int, *, patient: bool = True) -> Sequence[str]:
     """Begin the Jobs of so many more images, the next ones; their ids.
 
-    None where the sync is to be cancelled. An image that another Job works on is left out, and said.
+    None where the sync is to be cancelled. An image that another Job works on comes after the others.
+
+    :param patient: it does; else it is given up, and that is said
     """
     entry = models.ZoneEntry
     made: list[str] = []
     with work.fenced(held) as (session, job):
         if job.wanted != "run":
             return made
-        query = sa.select(entry).where(
-            entry.job_id == job.id, entry.status == "waiting", entry.image_ref.is_not(None)
-        )
+        query = sa.select(entry).where(*_to_bring(job.id))
         for image_ref in _next(session, job.id, most):
             rows = session.scalars(query.where(entry.image_ref == image_ref).order_by(entry.number)).all()
             child = _child(session, job, rows)
             for row in rows:
                 if isinstance(child, models.Job):
-                    row.child_id, row.status = child.id, "given"
+                    row.child_id, row.status, row.error = child.id, "given", None
                 else:
-                    row.status, row.error = "error", child
+                    row.status, row.error = "waiting" if patient else "error", child
             if isinstance(child, models.Job):
                 made.append(child.id)
     return made
@@ -117,9 +126,9 @@ def _next(session: orm.Session, job_id: str, most: int) -> Sequence[str]:
     first = sa.func.min(entry.number)
     query = (
         sa.select(entry.image_ref)
-        .where(entry.job_id == job_id, entry.status == "waiting", entry.image_ref.is_not(None))
+        .where(*_to_bring(job_id))
         .group_by(entry.image_ref)
-        .order_by(first)
+        .order_by(sa.func.count(entry.error), first)
         .limit(most)
     )
     return [str(image_ref) for image_ref in session.scalars(query)]
@@ -133,13 +142,10 @@ def _child(
     zone = spec["request"]["from"]
     source = {**_place(zone), "image": first["image"]}
     image = _image(session, job, source, first)
-    working = sa.select(models.Job.id).where(
-        models.Job.image_id == image.id, models.Job.finished_at.is_(None)
-    )
-    busy = session.scalar(working.limit(1))
-    if busy:
-        told = f"Job {busy} works on this image. Sync again when it has ended."
-        return {"code": "image.busy", "message": told}
+    try:
+        images.alone_with(session, image.id)
+    except (exceptions.Conflict, exceptions.NotFound) as error:
+        return {"code": error.code, "message": error.detail}
     there = {row.zone: {**row.said, "image": None} for row in rows}
     child = models.Job(
         id=models.new_id(),
@@ -185,35 +191,45 @@ def _image(
 ) -> models.Image:
     """The Image that this is, or a new one: with the id that it has in the source, if nobody has that."""
     image, link = models.Image, models.Link
+    algorithm, _colon, digest = (entry["digest"] or "").partition(":")
+
+    def is_it(known: models.Image) -> bool:
+        """Not where the source has what was made of it for that zone."""
+        return known.digests.get(algorithm) in (None, digest) and known.size in (None, entry["size"])
+
     linked = (
         sa.select(image)
         .join(link, link.image_id == image.id)
         .where(link.cloud_key == source["cloud_key"], link.image_ref == source["image"])
         .where(image.project_id == job.project_id, image.deleted_at.is_(None))
+        .order_by(image.id)
     )
-    found = session.scalars(linked.limit(1)).first()
-    if found is not None:
+    for found in filter(is_it, session.scalars(linked)):
         return found
-    algorithm, _colon, digest = (entry["digest"] or "").partition(":")
     values = {
         "name": entry["name"] or entry["image"],
         "size": entry["size"],
         "digests": {algorithm: digest} if digest else {},
         "tags": (entry["carry"] or {}).get("tags", []),
     }
-    former = session.get(image, entry["image"])
-    if former is not None and former.project_id == job.project_id and former.deleted_at is not None:
-        former.deleted_at = None
-        for name, value in values.items():
-            setattr(former, name, value)
-        return former
-    new_id = models.new_id() if former is not None or len(entry["image"]) > 36 else entry["image"]
-    made = image(
-        id=new_id, project_id=job.project_id, user_id=job.user_id, status="pending", **values
-    )
-    session.add(made)
+    made = {"project_id": job.project_id, "user_id": job.user_id, "status": "pending", **values}
+    if len(entry["image"]) <= MOST_ID:
+        try:
+            with session.begin_nested():
+                session.add(new := image(id=entry["image"], **made))
+            return new
+        except oslo_db_exception.DBDuplicateEntry:      # perhaps at this very moment
+            former = session.get_one(image, entry["image"])
+        if former.project_id == job.project_id and former.deleted_at is not None:
+            former.deleted_at = None
+            for name, value in values.items():
+                setattr(former, name, value)
+            session.flush()
+        if former.project_id == job.project_id and is_it(former):
+            return former
+    session.add(new := image(id=models.new_id(), **made))
     session.flush()
-    return made
+    return new
 
 
 @points.mutation

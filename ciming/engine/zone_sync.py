@@ -21,6 +21,7 @@ from ciming.engine import watch as watch_
 LOG = log.getLogger(__name__)
 PAUSE = 0.3         # seconds between two looks at the children,
 TELL_SECONDS = 1.0  # and between two notes of how far they are
+BUSY_SECONDS = 60.0     # for which images that other Jobs work on are waited for, when nothing else is left
 
 
 class ZoneTools(tools.Tools):
@@ -64,20 +65,27 @@ class ZoneTools(tools.Tools):
         :raises Waits: until the user brings a credential
         """
         most, told = int(cfg.CONF.zone_sync.parallel), float("-inf")
+        idle_since = float("inf")
         while True:
             self._watch.ask()
             children = zone_work.children(self._claim)
-            if not (self._watch.cancelled or children.waiting) and children.open < most:
-                for child in zone_work.add_children(self._claim, most - children.open)[:1]:
+            if children.left and children.open < most and not (self._watch.cancelled or children.waiting):
+                patient = time.monotonic() - idle_since < BUSY_SECONDS
+                added = zone_work.add_children(self._claim, most - children.open, patient=patient)
+                for child in added[:1]:
                     rpc.knock(child)
                 children = zone_work.children(self._claim)
             if time.monotonic() - told > TELL_SECONDS:
                 self._tally("bring")
                 told = time.monotonic()
-            if not children.open:
+            if children.open:
+                idle_since = float("inf")
+                if children.waiting == children.open:
+                    raise exceptions.Waits("Its images wait for a credential of the user's.")
+            elif children.left and not self._watch.cancelled:
+                idle_since = min(idle_since, time.monotonic())
+            else:
                 break
-            if children.waiting == children.open:
-                raise exceptions.Waits("Its images wait for a credential of the user's.")
             self._watch.pause(PAUSE)
         self._tally("bring")
         self.alive()

@@ -187,7 +187,7 @@ def test_a_job_for_each_image(held: work.Claim) -> None:
     every = (entry("+", "1"), entry("~", "2", there="x"), entry("+", "1", "zone-c"), entry("+", "3"))
     zone_work.plan(held, plan(*every))
     assert len(zone_work.add_children(held, 2)) == 2
-    assert zone_work.children(held) == (2, 0)
+    assert zone_work.children(held) == (2, 0, 1)
     one, two = children(held)
     first, second = (
         [(each.cloud_key, each.bytes_total, each.step) for each in child.targets] for child in (one, two)
@@ -213,33 +213,79 @@ def test_without_a_trust_they_are_this_engines() -> None:
     assert (child.owner, child.trust_id) == (rows.ENGINE, None)
 
 
-def test_an_image_that_a_job_works_on_is_left_and_said(held: work.Claim) -> None:
+def entry_of(image_id: str, ref: str = "ref in zone-a") -> zone_plans.Entry:
+    """One with the bytes that an image is known to have."""
+    return entry("+", ref, size=api.get_image(image_id, None).size)
+
+
+def test_an_image_that_a_job_works_on_comes_last_and_then_is_given_up(held: work.Claim) -> None:
     linked, other = an_image(), rows.make_job()
     with session.writer() as writing:
         writing.execute(sa.update(models.Job).where(models.Job.id == other.id).values(image_id=linked))
-    zone_work.plan(held, plan(entry("+", "ref in zone-a"), entry("+", "2")))
+    zone_work.plan(held, plan(entry_of(linked), entry("+", "2"), entry("+", "3")))
+    assert zone_work.add_children(held, 1) == []        # it was the first,
+    assert len(zone_work.add_children(held, 1)) == 1    # and now others are
     assert len(zone_work.add_children(held, 5)) == 1
+    assert zone_work.children(held) == (2, 0, 1) and report(held)["failures"] == []
+    assert zone_work.add_children(held, 5) == []
+    assert zone_work.add_children(held, 5, patient=False) == []
     [failure] = report(held)["failures"]
     assert failure["code"] == "image.busy" and other.id in failure["message"]
+    assert zone_work.children(held).left == 0
+
+
+def test_an_image_that_was_busy_is_brought_when_that_has_ended(held: work.Claim) -> None:
+    linked, other = an_image(), rows.make_job()
+    moved = sa.update(models.Job).where(models.Job.id == other.id)
+    with session.writer() as writing:
+        writing.execute(moved.values(image_id=linked))
+    zone_work.plan(held, plan(entry_of(linked)))
+    assert zone_work.add_children(held, 1) == []
+    with session.writer() as writing:
+        writing.execute(moved.values(finished_at=1))
+    assert len(zone_work.add_children(held, 1)) == 1
+    [child] = children(held)
+    end(child)
+    assert report(held)["created"] == 1 and report(held)["failures"] == []
+
+
+def test_two_syncs_of_one_source_have_one_image() -> None:
+    """The second waits for the first, which brings the same image to another zone."""
+    first, second = (rows.take(sync(to=[zone]).id) for zone in ("zone-b", "zone-c"))
+    zone_work.plan(first, plan(entry("+", "1"), to=["zone-b"]))
+    zone_work.plan(second, plan(entry("+", "1", "zone-c"), to=["zone-c"]))
+    results = at_once(2, lambda number: zone_work.add_children((first, second)[number], 1))
+    assert sorted(map(len, results)) == [0, 1], results
+    [child] = [*children(first), *children(second)]
+    end(child)
+    assert sum(len(zone_work.add_children(each, 1)) for each in (first, second)) == 1
+    assert {child.image_id for each in (first, second) for child in children(each)} == {"1"}
 
 
 def test_which_image_it_is(held: work.Claim) -> None:
-    """That which is linked there; that of this id, if it is the project's and was deleted; a new one."""
-    linked = an_image()
-    gone, theirs = rows.make_job(), rows.make_job()
+    """That which is linked there; that of this id, if it is the project's; a new one."""
+    linked, other_bytes = an_image(), an_image()
+    gone, theirs, known = rows.make_job(), rows.make_job(), rows.make_job()
     with session.writer() as writing:
         writing.execute(sa.update(models.Job).where(models.Job.id != held.job_id).values(finished_at=1))
         where = models.Image.id == gone.image_id
         writing.execute(sa.update(models.Image).where(where).values(deleted_at=1))
         where = models.Image.id == theirs.image_id
         writing.execute(sa.update(models.Image).where(where).values(project_id="elsewhere", deleted_at=1))
+        link = sa.update(models.Link).where(models.Link.image_id == other_bytes)
+        writing.execute(link.values(image_ref=sa.literal("of other bytes ") + models.Link.cloud_key))
+        writing.get_one(models.Image, other_bytes).digests = {"sha512": "77"}
     long = "x" * 40
-    refs = ("ref in zone-a", str(gone.image_id), str(theirs.image_id), long)
-    zone_work.plan(held, plan(*(entry("+", ref) for ref in refs)))
+    converted = "of other bytes zone-a"     # as it is there, by a Link that is `guest`
+    refs = (str(gone.image_id), str(theirs.image_id), long, converted)
+    entries = [entry_of(linked), entry_of(str(known.image_id), str(known.image_id))]
+    zone_work.plan(held, plan(*entries, *(entry("+", ref) for ref in refs)))
     zone_work.add_children(held, 9)
     found = {str((child.spec or {})["source"]["image"]): child.image for child in children(held)}
     assert found["ref in zone-a"].id == linked
     assert found[str(gone.image_id)].id == gone.image_id and found[str(gone.image_id)].deleted_at is None
+    assert found[str(known.image_id)].id == known.image_id
+    assert found[converted].id == converted != other_bytes
     for ref in (str(theirs.image_id), long):
         assert found[ref].id != ref and found[ref].project_id == "studio"
 
