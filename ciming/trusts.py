@@ -52,14 +52,17 @@ def service_session() -> ks_session.Session:
 def session(trust_id: str) -> ks_session.Session:
     """A session as the user who gave the trust, in their project. Logs in when first used.
 
-    With the last login under this trust once that was let in; before, no one waits for another's.
+    Or begins with the token that the last one under this trust has. The login is its own all the same: no
+    one waits for another's, and who finds the token revoked gets another one.
     """
+    login = _login(**NO_SCOPE, trust_id=trust_id)
     with _LOGINS_LOCK:
-        login = _LOGINS.get(trust_id)
-        if login is None or login.auth_ref is None:
-            login = _LOGINS[trust_id] = _login(**NO_SCOPE, trust_id=trust_id)
-            for former in list(_LOGINS)[: -cfg.CONF.engine.max_jobs]:   # of Jobs that went elsewhere
-                del _LOGINS[former]
+        former = _LOGINS.pop(trust_id, None)
+        if former is not None:
+            login.auth_ref = former.auth_ref
+        _LOGINS[trust_id] = login
+        for oldest in list(_LOGINS)[: -cfg.CONF.engine.max_jobs]:   # of Jobs that went elsewhere
+            del _LOGINS[oldest]
     return _under_trust(login)
 
 

@@ -35,20 +35,20 @@ def check(folder: pathlib.Path, script: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_a_login_is_for_all_once_it_was_let_in_and_for_deleting_anyway(tmp_path: pathlib.Path) -> None:
+def test_each_session_has_a_login_of_its_own_that_begins_with_the_last_token(tmp_path: pathlib.Path) -> None:
     check(
         tmp_path,
         """
 first, second, other = trusts.session("one"), trusts.session("one"), trusts.session("two")
 assert len({first.auth, second.auth, other.auth}) == 3
-other.auth.auth_ref = object()      # as if Keystone had let it in
+token = other.auth.auth_ref = object()      # as if Keystone had let it in
 third, fourth = trusts.session("one"), trusts.session("two")
-assert third.auth not in (first.auth, second.auth, other.auth)
-assert fourth.auth is other.auth and fourth.session is not other.session
+assert third.auth.auth_ref is None and fourth.auth.auth_ref is token
+assert fourth.auth.invalidate() and other.auth.auth_ref is token
 deleting = trusts._again("one")
 assert deleting.auth is third.auth and deleting.session is not third.session
 assert trusts._again("one").auth not in (first.auth, second.auth, third.auth, other.auth)
-assert trusts._again("two").auth is other.auth
+assert trusts._again("two").auth is fourth.auth
 """,
     )
 
