@@ -463,7 +463,7 @@ class ZoneFailure(Answer):
 class Report(Answer):
     """How far a sync of zones is, in images."""
 
-    step = kinds.word("plan", "bring", "prune", allow_none=True)
+    step = kinds.word("plan", "bring", "prune", "end", allow_none=True)
     same = fields.Integer(metadata={"description": "In line before."})
     left = fields.Integer(metadata={"description": "Of other content there, and left so."})
     only_there = fields.Integer(metadata={"description": "Only in a target, when it was planned."})

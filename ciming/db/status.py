@@ -45,7 +45,7 @@ def sync_outcomes(report: Mapping[str, Any] | None, error: object, wanted: str) 
     done = sum(counts.get(name, 0) for name in ("created", "updated", "replaced", "pruned", "same", "left"))
     failed = sum(counts.get(name, 0) for name in ("failed", "cannot"))
     stopped = counts.get("cancelled", 0) or (wanted == "cancel" and not error)
-    nothing = report is not None and not done and not failed
+    nothing = report is not None and not (done or failed or stopped or error)       # was to be done
     found = {"success": done or nothing, "error": failed or error, "cancelled": stopped}
     return [name for name, is_so in found.items() if is_so]
 

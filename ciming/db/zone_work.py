@@ -238,14 +238,14 @@ def tally(
 ) -> Mapping[str, Any]:
     """Note how far a sync is; its report.
 
-    :param step: what it does now: plan, bring, prune; "" leaves it
+    :param step: what it does now: plan, bring, prune, end
     :param rate: what is to be said of progress beside what was counted
     """
     with work.fenced(held) as (session, job):
         _settle(session, job.id)
         report = {**NEW, **(job.report or {}), **_counts(session, job.id)}
         report["progress"] |= rate(report["progress"])
-        job.report = {**report, "step": step or report.get("step")}
+        job.report = {**report, "step": step}
         return job.report
 
 
@@ -305,6 +305,18 @@ def _failures(session: orm.Session, job_id: str) -> Iterator[dict[str, Any]]:
             "code": error["code"],
             "message": error["message"],
         }
+
+
+def not_in_line(held: work.Claim) -> int:
+    """How many images were not brought, or can not be."""
+    entry = models.ZoneEntry
+    query = sa.select(sa.func.count()).where(
+        entry.job_id == held.job_id,
+        entry.status.in_(("error", "cancelled")),
+        entry.symbol != zone_plans.ONLY_THERE,
+    )
+    with work.interrupting(), db.reader() as session:
+        return session.scalar(query) or 0
 
 
 def to_prune(held: work.Claim) -> Sequence[tuple[int, zone_plans.Entry]]:

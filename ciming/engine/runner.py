@@ -163,13 +163,17 @@ class Runner:
             LOG.info("Does not wait: %s", reason)
 
     def _sync_zones(self, claim: work.Claim) -> None:
-        """Plan, then see the Jobs of the images to their ends."""
+        """Plan, then see the Jobs of the images to their ends; once that is over, it is not done again."""
         job = self._begin(claim)
+        if (job.report or {}).get("step") == zone_sync.END:
+            return
         kit = zone_sync.ZoneTools(job, watch.Watch(claim, self._stopping), claim)
         if job.waiting_since is None or job.wanted == "cancel":
             end = Flows(claim, [ZONES]).run(ZONES, zone_flows.flow, tools=kit)
             if end != states.SUCCESS:
-                kit.say_why()
+                kit.say_why(work.INTERNAL)
+        else:
+            kit.say_why(zone_sync.WAITED)
         kit.settle_children()
 
     def _begin(self, claim: work.Claim) -> models.Job:

@@ -35,6 +35,8 @@ def planned(entry: Mapping[str, Any]) -> dict[str, Any]:
         return {name: value for name, value in late.items() if value}
     differs = entry["differs"]
     wanted = {name: carry[name] for name in differs if name in carry}
+    if carry["visibility"] != "shared":     # then nobody can be asked for members, nor need be
+        wanted.pop("members", None)
     names = [name.removeprefix("properties.") for name in differs if name.startswith("properties.")]
     return {**wanted, "properties": {name: carry["properties"].get(name) for name in names}}
 

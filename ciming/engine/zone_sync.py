@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the flow of a sync of zones may touch: the plan, and the Jobs of its images.
 
-A Job's `report` has `step` (plan, bring, prune), counts (`same, left, only_there, created, updated, replaced,
-pruned, failed, cannot, cancelled`), `progress`, `failures`, `not_pruned` (why, or None), and the `digest` of
-the plan.
+A Job's `report` has `step` (plan, bring, prune, end), counts (`same, left, only_there, created, updated,
+replaced, pruned, failed, cannot, cancelled`), `progress`, `failures`, `not_pruned` (why, or None), and the
+`digest` of the plan.
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from oslo_config import cfg
@@ -19,6 +19,12 @@ from ciming.engine import tools, zone_planning
 from ciming.engine import watch as watch_
 
 LOG = log.getLogger(__name__)
+END = "end"
+WAITED = {
+    "code": exceptions.CredentialNeeded.code,
+    "message": "It has waited for a credential of its user's for too long. Begin another sync.",
+    "cloud_request_id": None,
+}
 PAUSE = 0.3         # seconds between two looks at the children,
 TELL_SECONDS = 1.0  # and between two notes of how far they are
 BUSY_SECONDS = 60.0     # for which images that other Jobs work on are waited for, when nothing else is left
@@ -96,8 +102,8 @@ class ZoneTools(tools.Tools):
         :raises Conflict: that is more than may be deleted
         """
         request, entries = self._spec["request"], zone_work.to_prune(self._claim)
-        report = self._tally("prune")
-        wrong, most = report["failed"] + report["cannot"], request["max_delete"]
+        self._tally("prune")
+        wrong, most = zone_work.not_in_line(self._claim), request["max_delete"]
         if entries and wrong:
             why = f"Nothing was pruned, because {wrong} images were not brought in line."
             zone_work.skip(self._claim, [number for number, _ in entries], why)
@@ -106,14 +112,30 @@ class ZoneTools(tools.Tools):
             zone_work.skip(self._claim, [number for number, _ in entries], why)
             raise exceptions.Conflict(why, code="zone_sync.too_many_to_delete")
         else:
-            for number, entry in entries:
+            for number, entry in self._still_only_there(entries):
                 self._delete(number, entry)
         self._tally("prune")
+
+    def _still_only_there(
+        self, entries: Sequence[tuple[int, zone_plans.Entry]]
+    ) -> Sequence[tuple[int, zone_plans.Entry]]:
+        """Those of which that is true now: it may be a day since the plan was made."""
+        if not entries:
+            return entries
+        now = zone_planning.plan(self._zones, self.job.project_id, self._spec, self.alive)["entries"]
+        left = [each for each in now if each["symbol"] == zone_plans.ONLY_THERE and not each["why"]]
+        only = {(each["zone"], each["there"]) for each in left}
+        still = [(number, entry) for number, entry in entries if (entry["zone"], entry["there"]) in only]
+        others = {number for number, _ in entries} - {number for number, _ in still}
+        if others:
+            why = f"{len(others)} images were not pruned: since the plan was made, the zones have changed."
+            zone_work.skip(self._claim, others, why)
+        return still
 
     def _delete(self, number: int, entry: zone_plans.Entry) -> None:
         try:
             self._until_final("withdraw", lambda: self._withdraw(entry), lambda *_: None, self.alive)
-        except exceptions.Cancelled:
+        except (exceptions.Cancelled, exceptions.CredentialRefused):
             raise
         except exceptions.CimingError as error:
             zone_work.pruned(self._claim, number, entry, tools.fault(error))
@@ -132,11 +154,11 @@ class ZoneTools(tools.Tools):
             )
         provider.delete(found.image_ref)
 
-    def say_why(self) -> None:
-        """Its flow has failed: if nobody knows why, say that at least."""
+    def say_why(self, error: dict[str, Any]) -> None:
+        """It has failed: if nobody knows why, say that at least."""
         job = work.load(self._claim)
         if job.error is None and job.wanted != "cancel":
-            zone_work.fail(self._claim, work.INTERNAL)
+            zone_work.fail(self._claim, error)
 
     def settle_children(self) -> None:
         """Before the Job ends: nothing of it goes on."""
@@ -145,7 +167,7 @@ class ZoneTools(tools.Tools):
             self._watch.ask()
             self._watch.pause(PAUSE)
         zone_work.leave_rest(self._claim)
-        self._tally("")
+        self._tally(END)
 
     def _tally(self, step: str) -> Mapping[str, Any]:
         return zone_work.tally(self._claim, step, self._rate)

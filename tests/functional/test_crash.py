@@ -46,7 +46,7 @@ SHORT = {
     "restored": ("after staging.rename",),
     "converted": ("after db.work.proven",),
     "moved": ("noted withdraw Delete execute",),
-    "lined_up": ("after db.zone_work.add_children",),
+    "lined_up": ("after db.zone_work.add_children", "after trusts.delete"),
     "resumed": ("after db.jobs.resume",),
     "spread": ("after providers.aws.images._make",),
     "imported": ("after providers.aws.imports._import",),

@@ -463,6 +463,35 @@ def test_owners_are_mapped_and_an_owner_without_images_here_keeps_theirs(
     assert found == {"one": stranger.project_id, "foreign": SOMEBODY} and foreign
 
 
+def test_what_is_anothers_there_is_left_alone(world: World, stranger: Person, member: Person) -> None:
+    """It has the id, the mark, the name or the bytes of one that is to come, and is somebody else's."""
+    one, two, three = (world.a.put(name, name.encode() * 99, owner=member.project_id) for name in "123")
+    mine = {"owner": stranger.project_id}
+    world.b.put("1", b"other" * 99, id=one["id"], **mine)
+    world.b.put("theirs", b"2" * 99, ciming_image=two["id"], **mine)
+    world.b.put("3", b"3" * 99, **mine)
+    before = {image["id"]: image for image in world.b.all()}
+    job = world.sync(members=True)
+    assert (job["status"], counts(job)) == ("success", {"created": 3, "only_there": 3})
+    after = {image["id"]: image for image in world.b.all()}
+    assert {image_id: after.pop(image_id) for image_id in before} == before
+    assert {image["owner"] for image in after.values()} == {member.project_id}
+    assert {image["os_hash_value"] for image in after.values()} == {
+        image["os_hash_value"] for image in (one, two, three)
+    }
+
+
+def test_one_that_is_not_shared_any_more(own: World) -> None:
+    image = own.a.put("one", b"one" * 99, visibility="shared")
+    own.a.share(image["id"], SOMEBODY)
+    assert own.sync(members=True)["status"] == "success"
+    assert own.b.members(image["id"]) == [SOMEBODY]
+    own.a.change(image["id"], ("visibility", "private"))
+    job = own.sync(members=True)
+    assert (job["status"], counts(job)) == ("success", {"updated": 1})
+    assert [image["visibility"] for image in own.b.all()] == ["private"]
+
+
 # What happens meanwhile
 
 
@@ -549,6 +578,19 @@ def test_a_sync_waits_for_its_user(own: World, slow: faulty.Proxy, another: Anot
         image["os_hash_value"] for image in own.b.all()
     )
     soon(lambda: not member.trusts())
+
+
+def test_what_comes_into_the_source_meanwhile_is_not_pruned(slow: faulty.Proxy, own: World) -> None:
+    own.a.put("large", os.urandom(200_000))
+    own.b.put("extra", b"extra" * 99)
+    own.b.put("more", b"more" * 99)
+    job_id = own.begin(to=["zone-slow"], prune=True)
+    soon(slow.received.total)
+    own.a.put("extra", b"extra" * 99)
+    job = own.person.wait(job_id, seconds=120)
+    assert (job["status"], counts(job)) == ("success", {"created": 1, "pruned": 1, "only_there": 2})
+    assert "1 images were not pruned" in job["report"]["not_pruned"]
+    assert [image["name"].removeprefix(own.prefix) for image in own.b.all()] == ["extra", "large"]
 
 
 GOES = [(Glance.delete, "source.not_found"), (Glance.deactivate, "source.not_readable")]

@@ -47,6 +47,38 @@ def test_job(
     assert found == expected
 
 
+ERROR = {"code": "x", "message": "X."}
+NOTHING = dict.fromkeys(("created", "same", "failed", "cancelled"), 0)
+
+
+@pytest.mark.parametrize(
+    ("report", "error", "wanted", "expected"),
+    [
+        (NOTHING, None, "run", "success"),      # a glob that matches nothing
+        (NOTHING, ERROR, "run", "error"),       # the source could not be read
+        (None, ERROR, "run", "error"),
+        (NOTHING, None, "cancel", "cancelled"),
+        (NOTHING | {"same": 3}, None, "run", "success"),
+        (NOTHING | {"same": 3}, ERROR, "run", "partial"),
+        (NOTHING | {"created": 3, "failed": 1}, None, "run", "partial"),
+        (NOTHING | {"failed": 1}, None, "run", "error"),
+        (NOTHING | {"created": 3, "cancelled": 1}, None, "cancel", "cancelled"),
+    ],
+)
+def test_a_sync_of_zones(
+    report: dict[str, int] | None, error: dict[str, str] | None, wanted: str, expected: str
+) -> None:
+    found = status.job_status(
+        wanted=wanted,
+        stage="staged",
+        started=True,
+        waits=False,
+        finished=True,
+        targets=status.sync_outcomes(report, error, wanted),
+    )
+    assert found == expected
+
+
 @pytest.mark.parametrize(
     ("wanted", "stage", "finished", "expected"),
     [
