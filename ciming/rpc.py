@@ -33,6 +33,7 @@ OFFER_SECONDS = 10.0        # for which any engine is waited for,
 CALL_SECONDS = 30.0         # and for the answer of the one that offered itself,
 PLAN_SECONDS = 100.0        # or for a plan of zones
 CALLS = threading.BoundedSemaphore(16)      # at a time, those that wait for a broker too
+PLANS = threading.BoundedSemaphore(4)       # of those: they take long, and leave room for others
 # What holds of the broker's queues for calls, whatever the others are like.
 PASSING = {
     "amqp_auto_delete": "true",
@@ -192,11 +193,16 @@ def plan_zones(
     :param spec: of a Job that would do it
     :raises Unavailable: none answers
     """
-    peer, sealed = _sealed(project_id, bundle, marker)
-    client = _client(marker, peer, PLAN_SECONDS)
-    found: dict[str, Any] = _call(
-        client, "plan_zones", PLAN_SECONDS, project_id=project_id, sealed=sealed, spec=spec
-    )
+    if not PLANS.acquire(blocking=False):
+        raise exceptions.Unavailable("Too many plans of zones are made now. Try again later.")
+    try:
+        peer, sealed = _sealed(project_id, bundle, marker)
+        client = _client(marker, peer, PLAN_SECONDS)
+        found: dict[str, Any] = _call(
+            client, "plan_zones", PLAN_SECONDS, project_id=project_id, sealed=sealed, spec=spec
+        )
+    finally:
+        PLANS.release()
     return found
 
 

@@ -46,7 +46,7 @@ def digest(plan: Mapping[str, Any]) -> str:
     """SHA-256 over what a plan says, but for its own digest: hex."""
     said = {name: value for name, value in plan.items() if name != "digest"}
     text = json.dumps(said, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()     # JSON may have half a pair
 
 
 def is_whole(plan: Mapping[str, Any]) -> bool:

@@ -18,6 +18,7 @@ from ciming.db import api as db
 from ciming.db import models, zone_syncs
 
 LOG = log.getLogger(__name__)
+FIRST_YEAR = 1970
 LARGEST = 64 * 2**20    # bytes of a request with a plan of some ten thousand images
 
 blueprint = flask_smorest.Blueprint(
@@ -136,6 +137,8 @@ def _request(wanted: Mapping[str, Any]) -> dict[str, Any]:
     filters = dict(wanted.get("filters") or schemas.ZoneFilters().load({}))
     newer_than = filters.get("newer_than")
     if newer_than is not None:
+        if newer_than.year < FIRST_YEAR:
+            raise exceptions.InvalidRequest("There were no images then.", field="filters.newer_than")
         if newer_than > datetime.now(UTC):
             raise exceptions.InvalidRequest("This is in the future.", field="filters.newer_than")
         filters["newer_than"] = f"{newer_than.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
@@ -170,7 +173,8 @@ def _checked(
         raise exceptions.InvalidRequest(
             f"{source} can not be brought in line with itself.", code="zone_sync.same_zone", field="to"
         )
-    others = {*request["filters"].get("owner", ()), *request["map_project"]} - {caller.project_id}
+    mapped = request["map_project"]
+    others = {*request["filters"].get("owner", ()), *mapped, *mapped.values()} - {caller.project_id}
     if others and not everything:
         raise exceptions.Forbidden(
             "Only operators sync the images of other projects: leave out owners that are not your own."

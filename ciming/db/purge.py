@@ -65,6 +65,7 @@ def _jobs(session: orm.Session, before: int, most: int) -> Counter[str] | None:
             job.trust_id.is_(None),
             ~sa.exists().where(models.Upload.job_id == job.id),
             ~sa.exists().where(child.parent_id == job.id),
+            ~sa.exists().where(models.ZoneEntry.child_id == job.id),    # its sync still counts it
         )
         .order_by(job.finished_at)
         .limit(most)

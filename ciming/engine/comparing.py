@@ -251,6 +251,8 @@ def _only_there(there: base.Surveyed, zone: str, owners: Collection[str]) -> Ent
     why = None
     if there.protected:
         why = "It is only there, and protected: it is left alone."
+    elif there.hidden:
+        why = "It is only there, and hidden, as what was replaced is: it is left alone."
     elif there.owner not in owners:
         why = "It is only there, and its owner has no image here: it is left alone."
     return {

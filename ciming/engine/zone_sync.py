@@ -39,7 +39,7 @@ class ZoneTools(tools.Tools):
         self._spec: Mapping[str, Any] = job.spec or {}
         self._zones = zone_planning.Zones(job)
         self._began = time.monotonic()
-        self._moved: int | None = None      # bytes that were there before this run
+        self._moved: int | None = None      # bytes that were there before anything was brought by us
         self._brought = 0                   # images, as well
 
     def hold_zones(self) -> None:
@@ -71,6 +71,7 @@ class ZoneTools(tools.Tools):
         :raises Waits: until the user brings a credential
         """
         most, told = int(cfg.CONF.zone_sync.parallel), float("-inf")
+        self._began, self._moved = time.monotonic(), None
         idle_since = float("inf")
         while True:
             self._watch.ask()
@@ -178,7 +179,7 @@ class ZoneTools(tools.Tools):
             self._moved, self._brought = progress["bytes_done"], progress["images_done"]
         seconds = max(time.monotonic() - self._began, 0.001)
         found: dict[str, Any] = {
-            "bytes_per_second": int((progress["bytes_done"] - self._moved) / seconds),
+            "bytes_per_second": max(0, int((progress["bytes_done"] - self._moved) / seconds)),
             "seconds_left": None,
         }
         for what, before in (("bytes", self._moved), ("images", self._brought)):

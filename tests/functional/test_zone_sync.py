@@ -390,6 +390,7 @@ def test_a_plan_is_done_as_it_is_or_not_at_all(own: World) -> None:
         ({"max_delete": 1}, "max_delete"),
         ({"filters": {"size_below": 0}}, "filters.size_below"),
         ({"filters": {"newer_than": "2999-01-01T00:00:00Z"}}, "filters.newer_than"),
+        ({"filters": {"newer_than": "0001-01-01T00:00:00+05:00"}}, "filters.newer_than"),
         ({"filters": {"visibility": ["secret"]}}, "filters.visibility.0"),
         ({"filters": {"colour": "red"}}, "filters.colour"),
         ({"replace": "yes"}, "replace"),
@@ -412,6 +413,18 @@ def test_a_plan_of_nonsense_is_refused(own: World) -> None:
         plan["digest"] = zone_plans.digest(plan)
         answer = own.person.call("POST", "/v1/zone-syncs", json={"plan": plan})
         assert error(answer)[0] in (400, 409), answer.text
+
+
+def test_a_plan_with_half_a_character_is_refused(own: World) -> None:
+    plan = {"request": {}, "entries": [{"name": "\ud800"}], "summary": {}, "digest": "x"}
+    answer = own.person.call("POST", "/v1/zone-syncs", json={"plan": plan})
+    assert error(answer) == (400, "zone_sync.plan_edited", "plan")
+
+
+def test_nobody_gives_images_to_another_project(own: World, stranger: Person) -> None:
+    mine, theirs = own.person.project_id, stranger.project_id
+    for mapped in ({mine: theirs}, {theirs: mine}):
+        assert error(own.post(map_project=mapped))[0] == 403
 
 
 def test_globs_that_match_nothing_are_fine(own: World) -> None:

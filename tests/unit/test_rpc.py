@@ -136,6 +136,16 @@ def test_the_broker_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
             rpc.hand_over("job-1", BUNDLE, HERE)
 
 
+def test_plans_leave_room_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rpc, "PLANS", threading.BoundedSemaphore(1))
+    monkeypatch.setattr(rpc, "OFFER_SECONDS", 0.2)
+    for message in ("No engine answers", "No engine answers"):      # whatever becomes of one, it is over then
+        with pytest.raises(exceptions.Unavailable, match=message):
+            rpc.plan_zones("studio", BUNDLE, {}, HERE)
+    with rpc.PLANS, pytest.raises(exceptions.Unavailable, match="Too many plans"):
+        rpc.plan_zones("studio", BUNDLE, {}, HERE)
+
+
 def test_what_went_wrong_there_is_not_told() -> None:
     with listening(Engine(error=RuntimeError("swordfish"))):
         with pytest.raises(exceptions.Unavailable) as caught:

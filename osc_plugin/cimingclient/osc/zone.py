@@ -174,7 +174,8 @@ def _add_filters(parser: argparse.ArgumentParser) -> None:
 
 def _check(parsed_args: argparse.Namespace) -> None:
     """:raises: `CommandError` for options that do not go together."""
-    given = [name for name in (*BESIDE_A_PLAN, *FILTERS) if getattr(parsed_args, name)]
+    options = {name: getattr(parsed_args, name) for name in (*BESIDE_A_PLAN, *FILTERS)}
+    given = [name for name, value in options.items() if value is not None and value is not False]
     if parsed_args.plan and given:
         names = ", ".join(f"--{_OPTIONS.get(name, name).replace('_', '-')}" for name in given)
         raise exceptions.CommandError(f"The plan says all of that already: leave {names} out.")

@@ -118,6 +118,7 @@ def test_options_that_are_wrong(
         ((*FROM_TO, "--property", "a=1", "--property", "a=2"), "two values at once"),
         (("--plan", "x", *FROM_TO, "--prune"), "leave --from, --to, --prune out"),
         (("--plan", "x", "--size-below", "1M"), "leave --size-below out"),
+        (("--plan", "x", "--max-delete", "0"), "leave --max-delete out"),
     ],
 )
 def test_options_that_do_not_go_together(

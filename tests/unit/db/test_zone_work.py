@@ -8,7 +8,7 @@ import pytest
 import sqlalchemy as sa
 
 from ciming import exceptions, zone_plans
-from ciming.db import api, models, session, work, zone_syncs, zone_work
+from ciming.db import api, models, purge, session, work, zone_syncs, zone_work
 from tests.unit import rows
 from tests.unit.db.test_work import at_once
 
@@ -335,6 +335,17 @@ def test_it_counts_what_its_jobs_came_to(held: work.Claim) -> None:
     work.give_up(claim)
     work.finish(claim, purge=True)
     assert report(held)["failed"] == 2
+
+
+def test_what_a_running_sync_counts_is_not_purged(held: work.Claim) -> None:
+    zone_work.plan(held, plan(entry("+", "1"), entry("+", "2")))
+    zone_work.add_children(held, 2)
+    first, second = children(held)
+    end(first)
+    assert not any(purge.purge(models.now() + 1).values())
+    end(second)
+    work.finish(held, purge=True)
+    assert purge.purge(models.now() + 1)["jobs"] == 2       # its parent has a trust yet
 
 
 def test_prune(held: work.Claim) -> None:

@@ -163,10 +163,11 @@ def test_what_is_only_there_and_is_to_stay() -> None:
     there = [
         like(image_ref="id-7", name="a", digest=OTHER, protected=True),
         like(image_ref="id-8", name="b", digest=OTHER, owner="lab"),
-        like(image_ref="id-9", name="c", digest=OTHER),
+        like(image_ref="id-8a", name="c", digest=OTHER, hidden=True),
+        like(image_ref="id-9", name="d", digest=OTHER),
     ]
     entries = [entry for entry in compared([ONE], there) if entry["symbol"] == "-"]
-    assert [bool(entry["why"]) for entry in entries] == [True, True, False]
+    assert [bool(entry["why"]) for entry in entries] == [True, True, True, False]
 
 
 @pytest.mark.parametrize(
