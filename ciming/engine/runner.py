@@ -167,14 +167,27 @@ class Runner:
         job = self._begin(claim)
         if (job.report or {}).get("step") == zone_sync.END:
             return
-        kit = zone_sync.ZoneTools(job, watch.Watch(claim, self._stopping), claim)
+        watching = watch.Watch(claim, self._stopping)
+        kit = zone_sync.ZoneTools(job, watching, claim)
         if job.waiting_since is None or job.wanted == "cancel":
-            end = Flows(claim, [ZONES]).run(ZONES, zone_flows.flow, tools=kit)
-            if end != states.SUCCESS:
+            if self._line_up(Flows(claim, [ZONES]), job, kit, watching) != states.SUCCESS:
                 kit.say_why(work.INTERNAL)
         else:
             kit.say_why(zone_sync.WAITED)
         kit.settle_children()
+
+    @staticmethod
+    def _line_up(
+        flows: "Flows", job: models.Job, kit: zone_sync.ZoneTools, watching: watch.Watch
+    ) -> str:
+        def run() -> str:
+            _log_for(job)
+            return flows.run(ZONES, zone_flows.flow, tools=kit)
+
+        with futures.ThreadPoolExecutor(1, "zones") as pool:
+            running = pool.submit(run)
+            _await([running], [kit], watching)
+            return running.result()
 
     def _begin(self, claim: work.Claim) -> models.Job:
         """The Job that is ours from now on; given up, if it has waited for its user for too long."""
@@ -202,31 +215,32 @@ class Runner:
             contextlib.closing(
                 conversions.Conversions(self._area, claim, watching, staged, self._conversions)
             ) as converted,
-            futures.ThreadPoolExecutor(max(1, len(todo)), "publish") as pool,
+            futures.ThreadPoolExecutor(len(todo) + 1, "flow") as pool,
         ):
             kits = [self._tools(claim, job, target, watching, staged, converted) for target in todo]
             parts = [pool.submit(self._publish, flows, job, kit) for kit in kits]
             try:
                 if job.kind in status.MOVING and _are_wanted(job, staged, parts, kits, watching):
-                    self._stage(flows, job, watching, staged)
+                    slot = self._stages.slot(large=_yields(job))
+                    kit = stage_tools.StageTools(job, watching, staged, claim, slot, self._room)
+                    bringing = pool.submit(self._stage, flows, job, kit)
+                    _await([bringing], [kit], watching)
+                    bringing.result()
             except BaseException as reason:
                 staged.fail(reason)     # or those who follow would wait for ever
                 raise
             finally:
-                _await(lambda seconds: not futures.wait(parts, seconds).not_done, parts, kits, watching)
+                _await(parts, kits, watching)
             _raise_first([part.exception() for part in parts])
 
-    def _stage(
-        self, flows: "Flows", job: models.Job, watching: watch.Watch, staged: growing.GrowingFile
-    ) -> None:
+    def _stage(self, flows: "Flows", job: models.Job, kit: stage_tools.StageTools) -> None:
         """Have the file whole and looked at, or failed."""
-        claim = flows.claim
+        _log_for(job)
+        claim, staged = flows.claim, kit.staged
         if job.stage == "staged" and self._path(job).exists():
             staged.finish(self._staged(job))
             return
         if job.stage != "failed":
-            slot = self._stages.slot(large=_yields(job))
-            kit = stage_tools.StageTools(job, watching, staged, claim, slot, self._room)
             name, kit.source = self._source(claim, job, kit)
             if flows.run(name, STAGE_FLOWS[name], tools=kit) == states.SUCCESS:
                 if not staged.whole:        # a former run had done it, and did not come to say so
@@ -251,8 +265,8 @@ class Runner:
             [target, *_] = linked
 
             def origin() -> sources.Origin:
-                provider = tools.provider_of(job, target)
-                return sources.Origin(provider, str(target.image_ref), int(job.image.size or 0))
+                size = int(job.image.size or 0)
+                return sources.Origin(kit.provider_of(target), str(target.image_ref), size)
 
             return RESTORE, sources.Remote(self._area, claim, origin, path)
         if job.kind == "sync" or "source" in (job.spec or {}):
@@ -325,21 +339,25 @@ def _are_wanted(
 
     for part in parts:      # the last one that ends need not be waited for
         part.add_done_callback(lambda _part: staged.wanted.set() if settled(0) else None)
-    _await(settled, parts, kits, watching)
+    _await(parts, kits, watching, settled)
     return not all(part.done() for part in parts)
 
 
 def _await(
-    settled: Callable[[float], bool],
-    parts: Sequence[futures.Future[None]],
-    kits: Sequence[target_tools.TargetTools],
+    parts: Sequence[futures.Future[Any]],
+    kits: Sequence[tools.Tools],
     watching: watch.Watch,
+    settled: Callable[[float], bool] | None = None,
 ) -> None:
-    """Until that is so; no cloud that hangs holds it up when nobody is to go on.
+    """Until all parts have ended; no cloud that hangs holds it up when nobody is to go on.
 
-    :param settled: looks for so many seconds whether it is
+    :param settled: what else is enough: looks for so many seconds whether that is so
     """
-    while not settled(watch.ASK_SECONDS):
+
+    def ended(seconds: float) -> bool:
+        return not futures.wait(parts, seconds).not_done
+
+    while not (settled or ended)(watch.ASK_SECONDS):
         with contextlib.suppress(exceptions.Interrupted):
             watching.ask()
         if watching.over:

@@ -180,6 +180,7 @@ class Remote:
             staged.begin(_another(file))
             while block := file.read(staging.BLOCK):
                 yield block
+            alive()
             origin, told = self._origin(), time.monotonic()
             for block in origin.provider.download(origin.image_ref, file.tell()):
                 alive()
@@ -191,6 +192,7 @@ class Remote:
                 if time.monotonic() - told > TELL_SECONDS:
                     self._tell(file.tell())
                     told = time.monotonic()
+                alive()     # who waits for the next one is in nobody's way
             self._tell(file.tell())
             if file.tell() < origin.size:
                 raise _other_size(origin, "fewer than")

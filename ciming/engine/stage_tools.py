@@ -3,8 +3,7 @@
 
 import contextlib
 import dataclasses
-import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from ciming import exceptions, growing, staging
 from ciming.db import models, uploads, work
 from ciming.engine import locating, slots, sources, tools
 from ciming.engine import watch as watch_
+from ciming.providers import base
 
 
 class StageTools(tools.Tools):
@@ -37,6 +37,7 @@ class StageTools(tools.Tools):
         self._there = 0
         self._room = room
         self._let_in = bool(self._found)
+        self._provider: base.Provider | None = None
 
     @property
     def receiving(self) -> str:
@@ -60,7 +61,7 @@ class StageTools(tools.Tools):
 
         :raises CimingError: it can not be read, or there is no room for it
         """
-        found = locating.find(self.job, functools.partial(tools.provider_of, self.job))
+        found = locating.find(self.job, self.provider_of)
         work.found(self._claim, found, self._room)
         self.job = work.load(self._claim)
 
@@ -68,7 +69,16 @@ class StageTools(tools.Tools):
         """The source that was located, as the Job's user."""
         found = self._found
         place = locating.Place(*(found[name] for name in locating.Place._fields))
-        return sources.Origin(tools.provider_of(self.job, place), found["image_ref"], found["size"])
+        return sources.Origin(self.provider_of(place), found["image_ref"], found["size"])
+
+    def provider_of(self, place: models.Target | locating.Place) -> base.Provider:
+        """A Cloud that may have the source, as the Job's user."""
+        self._provider = tools.provider_of(self.job, place)
+        return self._provider
+
+    def _called(self) -> Iterable[base.Provider]:
+        if self._provider is not None:
+            yield self._provider
 
     def blocks(self) -> Iterator[bytes]:
         """All bytes of the source, in order, as they become available. To be closed: it holds a slot."""

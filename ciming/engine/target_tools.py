@@ -4,7 +4,7 @@
 import contextlib
 import functools
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from oslo_config import cfg
@@ -19,7 +19,6 @@ from ciming.providers import base
 LOG = log.getLogger(__name__)
 PROGRESS_SECONDS = 1.0
 AFTER_CHECK = ("copy", "upload", "convert", "register")     # steps of a flow that begins with a check
-HANG_SECONDS = 2.0      # without a question, after which a call to a cloud hangs
 NOT_CONVERTED = tuple(set(disk_image.DISK_FORMATS) - set(disk_image.FORMATS_IN))
 MOST_REMARKS = 100
 SAID = ("name", "min_disk", "min_ram", "visibility", "hidden", "deprecated")
@@ -63,7 +62,7 @@ class TargetTools(tools.Tools):
         self.target = target
         self._slot = slot
         self._meter = metrics.Meter(target)
-        self._told = self._asked = time.monotonic()
+        self._told = time.monotonic()
         self._undoing = False
         self._refused: str | None = None    # why the cloud did not copy the image by itself
         self._epoch = 0
@@ -119,17 +118,13 @@ class TargetTools(tools.Tools):
 
     def alive(self) -> None:
         """:raises CimingError: the stage flow failed, and its bytes are needed here"""
-        self._asked = time.monotonic()
         super().alive()
         if self._takes_bytes:
             self._source.check()
 
-    def hang_up(self) -> None:
-        """From another thread, when nobody is to go on: end a call to the cloud that does not return."""
-        hangs = time.monotonic() - self._asked > HANG_SECONDS
-        if hangs and "provider" in self.__dict__ and (self._watch.ends or not self._undoing):
-            LOG.info("Hanging up on %s", self.target.cloud)
-            self.provider.hang_up()
+    def _called(self) -> Iterable[base.Provider]:
+        if "provider" in self.__dict__ and (self._watch.ends or not self._undoing):
+            yield self.provider
 
     @lazy.cached_property
     def _origins(self) -> Sequence[models.Link]:

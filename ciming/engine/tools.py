@@ -7,7 +7,7 @@ Injected into a flow at each load, never persisted.
 import abc
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 from oslo_config import cfg
@@ -21,6 +21,7 @@ from ciming.providers import base
 
 LOG = log.getLogger(__name__)
 Result = TypeVar("Result")
+HANG_SECONDS = 2.0  # without a question, after which a call to a cloud hangs
 LONGEST = 2000      # characters of a cloud's own words
 RESUME = "The Job waits: resume it with a credential that is good."
 
@@ -68,6 +69,7 @@ class Tools(abc.ABC):
         self.staged = staged
         self._fault: dict[str, Any] | None = None
         self._let_in = False        # has the cloud let us in, in this Job?
+        self._asked = time.monotonic()
 
     def alive(self) -> None:
         """Asked between two parts of whatever takes long.
@@ -75,9 +77,21 @@ class Tools(abc.ABC):
         :raises Interrupted: leave everything as it is, the Job goes on elsewhere
         :raises Cancelled: its user does not want it any more
         """
+        self._asked = time.monotonic()
         self._watch.ask()
         if self._watch.cancelled:
             raise exceptions.Cancelled("The Job was cancelled.")
+
+    def hang_up(self) -> None:
+        """From another thread, when nobody is to go on: end a call to a cloud that does not return."""
+        if time.monotonic() - self._asked > HANG_SECONDS:
+            for provider in self._called():
+                LOG.info("Hanging up")
+                provider.hang_up()
+
+    @abc.abstractmethod
+    def _called(self) -> Iterable[base.Provider]:
+        """Clouds at which a call may hang that is to be ended."""
 
     def attempt(self, step: str, call: Callable[[], Result]) -> Result:
         """Do a step, again and again while its errors are passing ones; each is seen in the Job.

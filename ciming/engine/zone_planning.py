@@ -34,9 +34,9 @@ class Zones:
             self._open[zone] = tools.provider_of(self._job, place)
         return self._open[zone]
 
-    def hang_up(self) -> None:
-        for provider in list(self._open.values()):
-            provider.hang_up()
+    @property
+    def opened(self) -> list[base.Provider]:
+        return list(self._open.values())
 
 
 def plan(
@@ -132,7 +132,8 @@ def answer(
     asking.join(patience)
     if not found:
         over.set()
-        zones.hang_up()
+        for provider in zones.opened:
+            provider.hang_up()
         silence = f"The zones did not tell all that they have within {patience:.0f} s."
         return {"error": {"code": "cloud.unreachable", "message": silence}}
     return dict(found)

@@ -7,7 +7,7 @@ replaced, pruned, failed, cannot, cancelled`), `progress`, `failures`, `not_prun
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from oslo_config import cfg
@@ -17,6 +17,7 @@ from ciming import exceptions, growing, rpc, zone_plans
 from ciming.db import models, work, zone_work
 from ciming.engine import tools, zone_planning
 from ciming.engine import watch as watch_
+from ciming.providers import base
 
 LOG = log.getLogger(__name__)
 END = "end"
@@ -188,6 +189,9 @@ class ZoneTools(tools.Tools):
             if done > 0:
                 found["seconds_left"] = max(found["seconds_left"] or 0, int(left * seconds / done))
         return found
+
+    def _called(self) -> Iterable[base.Provider]:
+        return self._zones.opened
 
     def _write(self, **values: Any) -> None:
         if "error" in values:

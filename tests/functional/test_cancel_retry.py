@@ -24,6 +24,7 @@ from tests.sandbox import ciming, sandbox, seed
 Another = Callable[..., tuple[ciming.Ciming, Person]]
 pytestmark = pytest.mark.usefixtures("service")
 MIB = 1 << 20
+OCTETS = {"Content-Type": "application/octet-stream"}
 
 
 @pytest.fixture
@@ -132,6 +133,23 @@ def test_cancel_while_a_cloud_hangs(flaky: faulty.Proxy, member: Person, data: b
     job = member.wait(made["job"]["id"], seconds=30)       # [openstack] timeout is 300
     assert (job["status"], statuses(job)) == ("cancelled", ["success", "cancelled"])
     assert ids(member, "zone-b") == before
+
+
+@pytest.mark.parametrize("call", ["/file", "/v2/images/"])
+def test_cancel_while_the_source_hangs(
+    flaky: faulty.Proxy, service: ciming.Ciming, member: Person, qcow2: pathlib.Path, call: str
+) -> None:
+    glance = member.zone("zone-b").image
+    body = {"name": "source", "disk_format": "qcow2", "container_format": "bare"}
+    source = glance.post("/images", json=body).json()["id"]
+    glance.put(f"/images/{source}/file", data=qcow2.read_bytes(), headers=OCTETS).raise_for_status()
+    flaky.faults = [("GET", call, "stall")]
+    made = member.create(clouds=["zone-a"], source={"cloud": "zone-flaky", "image": source})
+    soon(lambda: not flaky.faults)
+    done(act(member, made["job"], "cancel"))
+    job = member.wait(made["job"]["id"], seconds=30)       # [openstack] timeout is 300
+    assert (job["status"], statuses(job)) == ("cancelled", ["cancelled"])
+    assert not (service.staging_dir / job["id"]).exists()
 
 
 def test_cancel_between_two_attempts(flaky: faulty.Proxy, member: Person, qcow2: pathlib.Path) -> None:

@@ -547,6 +547,15 @@ def test_cancel_ends_all_of_it(slow: faulty.Proxy, own: World) -> None:
     assert error(retry) == (409, "job.not_kept", None)
 
 
+def test_cancel_while_a_zone_hangs(slow: faulty.Proxy, own: World) -> None:
+    own.a.put("one", b"one" * 99)
+    slow.faults = [("GET", "/v2/images", "stall")]
+    job_id = own.begin(to=["zone-slow"])
+    soon(lambda: not slow.faults)
+    assert own.person.call("POST", f"/v1/jobs/{job_id}/cancel").status_code == 202
+    assert own.person.wait(job_id, seconds=30)["status"] == "cancelled"     # [openstack] timeout is 300
+
+
 class Filling(faulty.Proxy):
     """A Glance that has room for some images, and then for none."""
 
