@@ -18,6 +18,8 @@ from urllib3 import exceptions as urllib3_exceptions
 
 from ciming import egress
 
+CONNECT_SECONDS = 15.0      # for a connection, its TLS handshake included: nobody can end that from outside
+MOST_ADDRESSES = 4          # of one name that are tried
 LONGEST = 16 * 1024 * 1024      # bytes of an answer from outside that is no image
 BLOCK = 64 * 1024
 
@@ -61,7 +63,10 @@ class Adapter(ks_session.TCPKeepAliveAdapter):
 
         :raises Refused: its URL may not be asked
         """
-        kept = (stream, timeout, verify, cert, proxies)
+        patience = timeout
+        if isinstance(timeout, int | float):
+            patience = (min(timeout, CONNECT_SECONDS), timeout)
+        kept = (stream, patience, verify, cert, proxies)
         if not self._outside:
             return super().send(request, *kept)
         egress.check_url(str(request.url))
@@ -169,7 +174,7 @@ class Checked:
             self._dns_host = name
 
     def _to_first(self, addresses: Sequence[str]) -> socket.socket:
-        *others, last = addresses
+        *others, last = addresses[:MOST_ADDRESSES]
         for self._dns_host in others:
             with contextlib.suppress(urllib3_exceptions.HTTPError):
                 return self._to_one()

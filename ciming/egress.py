@@ -17,8 +17,15 @@ from ciming import exceptions
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
-# Where clouds give credentials to whoever asks from inside; the others are link-local.
-METADATA = tuple(map(ipaddress.ip_address, ("fd00:ec2::254", "fd20:ce::254", "100.100.100.200")))
+# Where clouds give credentials, or secrets of the machine, to whoever asks from inside (AWS, Google, Alibaba,
+# Azure's WireServer, Oracle); the others are link-local.
+METADATA = tuple(
+    map(
+        ipaddress.ip_address,
+        ("fd00:ec2::254", "fd20:ce::254", "100.100.100.200", "168.63.129.16", "192.0.0.192"),
+    )
+)
+SITE_LOCAL = ipaddress.IPv6Network("fec0::/10")     # deprecated (RFC 3879), and routed all the same
 NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 SCHEMES = ("http", "https")
 
@@ -94,7 +101,8 @@ def _why_not(address: Address) -> str:
         return "no address of a host"
     if address.is_loopback:
         return "" if options.allow_loopback else "the service's own host, which the operator does not allow"
-    if not address.is_global and not options.allow_private:
+    is_private = not address.is_global or address in SITE_LOCAL
+    if is_private and not options.allow_private:
         return "in a private network, which the operator does not allow"
     for network in _networks(tuple(options.forbidden)):
         if address.version == network.version and address in network:

@@ -26,11 +26,14 @@ SOUND = (0, 3)  # 3: clusters that nobody uses; they cost space and nothing else
 SECTOR = 512
 
 
-def check_structure(path: Path, inspection: Inspection) -> None:
+def check_structure(
+    path: Path, inspection: Inspection, alive: Callable[[], None] = lambda: None
+) -> None:
     """Check that a file is all there and holds together: a qcow2 cut in half is still "safe".
 
     :param path: of a file whose bytes went through an Inspector
     :param inspection: what that found
+    :param alive: asked while qemu-img runs; what that raises ends it
     :raises ImageRejected: the image is damaged, not complete, or points out of itself
     :raises Unavailable: qemu-img could not be run
     """
@@ -40,15 +43,15 @@ def check_structure(path: Path, inspection: Inspection) -> None:
         if disk_format in CHECKS:
             CHECKS[disk_format](image, inspection.virtual_size)
     if disk_format in DRIVERS:
-        _open_with_qemu(path, inspection)
+        _open_with_qemu(path, inspection, alive)
     if disk_format in CHECKED_BY_QEMU:
-        _check_with_qemu(path, DRIVERS[disk_format])
+        _check_with_qemu(path, DRIVERS[disk_format], alive)
 
 
-def _open_with_qemu(path: Path, inspection: Inspection) -> None:
+def _open_with_qemu(path: Path, inspection: Inspection, alive: Callable[[], None]) -> None:
     """qemu must see the same disk in it as the inspector."""
     driver = DRIVERS[inspection.disk_format]
-    found = qemu_img.run("info", "-U", "--output=json", image=path, driver=driver).json()
+    found = qemu_img.run("info", "-U", "--output=json", image=path, driver=driver, alive=alive).json()
     if "backing-filename" in found:
         raise rejections.unsafe("it has a backing file, which is no part of it")
     if found["virtual-size"] != -(-inspection.virtual_size // SECTOR) * SECTOR:
@@ -58,7 +61,7 @@ def _open_with_qemu(path: Path, inspection: Inspection) -> None:
         )
 
 
-def _check_with_qemu(path: Path, driver: str) -> None:
-    result = qemu_img.run("check", "-U", "--output=json", image=path, driver=driver)
+def _check_with_qemu(path: Path, driver: str, alive: Callable[[], None]) -> None:
+    result = qemu_img.run("check", "-U", "--output=json", image=path, driver=driver, alive=alive)
     if result.status not in SOUND:
         raise rejections.broken(f"its tables are damaged ({result.complaint()})")

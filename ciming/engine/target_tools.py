@@ -18,7 +18,8 @@ from ciming.providers import base
 
 LOG = log.getLogger(__name__)
 PROGRESS_SECONDS = 1.0
-AFTER_CHECK = ("copy", "upload", "convert", "register")     # steps of a flow that begins with a check
+AFTER_CHECK = ("copy", "upload", "convert", "register", "verify")
+"""Steps of a flow that begins with a check."""
 NOT_CONVERTED = tuple(set(disk_image.DISK_FORMATS) - set(disk_image.FORMATS_IN))
 MOST_REMARKS = 100
 SAID = ("name", "min_disk", "min_ram", "visibility", "hidden", "deprecated")

@@ -55,9 +55,8 @@ class Inspect(task.Task):  # type: ignore[misc]
         staged = tools.find(received)
         tools.check_promises(staged)
         with tools.working():
-            disk_image.check_structure(
-                Path(staged.path), disk_image.Inspection(staged.disk_format, staged.virtual_size)
-            )
+            what = disk_image.Inspection(staged.disk_format, staged.virtual_size)
+            disk_image.check_structure(Path(staged.path), what, tools.alive)
         tools.finish(staged)
 
 

@@ -90,6 +90,27 @@ def test_what_a_survey_says(
     )
 
 
+@pytest.mark.parametrize(
+    "said", [{"hidden": True}, {"protected": True}, {"hidden": True, "visibility": "community"}]
+)
+def test_what_was_settled_is_found_again_and_discarded(
+    cloud: sandbox.Sandbox,
+    member: Person,
+    staged: staging.StagedFile,
+    spec: base.ImageSpec,
+    said: Mapping[str, Any],
+) -> None:
+    """As when a sync ends between that and the Link: by an operator, for a project."""
+    key, place = subjects.new_key(), {"region": ZONE, "owner": member.project_id}
+    operator = door.OpenStack(place, session_of(cloud, "admin"))
+    theirs = dataclasses.replace(spec, owner=member.project_id, visibility="private")
+    made = operator.register(operator.upload(staged, theirs, key, Transfer()), theirs, key)
+    operator.settle(made, said)
+    assert operator.upload(staged, theirs, key, Transfer()) == made
+    operator.discard(key)
+    assert operator.show(made) is None
+
+
 def test_who_sees_what(
     cloud: sandbox.Sandbox,
     operator: door.OpenStack,

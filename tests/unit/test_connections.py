@@ -161,6 +161,27 @@ def test_a_bundle_is_trusted_alone(
         session(cacert=certificates.make(tmp_path / "another", NAME)).get(site.url(NAME))
 
 
+def test_who_says_nothing_when_connected_to_is_given_up(
+    options: cfg.ConfigOpts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As long as there is no connection it can not be ended; a handshake is a part of that."""
+    monkeypatch.setattr(connections, "CONNECT_SECONDS", 0.3)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"https://127.0.0.1:{silent.getsockname()[1]}/"
+        with pytest.raises(ks_exceptions.ConnectTimeout, match="timed out"):
+            session().get(url, connect_retries=0)       # whose timeout is 20 s
+        silent.settimeout(20)
+        silent.accept()[0].close()
+
+
+def test_not_all_addresses_of_a_name_are_tried(
+    options: cfg.ConfigOpts, site: Site, names: Names
+) -> None:
+    names.answers = [[*(f"127.0.0.{number}" for number in range(9, 20)), "127.0.0.1"]]
+    with pytest.raises(ks_exceptions.ConnectFailure):
+        session().get(site.url(NAME))
+
+
 def test_calls_can_be_ended(options: cfg.ConfigOpts) -> None:
     """As those to one's own zones can."""
     with socket.create_server(("127.0.0.1", 0)) as silent:

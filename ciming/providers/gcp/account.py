@@ -23,10 +23,14 @@ from google.cloud import compute_v1, storage
 from google.cloud.compute_v1.services.global_operations.transports.rest import GlobalOperationsRestTransport
 from google.cloud.compute_v1.services.images.transports.rest import ImagesRestTransport
 from google.oauth2 import service_account
+from google.protobuf import json_format
 from oslo_config import cfg
+from oslo_log import log
 
 from ciming import answers, connections, egress, exceptions
 from ciming.providers import pace
+
+LOG = log.getLogger(__name__)
 
 Result = TypeVar("Result")
 
@@ -176,6 +180,11 @@ class Account:
             raise self._not_logged_in(what, error) from None
         except (google_exceptions.RetryError, requests.RequestException, OSError, ValueError) as error:
             raise self._failure(what, error) from None
+        except (json_format.Error, AttributeError, LookupError, TypeError, RecursionError) as error:
+            LOG.info("What %s answered to %s can not be read: %s", self.name, what, type(error).__name__)
+            raise exceptions.TransientProviderError(
+                f"{self.name} answered {what} with something that is not Google's.", code="cloud.bad_answer"
+            ) from None
 
     def hang_up(self) -> None:
         """End all calls that run, from another thread."""

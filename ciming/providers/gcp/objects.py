@@ -133,7 +133,7 @@ def put(
     there = {name: (crc, size) for name, crc, size in _listed(place, _folder(key))}
     total = sum(len(part.blocks) for part in parts)
     with Path(staged.path).open("rb", buffering=0) as file:
-        send = functools.partial(_send, place, _folder(key), there, file.fileno())
+        send = functools.partial(_send, place, _folder(key), there, file.fileno(), transfer.alive)
         found, names, records = archive.Sum(), [], []
         running = pace.in_order(send, parts, transfer.alive, pace.Pace(AT_ONCE))
         with contextlib.closing(running) as results:
@@ -181,7 +181,12 @@ def _listed(place: Bucket, prefix: str) -> list[tuple[str, int, int]]:
 
 
 def _send(
-    place: Bucket, folder: str, there: Mapping[str, tuple[int, int]], file: int, piece: archive.Piece
+    place: Bucket,
+    folder: str,
+    there: Mapping[str, tuple[int, int]],
+    file: int,
+    alive: Alive,
+    piece: archive.Piece,
 ) -> _Sent:
     data, records = archive.content(file, piece)
     name = folder + archive.name(piece, records)
@@ -191,6 +196,7 @@ def _send(
         packed = archive.pack(piece, data)
         del data        # it need not be in memory while the other is sent
         crc, size = google_crc32c.value(packed), len(packed)
+        alive()     # we may have slept
         _put(place, name, packed)
     return _Sent(name, plain, length, crc, size, records)
 
@@ -219,15 +225,16 @@ def _put_together(
         level += 1
         groups = [names[at : at + MOST_SOURCES] for at in range(0, len(names), MOST_SOURCES)]
         steps = [(f"{_folder(key)}{level}-{number:08d}", group) for number, group in enumerate(groups)]
-        compose = functools.partial(_compose_step, place)
+        compose = functools.partial(_compose_step, place, alive)
         with contextlib.closing(pace.in_order(compose, steps, alive, pace.Pace(AT_ONCE))) as made:
             names = list(made)
     alive()
     _compose(place, object_name(key), names, said)
 
 
-def _compose_step(place: Bucket, step: tuple[str, Sequence[str]]) -> str:
+def _compose_step(place: Bucket, alive: Alive, step: tuple[str, Sequence[str]]) -> str:
     name, sources = step
+    alive()
     _compose(place, name, sources, {})
     return name
 

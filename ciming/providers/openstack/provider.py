@@ -126,6 +126,8 @@ class OpenStack(base.Provider):
     def discard(self, key: str, alive: base.Alive = lambda: None) -> None:
         for image in self._marked(key):
             alive()
+            if image["protected"] and self._owner:      # a sync of zones had come to its end
+                self._patch(image["id"], [{"op": "replace", "path": "/protected", "value": False}])
             self.delete(image["id"])
 
     def show(self, image_ref: str) -> base.Metadata | None:
@@ -380,9 +382,13 @@ class OpenStack(base.Provider):
     def _marked(self, key: str) -> Iterator[Mapping[str, Any]]:
         """Images with our mark that our project owns; a stranger's with the same mark is not ours."""
         owner = self._owner or self._account.project_id()
-        for image in self._list({"ciming_target": key, "owner": owner}):
-            if image["owner"] == owner:
-                yield image
+        wanted = {"ciming_target": key, "owner": owner}
+        # A sync of zones may have hidden it already, or made it another's for all.
+        hidden = ({"os_hidden": value, "visibility": "all"} for value in ("false", "true"))
+        for more in hidden if self._owner else ({},):
+            for image in self._list({**wanted, **more}):
+                if image["owner"] == owner:
+                    yield image
 
     def _find(self, key: str) -> Mapping[str, Any] | None:
         return next(self._marked(key), None)

@@ -27,6 +27,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from google.api_core import exceptions as google_exceptions
 from google.auth import exceptions as auth_exceptions
 from google.cloud import compute_v1
+from google.protobuf import json_format
 from hypothesis import strategies
 from oslo_config import cfg
 
@@ -658,6 +659,14 @@ def test_what_is_missing_may_be_an_answer(google: account.Account) -> None:
 )
 def test_no_answer(google: account.Account, error: Exception, kind: type[Exception]) -> None:
     assert type(raised(google, error)) is kind
+
+
+@pytest.mark.parametrize(
+    "error", [json_format.ParseError("<html>"), AttributeError("get"), KeyError("name"), TypeError("None")]
+)
+def test_an_answer_that_is_none(google: account.Account, error: Exception) -> None:
+    found = raised(google, error)
+    assert isinstance(found, exceptions.TransientProviderError) and found.code == "cloud.bad_answer"
 
 
 def test_where_nothing_may_go(google: account.Account) -> None:
