@@ -5,6 +5,7 @@ Those to a cloud that somebody named are made only where the operator lets them 
 """
 
 import contextlib
+import itertools
 import socket
 import threading
 import weakref
@@ -18,7 +19,7 @@ from urllib3 import exceptions as urllib3_exceptions
 
 from ciming import egress
 
-CONNECT_SECONDS = 15.0      # for a connection, its TLS handshake included: nobody can end that from outside
+CONNECT_SECONDS = 15.0      # for one address, its TLS handshake included: nobody can end that from outside
 MOST_ADDRESSES = 4          # of one name that are tried
 LONGEST = 16 * 1024 * 1024      # bytes of an answer from outside that is no image
 BLOCK = 64 * 1024
@@ -63,10 +64,7 @@ class Adapter(ks_session.TCPKeepAliveAdapter):
 
         :raises Refused: its URL may not be asked
         """
-        patience = timeout
-        if isinstance(timeout, int | float):
-            patience = (min(timeout, CONNECT_SECONDS), timeout)
-        kept = (stream, patience, verify, cert, proxies)
+        kept = (stream, timeout, verify, cert, proxies)
         if not self._outside:
             return super().send(request, *kept)
         egress.check_url(str(request.url))
@@ -138,12 +136,24 @@ def pool(kind: Any, *mixins: type) -> Any:
 
 
 def noting(sockets: "weakref.WeakSet[socket.socket]") -> type:
-    """Connections that note their sockets."""
+    """Connections that are made in bounded time, and note their sockets."""
 
     class Noting:
+        timeout: Any
+        sock: socket.socket
+
         def connect(self) -> None:
-            super().connect()       # type: ignore[misc]  # urllib3's
-            sockets.add(self.sock)  # type: ignore[attr-defined]
+            # What urllib3 calls the time to connect is that to send, too: a Cloud may take longer to read.
+            said, self.timeout = self.timeout, CONNECT_SECONDS
+            patience = said if isinstance(said, int | float) else None
+            if patience is not None:
+                self.timeout = min(patience, CONNECT_SECONDS)
+            try:
+                super().connect()   # type: ignore[misc]  # urllib3's
+            finally:
+                self.timeout = said
+            self.sock.settimeout(patience)
+            sockets.add(self.sock)
 
     return Noting
 
@@ -174,7 +184,7 @@ class Checked:
             self._dns_host = name
 
     def _to_first(self, addresses: Sequence[str]) -> socket.socket:
-        *others, last = addresses[:MOST_ADDRESSES]
+        *others, last = _of_both_families(addresses)[:MOST_ADDRESSES]
         for self._dns_host in others:
             with contextlib.suppress(urllib3_exceptions.HTTPError):
                 return self._to_one()
@@ -184,6 +194,14 @@ class Checked:
     def _to_one(self) -> socket.socket:
         made: socket.socket = super()._new_conn()       # type: ignore[misc]  # urllib3's
         return made
+
+
+def _of_both_families(addresses: Sequence[str]) -> list[str]:
+    """In turn, for one of them may lead nowhere."""
+    is_v6 = ":" in addresses[0]
+    same, others = ([each for each in addresses if (":" in each) is (is_v6 is own)] for own in (True, False))
+    turns = itertools.zip_longest(same, others)
+    return [each for turn in turns for each in turn if each is not None]
 
 
 def _trusting(cacert: str) -> type:

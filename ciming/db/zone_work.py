@@ -143,7 +143,8 @@ def _child(
     source = {**_place(zone), "image": first["image"]}
     image = _image(session, job, source, first)
     try:
-        images.alone_with(session, image.id)
+        with session.begin_nested():    # a refusal leaves nothing
+            images.alone_with(session, image.id)
     except (exceptions.Conflict, exceptions.NotFound) as error:
         return {"code": error.code, "message": error.detail}
     there = {row.zone: {**row.said, "image": None} for row in rows}

@@ -11,7 +11,7 @@ from oslo_config import cfg
 from oslo_log import log
 
 from ciming import credentials, disk_image, exceptions, growing, lazy, metrics, staging, zone_plans
-from ciming.db import models, work
+from ciming.db import models, status, work
 from ciming.engine import conversions, events, locating, slots, tools
 from ciming.engine import watch as watch_
 from ciming.providers import base
@@ -19,7 +19,7 @@ from ciming.providers import base
 LOG = log.getLogger(__name__)
 PROGRESS_SECONDS = 1.0
 AFTER_CHECK = ("copy", "upload", "convert", "register", "verify")
-"""Steps of a flow that begins with a check."""
+"""Steps of a flow that begins with a check: of those that bring bytes."""
 NOT_CONVERTED = tuple(set(disk_image.DISK_FORMATS) - set(disk_image.FORMATS_IN))
 MOST_REMARKS = 100
 SAID = ("name", "min_disk", "min_ram", "visibility", "hidden", "deprecated")
@@ -68,7 +68,9 @@ class TargetTools(tools.Tools):
         self._refused: str | None = None    # why the cloud did not copy the image by itself
         self._epoch = 0
         self._fault = target.error
-        self._let_in = target.step in AFTER_CHECK or target.checkpoint is not None
+        checked = job.kind in status.MOVING and target.step in AFTER_CHECK
+        self._let_in = checked or target.checkpoint is not None
+        self._source_provider: base.Provider | None = None
 
     @lazy.cached_property
     def spec(self) -> base.ImageSpec:
@@ -102,7 +104,7 @@ class TargetTools(tools.Tools):
             properties=carry["properties"],
             min_disk=carry["min_disk"],
             min_ram=carry["min_ram"],
-            # Lists do not show others' community images, so it would not be found again after a crash.
+            # Nobody else is to see it before it is proven.
             visibility="private" if carry["visibility"] == "community" else carry["visibility"],
             tags=tuple(carry["tags"]),
             owner=carry["owner"],
@@ -126,6 +128,8 @@ class TargetTools(tools.Tools):
     def _called(self) -> Iterable[base.Provider]:
         if "provider" in self.__dict__ and (self._watch.ends or not self._undoing):
             yield self.provider
+        if self._source_provider is not None:
+            yield self._source_provider
 
     @lazy.cached_property
     def _origins(self) -> Sequence[models.Link]:
@@ -424,7 +428,8 @@ class TargetTools(tools.Tools):
         if symbol != zone_plans.METADATA and carry["visibility"] == "shared":
             said = (self.job.spec or {})["source"]
             source = locating.Place(*(said[name] for name in locating.Place._fields))
-            members = tools.provider_of(self.job, source).members(said["image"])
+            self._source_provider = tools.provider_of(self.job, source)
+            members = self._source_provider.members(said["image"])
             wanted |= {"members": members} if members else {}
         if wanted:
             self.provider.settle(image_ref, wanted, self.alive)

@@ -86,7 +86,7 @@ class Tools(abc.ABC):
         """From another thread, when nobody is to go on: end a call to a cloud that does not return."""
         if time.monotonic() - self._asked > HANG_SECONDS:
             for provider in self._called():
-                LOG.info("Hanging up")
+                LOG.info("Hanging up on %s", self._place() or "a Cloud")
                 provider.hang_up()
 
     @abc.abstractmethod

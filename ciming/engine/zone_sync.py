@@ -75,6 +75,7 @@ class ZoneTools(tools.Tools):
         self._began, self._moved = time.monotonic(), None
         idle_since = float("inf")
         while True:
+            self._asked = time.monotonic()      # no call of ours hangs
             self._watch.ask()
             children = zone_work.children(self._claim)
             if children.left and children.open < most and not (self._watch.cancelled or children.waiting):

@@ -285,7 +285,7 @@ class Provider(abc.ABC):
         raise _no_zone()
 
     def settle(self, image_ref: str, carry: Mapping[str, Any], alive: Alive = lambda: None) -> None:
-        """Have an image be as `carry` says: some or all of the fields of Surveyed, `members` as well.
+        """Have an image be as `carry` says: some of the fields of Surveyed, `members` as well; not its owner.
 
         Of properties those that are named; None removes one.
 

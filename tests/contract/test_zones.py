@@ -194,24 +194,6 @@ def test_members(provider: door.OpenStack, stranger: Person, image: str) -> None
         assert provider.members(image) == sorted(wanted)
 
 
-def test_the_owner(
-    provider: door.OpenStack,
-    operator: door.OpenStack,
-    member: Person,
-    stranger: Person,
-    image: str,
-) -> None:
-    """Only an operator gives an image away; what else is said goes first, while it may."""
-    with pytest.raises(exceptions.ProviderError) as caught:
-        provider.settle(image, {"owner": stranger.project_id})
-    assert caught.value.code == "cloud.forbidden"
-    assert changes(operator, image, {"owner": stranger.project_id, "name": "given"}) == 2
-    seen = found(operator, image, stranger.project_id)
-    assert seen is not None and (seen.owner, seen.name) == (stranger.project_id, "given")
-    assert found(provider, image) is None
-    assert changes(operator, image, {"owner": member.project_id}) == 1
-
-
 def test_an_image_that_is_gone(provider: door.OpenStack) -> None:
     gone = subjects.new_key()
     with pytest.raises(exceptions.ProviderError) as caught:

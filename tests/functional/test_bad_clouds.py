@@ -143,6 +143,10 @@ def test_each_is_told_by_its_name(
             error = error_in(job, name)
             assert error["code"] == bad.code, (name, error)
             assert name in error["message"] and bad.says in error["message"], (name, error)
+        link = {"cloud": "wrong", "image_ref": job["image_id"]}
+        linking = member.call("POST", f"/v1/images/{job['image_id']}/links", json=link).json()["job"]
+        job = member.wait(linking["id"])        # and does not wait for a better one
+        assert (job["status"], error_in(job, "wrong")["code"]) == ("error", "cloud.auth_failed")
         with futures.ThreadPoolExecutor(4) as pool:
             answers = pool.map(lambda name: member.call("POST", f"/v1/clouds/{name}/check"), every)
         for (name, bad), answer in zip(every.items(), answers, strict=True):

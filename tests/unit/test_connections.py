@@ -4,6 +4,7 @@
 import pathlib
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -172,6 +173,34 @@ def test_who_says_nothing_when_connected_to_is_given_up(
             session().get(url, connect_retries=0)       # whose timeout is 20 s
         silent.settimeout(20)
         silent.accept()[0].close()
+
+
+def test_who_reads_slowly_is_waited_for(
+    options: cfg.ConfigOpts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A Glance whose store is busy takes no bytes for a while: that is not the time for a connection."""
+    monkeypatch.setattr(connections, "CONNECT_SECONDS", 0.3)
+    body = bytes(32 << 20)
+
+    def read() -> None:
+        with slow.accept()[0] as connection:
+            time.sleep(1)
+            left = len(body)
+            while left > 0 and (data := connection.recv(1 << 20)):
+                left -= len(data)
+            connection.sendall(b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n")
+
+    with socket.create_server(("127.0.0.1", 0)) as slow:
+        reading = threading.Thread(target=read)
+        reading.start()
+        url = f"http://127.0.0.1:{slow.getsockname()[1]}/"
+        assert session().put(url, data=body, connect_retries=0).status_code == 204
+        reading.join(20)
+
+
+def test_both_families_of_addresses_are_tried(options: cfg.ConfigOpts, site: Site, names: Names) -> None:
+    names.answers = [[*(f"::{number}" for number in range(2, 9)), "127.0.0.1"]]
+    assert session().get(site.url(NAME)).status_code == 200
 
 
 def test_not_all_addresses_of_a_name_are_tried(

@@ -29,7 +29,6 @@ from botocore import exceptions as boto_exceptions
 from ciming import answers, connections, egress, exceptions
 from ciming.providers import pace
 
-CONNECT_SECONDS = 10
 CONNECTIONS = 64        # of each service: as many as blocks may be on their way
 EXPIRY_MARGIN = 300     # seconds before its end in which a role's session is not used any more
 THROTTLED = frozenset(
@@ -202,7 +201,7 @@ class Account:
         """A client that takes nothing from this process' surroundings, and goes nowhere that is forbidden."""
         config = botocore.config.Config(
             retries={"total_max_attempts": 1},
-            connect_timeout=CONNECT_SECONDS,
+            connect_timeout=self._timeout,      # which is that to send, too; see connections.noting()
             read_timeout=self._timeout,
             max_pool_connections=CONNECTIONS,
             proxies={},     # none that looks names up itself

@@ -16,14 +16,11 @@ from typing import Any
 
 import requests
 from keystoneauth1 import session as ks_session
-from oslo_log import log
 
 from ciming import answers, exceptions, lazy, points, staging
 from ciming.providers import base
 from ciming.providers.openstack import records, zones
 from ciming.providers.openstack.account import Account
-
-LOG = log.getLogger(__name__)
 
 SKEW_SECONDS = 60       # from which on a token that was just made may not be good yet
 CUT_PATIENCE = 15       # seconds; an upload that was cut is `queued` again after about 4
@@ -207,7 +204,8 @@ class OpenStack(base.Provider):
         self, image_ref: str, carry: Mapping[str, Any], alive: base.Alive = lambda: None
     ) -> None:
         now = self._still_there(image_ref)
-        for changes in zones.patches(now, carry):
+        changes = zones.patch(now, carry)
+        if changes:
             alive()
             self._patch(image_ref, changes)
         if "members" in carry:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Glance's words for what a sync of zones compares and carries."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ciming.providers import base
@@ -10,7 +10,6 @@ from ciming.providers.openstack import records
 THEIRS = ("os_glance_", "ciming_")      # how names begin that belong to one Glance, or to CIMinG
 NAMES = {
     "name": "name",
-    "owner": "owner",
     "visibility": "visibility",
     "tags": "tags",
     "protected": "protected",
@@ -52,12 +51,12 @@ def _properties(image: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-def patches(image: Mapping[str, Any], carry: Mapping[str, Any]) -> Iterator[Sequence[dict[str, Any]]]:
-    """The JSON patches by which an image becomes as wanted; what nobody but the owner may do comes first."""
+def patch(image: Mapping[str, Any], carry: Mapping[str, Any]) -> Sequence[dict[str, Any]]:
+    """The JSON patch by which an image becomes as wanted."""
     changes = [
         {"op": "replace", "path": f"/{theirs}", "value": carry[ours]}
         for ours, theirs in NAMES.items()
-        if ours in carry and ours != "owner" and _differs(image, theirs, carry[ours])
+        if ours in carry and _differs(image, theirs, carry[ours])
     ]
     there = _properties(image)
     for name, value in carry.get("properties", {}).items():
@@ -66,10 +65,7 @@ def patches(image: Mapping[str, Any], carry: Mapping[str, Any]) -> Iterator[Sequ
             changes.append({"op": "remove", "path": path})
         elif value is not None and there.get(name) != value:
             changes.append({"op": "replace" if name in there else "add", "path": path, "value": value})
-    if changes:
-        yield changes
-    if "owner" in carry and _differs(image, "owner", carry["owner"]):
-        yield [{"op": "replace", "path": "/owner", "value": carry["owner"]}]
+    return changes
 
 
 def _differs(image: Mapping[str, Any], name: str, value: Any) -> bool:
