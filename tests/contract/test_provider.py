@@ -27,6 +27,7 @@ Staged = staging.StagedFile
 Spec = base.ImageSpec
 Call = Callable[[base.Provider], Any]
 
+AT_ONCE = 8         # pieces that a provider has on their way
 DEFAULT_CREDENTIALS = {
     **{f"OS_{name}": "nonsense" for name in ("AUTH_URL", "USERNAME", "PASSWORD", "TOKEN", "CLOUD")},
     **{f"AWS_{name}": "nonsense" for name in ("ACCESS_KEY_ID", "SECRET_ACCESS_KEY", "PROFILE")},
@@ -145,7 +146,7 @@ def test_an_interrupted_upload_stops_at_once(
     with pytest.raises(reason) as caught:
         provider.upload(staged, spec, key, transfer)
     assert type(caught.value) is reason
-    assert transfer.asked == whole
+    assert whole <= transfer.asked <= whole + AT_ONCE       # others ask beside, and hear the same
     assert not transfer.told or transfer.told[-1] < staged.size
 
 
