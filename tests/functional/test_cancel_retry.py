@@ -17,6 +17,7 @@ from tests.functional import faulty
 from tests.functional.conftest import soon
 from tests.functional.test_bad_input import the_error
 from tests.functional.test_faults import ids
+from tests.functional.test_zone_sync import Glance
 from tests.functional.tus import create, head, patch
 from tests.person import JSON, Person
 from tests.sandbox import ciming, sandbox, seed
@@ -24,7 +25,6 @@ from tests.sandbox import ciming, sandbox, seed
 Another = Callable[..., tuple[ciming.Ciming, Person]]
 pytestmark = pytest.mark.usefixtures("service")
 MIB = 1 << 20
-OCTETS = {"Content-Type": "application/octet-stream"}
 
 
 @pytest.fixture
@@ -139,10 +139,7 @@ def test_cancel_while_a_cloud_hangs(flaky: faulty.Proxy, member: Person, data: b
 def test_cancel_while_the_source_hangs(
     flaky: faulty.Proxy, service: ciming.Ciming, member: Person, qcow2: pathlib.Path, call: str
 ) -> None:
-    glance = member.zone("zone-b").image
-    body = {"name": "source", "disk_format": "qcow2", "container_format": "bare"}
-    source = glance.post("/images", json=body).json()["id"]
-    glance.put(f"/images/{source}/file", data=qcow2.read_bytes(), headers=OCTETS).raise_for_status()
+    source = Glance(member, "zone-b", "").put("source", qcow2.read_bytes(), disk_format="qcow2")["id"]
     flaky.faults = [("GET", call, "stall")]
     made = member.create(clouds=["zone-a"], source={"cloud": "zone-flaky", "image": source})
     soon(lambda: not flaky.faults)
