@@ -157,7 +157,8 @@ class TargetTools(tools.Tools):
     def await_known(self) -> None:
         """Wait until enough of the image is known to begin."""
         if self._takes_bytes:
-            self._await_known()
+            with self.cancelling():
+                self._await_known()
 
     def _await_known(self) -> None:
         """Wait until enough of its bytes are there; most providers need all of them."""
@@ -172,7 +173,8 @@ class TargetTools(tools.Tools):
     def await_whole(self) -> None:
         """Wait until all that the proof needs is there, and fine."""
         if self._takes_bytes:
-            self.staged.await_whole(self.alive)
+            with self.cancelling():
+                self.staged.await_whole(self.alive)
 
     def check(self) -> None:
         """:raises ProviderError: what would fail later"""

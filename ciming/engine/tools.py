@@ -5,9 +5,10 @@ Injected into a flow at each load, never persisted.
 """
 
 import abc
+import contextlib
 import random
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
 from oslo_config import cfg
@@ -100,15 +101,11 @@ class Tools(abc.ABC):
         :raises Waits: until its user brings a credential
         """
         try:
-            self.alive()
-            LOG.debug("Step: %s", step)
-            self._write(step=step, status="running")
-            result = self._until_final(step, call, self._tell, self.alive)
-        except exceptions.Cancelled:
-            if self._fault:
-                self._fault = None
-                self._write(error=None)
-            raise
+            with self.cancelling():
+                self.alive()
+                LOG.debug("Step: %s", step)
+                self._write(step=step, status="running")
+                result = self._until_final(step, call, self._tell, self.alive)
         except exceptions.CredentialRefused as error:
             if self._is_mistake(error):
                 raise
@@ -116,10 +113,23 @@ class Tools(abc.ABC):
             self._write(status="waiting", error=self._fault)
             raise exceptions.Waits(error.detail) from None
         self._let_in = True
+        self._is_over()
+        return result
+
+    @contextlib.contextmanager
+    def cancelling(self) -> Iterator[None]:
+        """Who is cancelled here ends by that, and not by an error that was a passing one."""
+        try:
+            yield
+        except exceptions.Cancelled:
+            self._is_over()
+            raise
+
+    def _is_over(self) -> None:
+        """The error that is shown, if any."""
         if self._fault:
             self._fault = None
             self._write(error=None)
-        return result
 
     def _is_mistake(self, error: exceptions.CredentialRefused) -> bool:
         """Was it never good, or is it not the user's? Then waiting would not help."""

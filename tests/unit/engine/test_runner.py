@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from ciming import exceptions, staging
-from ciming.db import api, work
+from ciming.db import api, jobs, work
 from ciming.engine import runner, sources, target_tools
 from tests.unit import rows
 
@@ -43,6 +43,23 @@ def test_what_was_begun_is_withdrawn_before_a_job_is_given_up(
     row = api.get_job(job.id, None)
     assert [target.status for target in row.targets] == ["success", "error", "error"]
     assert row.owner is None
+
+
+@pytest.mark.parametrize("stage", ["staging", "staged"])
+def test_what_waits_for_its_user_and_is_cancelled_ends_as_cancelled(
+    made: runner.Runner, monkeypatch: pytest.MonkeyPatch, stage: str
+) -> None:
+    """Also where it is told so while it waits for the bytes: its old error is not why it ends."""
+    monkeypatch.setattr(made, "_stopping", threading.Event())
+    waits = {"code": "credential.needed", "message": "", "cloud_request_id": None}
+    job = rows.make_job(stage=stage, zones=("zone-a",))
+    claim = rows.take(job.id)
+    work.update_target(claim, job.targets[0].id, step="check", status="waiting", error=waits)
+    work.wait(claim)
+    jobs.cancel(job.id)
+    made._stage_and_publish(rows.take(job.id))
+    [target] = api.get_job(job.id, None).targets
+    assert (target.status, target.error) == ("cancelled", None)
 
 
 def test_lost_bytes_come_back_from_a_cloud_that_has_the_same_file(made: runner.Runner) -> None:
