@@ -35,27 +35,30 @@ stage() {
 # Tests with real services, side by side: they mostly wait. What is killed again and again takes longest
 # with --all, and least without.
 real() {
-    local status=0 beside shape run=(pytest -q --timeout 600 --durations 10)
-    local engines=(tests/functional/test_engines.py tests/functional/test_crash.py)
-    local rest=(--ignore "${engines[0]}" --ignore "${engines[1]}" tests/functional)
+    local status=0 shape pid beside=() run=(pytest -q --timeout 600 --durations 10)
+    local engines=tests/functional/test_engines.py crash=tests/functional/test_crash.py
+    local rest=(--ignore "$engines" --ignore "$crash" tests/functional)
+    rm -f "$logs"/beside*.log
     {
-        if [ -z "${CIMING_TEST_ALL:-}" ]; then
-            CIMING_TEST_SHAPE=standalone "${run[@]}" "${engines[@]}" || status=1
+        CIMING_TEST_SHAPE=standalone "${run[@]}" "$engines" "$crash" || status=1
+        [ -n "${CIMING_TEST_ALL:-}" ] ||
             CIMING_TEST_SHAPE=distributed "${run[@]}" -k distributed "${rest[@]}" || status=1
-        else
-            CIMING_TEST_SHAPE="standalone distributed" "${run[@]}" "${engines[@]}" || status=1
-        fi
         exit $status
     } >"$logs/beside.log" 2>&1 &
-    beside=$!
+    beside+=($!)
+    if [ -n "${CIMING_TEST_ALL:-}" ]; then
+        CIMING_TEST_SHAPE=distributed "${run[@]}" "$crash" >"$logs/beside-distributed.log" 2>&1 &
+        beside+=($!)
+    fi
     CIMING_TEST_SHAPE=standalone "${run[@]}" -n 2 --dist loadfile \
         --ignore tests/functional/test_distributed.py tests/contract "${rest[@]}" || status=1
     for shape in ${CIMING_TEST_ALL:+distributed uwsgi}; do
         CIMING_TEST_SHAPE=$shape "${run[@]}" -n 2 --dist loadfile -k "$shape" "${rest[@]}" || status=1
     done
-    wait "$beside" || status=1
-    printf '\n== beside\n'
-    cat "$logs/beside.log"
+    for pid in "${beside[@]}"; do
+        wait "$pid" || status=1
+    done
+    tail -n +1 "$logs"/beside*.log
     return $status
 }
 
