@@ -358,7 +358,7 @@ CORS_ALLOWED = [
 """What a page may send to us."""
 CORS_EXPOSED = [
     *("X-Openstack-Request-Id", "OpenStack-API-Version", "Location", "Link", "Retry-After"),
-    *("Allow", "ETag", *UPLOAD_HEADERS, "Upload-Expires"),
+    *("Allow", "ETag", *UPLOAD_HEADERS, "Upload-Defer-Length", "Upload-Expires"),
     *("Tus-Version", "Tus-Extension", "Tus-Max-Size", "Tus-Checksum-Algorithm"),
 ]
 """What a page may read of our answers, beside what every page may."""

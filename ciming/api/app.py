@@ -48,7 +48,7 @@ DOCUMENT = {
     "OPENAPI_URL_PREFIX": "/v1",
     "OPENAPI_JSON_PATH": "openapi.json",
     "OPENAPI_SWAGGER_UI_PATH": "docs",
-    "OPENAPI_SWAGGER_UI_URL": "/v1/docs/assets/",       # served from here, no CDN
+    "OPENAPI_SWAGGER_UI_URL": "docs/assets/",       # served from here, no CDN
     "API_SPEC_OPTIONS": {
         "info": {
             "description": "One image, every cloud, one verified identity.",

@@ -200,7 +200,7 @@ class Clouds(MethodView):
         row = models.Cloud(id=models.new_id(), project_id=caller.project_id, **wanted)
         db.create(row)
         LOG.info("Registered Cloud %s", row.id)
-        return _registered(row), 201, {"Location": f"/v1/clouds/{row.id}"}
+        return _registered(row), 201, document.location(f"/v1/clouds/{row.id}")
 
 
 @blueprint.route("/<string:cloud>")

@@ -4,6 +4,7 @@
 from typing import Any
 
 import apispec
+import flask
 from marshmallow import fields
 
 from ciming.api import schemas
@@ -11,7 +12,7 @@ from ciming.api import schemas
 ERRORS = {
     400: ("Invalid", "Something in the request is wrong: `field` names it."),
     401: ("Unauthorized", "No token, or one that is wrong or expired."),
-    403: ("Forbidden", "The policy does not allow this, or Keystone does not let this token delegate."),
+    403: ("Forbidden", "The policy does not allow this."),
     404: ("NotFound", "There is none, or it belongs to another project."),
     406: ("NotAcceptable", "`OpenStack-API-Version` asks for a version that there is not."),
     409: ("Conflict", "It is in a state in which this can not be done."),
@@ -103,12 +104,23 @@ LOCATION = {
     "schema": {"type": "string", "format": "uri-reference"},
     "required": True,
 }
+
+
+def location(path: str) -> dict[str, str]:
+    """The header that names something in an answer; a proxy may have us below a path."""
+    return {"Location": f"{flask.request.script_root}{path}"}
+
+
 BYTES = {"type": "integer", "minimum": 0, "maximum": 2**63 - 1}
 TUS = {"type": "string", "enum": ["1.0.0"]}
 UPLOAD_STATE = {
     "Tus-Resumable": {"description": "The protocol.", "schema": TUS, "required": True},
     "Upload-Offset": {"description": "Bytes that are here.", "schema": BYTES, "required": True},
     "Upload-Length": {"description": "Bytes there are in all, where that is known.", "schema": BYTES},
+    "Upload-Defer-Length": {
+        "description": "1 where it is not known how many bytes there are in all.",
+        "schema": {"type": "integer", "enum": [1]},
+    },
     "Upload-Expires": {
         "description": "When the upload is given up if no more comes.",
         "schema": {"type": "string", "example": "Tue, 24 Nov 2026 19:25:03 GMT"},

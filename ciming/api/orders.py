@@ -8,7 +8,7 @@ from oslo_log import log
 from sqlalchemy import orm
 
 from ciming import context
-from ciming.api import auth, delegation, errors, limits, schemas, staging_area
+from ciming.api import auth, delegation, document, errors, limits, schemas, staging_area
 from ciming.db import api as db
 from ciming.db import images, models
 
@@ -92,7 +92,7 @@ def begin(
 def started(image_id: str, job_id: str) -> tuple[dict[str, Any], int, dict[str, str]]:
     """The answer to who asked for a Job."""
     answer = {"image": db.get_image(image_id, None), "job": db.get_job(job_id, None)}
-    return answer, 202, {"Location": f"/v1/jobs/{job_id}"}
+    return answer, 202, document.location(f"/v1/jobs/{job_id}")
 
 
 def own_image(image: str) -> models.Image:

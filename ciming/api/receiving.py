@@ -261,4 +261,5 @@ def _hang_up(environ: dict[str, Any]) -> None:
     """Hear no more of this connection: the server would wait for the rest of the body otherwise."""
     if "gunicorn.socket" in environ:
         with contextlib.suppress(OSError):
-            environ["gunicorn.socket"].shutdown(socket.SHUT_RD)
+            # Of a socket that speaks TLS, its own shutdown() would have the answer leave in plain text.
+            socket.socket.shutdown(environ["gunicorn.socket"], socket.SHUT_RD)

@@ -56,9 +56,8 @@ class File(MethodView):
             if size == 0:
                 raise exceptions.InvalidRequest("The body is empty.", code="image.empty", field="body")
             staging_area.check_size(size or 0)
-            limits.check(row.project_id, staged=size)
-            lease = uploads.begin(row.id, OWNER, size, staging_area.expiry(), staging_area.room)
-            context.about(lease.job_id)
+            limits.check(row.project_id, staged=size or row.size)
+            lease = _begin(row.id, size)
             receiving.whole(lease)
         rpc.knock(lease.job_id)
 
@@ -115,10 +114,7 @@ class File(MethodView):
                 raise _too_large("Upload-Length")
             if offset == 0:     # room is reserved with the first byte
                 limits.check(row.project_id, staged=length or row.size)
-            lease = uploads.begin(
-                row.id, OWNER, length, staging_area.expiry(), staging_area.room, offset=offset
-            )
-            context.about(lease.job_id)
+            lease = _begin(row.id, length, offset)
             reached = receiving.part(lease, checksum)
         if reached == lease.size:
             rpc.knock(lease.job_id)
@@ -163,6 +159,15 @@ def _answer(status: int, state: uploads.State) -> flask.Response:
         expires = datetime.fromtimestamp(state.expires_at / 1000, UTC)
         response.headers["Upload-Expires"] = werkzeug_http.http_date(expires)
     return response
+
+
+def _begin(image_id: str, size: int | None, offset: int | None = None) -> uploads.Lease:
+    until, area = staging_area.expiry(), staging_area.get()
+    lease = uploads.begin(
+        image_id, OWNER, size, until, staging_area.room, marker=area.marker, offset=offset
+    )
+    context.about(lease.job_id)
+    return lease
 
 
 def _own(image: str) -> models.Image:

@@ -46,7 +46,7 @@ def _v1() -> dict[str, Any]:
         "status": "CURRENT",
         "min_version": "",      # no microversions yet
         "version": "",
-        "links": [{"rel": "self", "href": f"{flask.request.host_url}v1/"}],
+        "links": [{"rel": "self", "href": f"{flask.request.url_root}v1/"}],
     }
 
 

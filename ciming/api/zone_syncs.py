@@ -89,7 +89,7 @@ def _begun(caller: context.RequestContext, spec: dict[str, Any], *, wait: bool) 
     context.about(row.id)
     LOG.info("Sync %s with %s", ", ".join(spec["request"]["to"]), spec["request"]["from"])
     given.knock()
-    return {"job": db.get_job(row.id, None)}, 202, {"Location": f"/v1/jobs/{row.id}"}
+    return {"job": db.get_job(row.id, None)}, 202, document.location(f"/v1/jobs/{row.id}")
 
 
 def _plan(caller: context.RequestContext, spec: dict[str, Any]) -> dict[str, Any]:

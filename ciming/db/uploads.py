@@ -75,22 +75,32 @@ def _one_at_a_time(session: orm.Session) -> None:
 
 @points.mutation
 def begin(
-    image_id: str, owner: str, size: int | None, expires_at: int, room: Room, *, offset: int | None = None
+    image_id: str,
+    owner: str,
+    size: int | None,
+    expires_at: int,
+    room: Room,
+    *,
+    marker: str,
+    offset: int | None = None,
 ) -> Lease:
     """Take the lease: for a new upload from byte 0, or to go on from `offset`.
 
+    :param marker: of the staging area that the bytes would go to
     :param size: bytes of the whole as this request announces them, if it does
     :raises Conflict: the image has its bytes, somebody else is sending them, or `offset` is not where
         they end
     :raises Locked: the same of one who wants to go on while somebody else is sending
     :raises Gone: the upload has expired, or was given up
     :raises InvalidRequest: `size` contradicts what was announced at create, or nothing was
+    :raises Unavailable: no engine would find them there
     :raises StagingFull: there is no room for it
     """
     with db.writer() as session:
         job, upload = find(session, image_id)
         check_open(image_id, job, upload)
         assert job is not None and upload is not None
+        _check_place(job, marker)
         if upload.owner is not None and upload.leased_until > models.now():
             raise held(image_id, resuming=offset is not None)
         size = _check_size(upload, size)
@@ -135,6 +145,15 @@ def check_open(image_id: str, job: models.Job | None, upload: models.Upload | No
 def _check_not_ended(job: models.Job | None) -> None:
     if job is not None and job.error and job.error["code"] in ENDED:
         raise exceptions.Gone(job.error["message"], code=job.error["code"])
+
+
+def _check_place(job: models.Job, marker: str) -> None:
+    if job.marker != marker:
+        raise exceptions.Unavailable(
+            "The data of this image belongs into another staging area than the one of the API that answered. "
+            "All of its hosts need the same [staging] path: tell the operator.",
+            code="upload.elsewhere",
+        )
 
 
 def _check_size(upload: models.Upload, size: int | None) -> int | None:

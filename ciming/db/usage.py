@@ -12,7 +12,10 @@ from ciming.db import session as db
 
 def images(project_id: str) -> int:
     """Images that it has."""
-    return _count(sa.select(sa.func.count()).where(models.Image.project_id == project_id))
+    image = models.Image
+    return _count(
+        sa.select(sa.func.count()).where(image.project_id == project_id, image.deleted_at.is_(None))
+    )
 
 
 def jobs(project_id: str) -> int:
@@ -23,9 +26,11 @@ def jobs(project_id: str) -> int:
 
 
 def staged(project_id: str) -> int:
-    """Bytes that its Jobs have, or were promised, in all staging areas."""
+    """Bytes that its Jobs have, or were promised, in all staging areas; all of an upload that has begun."""
     upload, job = models.Upload, models.Job
-    held = sa.select(sa.func.sum(upload.reserved)).join(job, job.id == upload.job_id)
+    begun = sa.and_(upload.offset > 0, upload.size > upload.reserved)
+    held = sa.select(sa.func.sum(sa.case((begun, upload.size), else_=upload.reserved)))
+    held = held.join(job, job.id == upload.job_id)
     return _count(held.where(job.project_id == project_id))
 
 

@@ -7,7 +7,7 @@ One module per format holds what is particular to it: `look` for the stream, `ch
 """
 
 from ciming.disk_image.conversion import FORMATS_IN, FORMATS_OUT, Conversion, convert, room_needed
-from ciming.disk_image.guest import BLOCK, blocks, digest_of, guest_digest, records
+from ciming.disk_image.guest import BLOCK, blocks, digest_of, guest_digest, records, sample
 from ciming.disk_image.inspector import DISK_FORMATS, Inspection, Inspector, inspect_file
 from ciming.disk_image.structure import check_structure
 
@@ -27,4 +27,5 @@ __all__ = [
     "inspect_file",
     "records",
     "room_needed",
+    "sample",
 ]

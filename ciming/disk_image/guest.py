@@ -7,12 +7,14 @@ the 32 bytes of the block's SHA-256. The last block is padded with zeros. So nei
 nor zeros at the end of the disk have a part in it; the virtual size is compared apart.
 """
 
+import array
 import errno
 import functools
 import hashlib
 import itertools
 import json
 import os
+import random
 import socket
 import struct
 from collections import deque
@@ -27,7 +29,8 @@ from ciming.disk_image.inspector import FILE_IS_DISK, Inspection
 from ciming.disk_image.structure import DRIVERS, SECTOR
 
 BLOCK = 512 * 1024
-PIECE = 4 * BLOCK  # hashed by one thread at a time
+IN_PIECE = 4
+PIECE = IN_PIECE * BLOCK  # hashed by one thread at a time
 WORKERS = min(4, os.cpu_count() or 1)
 ZEROS = bytes(BLOCK)
 INDEX = struct.Struct(">Q")
@@ -66,6 +69,17 @@ def blocks(path: Path) -> Iterator[tuple[int, bytes]]:
                 index, block = (offset + position) // BLOCK, piece[position : position + BLOCK]
                 if not ZEROS.startswith(block):
                     yield index, bytes(block).ljust(BLOCK, b"\0")
+
+
+def sample(path: Path, count: int) -> list[int]:
+    """Indices of at most so many blocks of a file that is the disk, at random, of where it has no holes."""
+    with path.open("rb", buffering=0) as file:
+        pieces = array.array("q", _pieces(file.fileno()))
+        size = os.fstat(file.fileno()).st_size
+    there = range(len(pieces) * IN_PIECE)
+    chosen = random.sample(there, min(count, len(there)))
+    found = (pieces[at // IN_PIECE] // BLOCK + at % IN_PIECE for at in chosen)
+    return [index for index in found if index * BLOCK < size]
 
 
 def records(path: Path, indices: Iterable[int]) -> Iterator[tuple[int, bytes]]:

@@ -185,7 +185,9 @@ class TargetTools(tools.Tools):
 
     def _check_source(self) -> None:
         to = self._format_there()
-        self.provider.check(self._source if to is None else staging.StagedFile("", to, 0, 0, {}))
+        source, disk = self._source, self._source.virtual_size
+        whole = disk if to == "raw" else 0      # how large another file becomes is not known
+        self.provider.check(source if to is None else staging.StagedFile("", to, whole, disk, {}))
 
     def _format_there(self) -> str | None:
         """The format that the image has to be converted to for this cloud, if it has to be."""

@@ -3,10 +3,12 @@
 
 import contextlib
 import dataclasses
+import http.server
 import multiprocessing
 import os
 import pathlib
 import signal
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -38,8 +40,8 @@ NEEDED = {
 }
 """Actions that the docs name."""
 ALL_NEEDED = [f"{service}:{action}" for service, actions in NEEDED.items() for action in actions]
-UNSEEN = ("ec2:CreateTags", "ec2:DeleteSnapshot")
-"""That are asked for within another action, or only where something went wrong."""
+UNSEEN = ("ec2:CreateTags",)
+"""That are asked for within another action."""
 MUTATIONS = (
     *("StartSnapshot", "PutSnapshotBlock", "CompleteSnapshot", "RegisterImage"),
     *("ModifySnapshotAttribute", "ModifyImageAttribute", "DeregisterImage"),
@@ -101,6 +103,61 @@ def test_wrong_key(subject: on_aws.AWS, provider: door.AWS, staged: Staged) -> N
         assert not any(secret in str(refused.value) for secret in keys.values())
 
 
+def test_key_that_was_taken_back(
+    subject: on_aws.AWS, provider: door.AWS, staged: Staged, spec: Spec, key: str
+) -> None:
+    """EC2 calls it as it calls what is another account's: the image is not gone for that."""
+    image_ref = bring(provider, staged, spec, key)
+    keys = {**subject.credential("owner"), "access_key_id": "AKIAWRONGWRONGWRONG0"}
+    theirs = door.AWS(provider._place, keys)
+    for call in (
+        lambda: theirs.show(image_ref),
+        lambda: theirs.describe(image_ref),
+        lambda: theirs.verify(image_ref, staged),
+        lambda: theirs.update(image_ref, base.Changes(name="other")),
+        lambda: theirs.delete(image_ref),
+    ):
+        with pytest.raises(exceptions.CredentialRefused, match="AuthFailure"):
+            call()
+
+
+class _NotAWS(http.server.BaseHTTPRequestHandler):
+    """Repeats what it is told, as a proxy's page may."""
+
+    def _answer(self) -> None:
+        said = "".join(f"{name}: {value}" for name, value in self.headers.items())
+        body = f"<!DOCTYPE html><p>{said}<br></html>".encode()
+        self.send_response(200 if self.path.startswith("/snapshots") else 503)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    do_GET = do_POST = do_PUT = _answer
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_something_that_is_not_aws(
+    subject: on_aws.AWS, staged: Staged, spec: Spec, key: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its answer is in no text: ours is in it."""
+    caplog.set_level("DEBUG", "ciming")
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _NotAWS) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        keys = {**subject.credential("owner"), "session_token": "a-session-of-somebodys"}
+        theirs = door.AWS({**subject.at("owner")._place, "endpoint_url": url}, keys)
+        by_role = door.AWS(theirs._place, {**keys, "role_arn": subject.standin.role.arn})
+        for each in (theirs, by_role):
+            with pytest.raises(exceptions.TransientProviderError, match="endpoint_url right") as refused:
+                each.check(staged)
+            assert refused.value.code == "cloud.bad_answer"
+            assert refused.value.__cause__ is None and refused.value.__suppress_context__
+            assert not any(secret in str(refused.value) + caplog.text for secret in keys.values())
+        server.shutdown()
+
+
 def test_session_that_is_over(subject: on_aws.AWS, provider: door.AWS, staged: Staged) -> None:
     role = {"RoleArn": subject.standin.role.arn, "ExternalId": subject.standin.role.external_id}
     made = subject.standin.client("sts").assume_role(**role, RoleSessionName="test")["Credentials"]
@@ -151,6 +208,29 @@ def test_what_is_missing_is_named(
     assert not isinstance(refused.value, exceptions.TransientProviderError)
 
 
+def test_delete_that_leaves_the_snapshot(
+    subject: on_aws.AWS, provider: door.AWS, staged: Staged, spec: Spec, key: str
+) -> None:
+    """AWS calls it a success."""
+    image_ref = bring(provider, staged, spec, key)
+    subject.standin.allow("owner", *(each for each in ALL_NEEDED if each != "ec2:DeleteSnapshot"))
+    with pytest.raises(exceptions.ProviderError, match=r"its snapshot snap-\w+ is still there") as refused:
+        provider.delete(image_ref)
+    assert refused.value.code == "cloud.forbidden" and "ec2:DeleteSnapshot" in str(refused.value)
+    subject.standin.allow("owner", *ALL_NEEDED)
+
+
+def test_delete_of_what_is_another_accounts(
+    subject: on_aws.AWS, provider: door.AWS, staged: Staged, spec: Spec, key: str
+) -> None:
+    """It is not gone when AWS does not let us."""
+    image_ref = bring(provider, staged, spec, key)
+    with pytest.raises(exceptions.ProviderError, match="ec2:DeregisterImage was refused") as refused:
+        subject.at("stranger").delete(image_ref)
+    assert refused.value.code == "cloud.forbidden"
+    assert provider.show(image_ref)
+
+
 # What there is not
 
 
@@ -169,9 +249,21 @@ def test_region_that_is_not_enabled(subject: on_aws.AWS, staged: Staged) -> None
 
 def test_larger_than_any_volume(provider: door.AWS, staged: Staged) -> None:
     with pytest.raises(exceptions.ProviderError, match="larger than any volume") as refused:
-        provider.check(dataclasses.replace(staged, virtual_size=door.LARGEST + 1))
+        provider.check(dataclasses.replace(staged, virtual_size=door.LARGEST["gp3"] + 1))
     assert refused.value.code == "image.too_large"
-    provider.check(dataclasses.replace(staged, virtual_size=door.LARGEST))
+    provider.check(dataclasses.replace(staged, virtual_size=door.LARGEST["gp3"]))
+
+
+def test_larger_than_the_volumes_that_are_wanted(
+    subject: on_aws.AWS, staged: Staged, spec: Spec, key: str
+) -> None:
+    """Before anything is made; be it the disk, or what a machine needs at least."""
+    provider = subject.at("owner", volume_type="standard")
+    with pytest.raises(exceptions.ProviderError, match="volume of type standard"):
+        provider.check(dataclasses.replace(staged, virtual_size=(1 << 40) + 1))
+    with pytest.raises(exceptions.ProviderError, match="volume of type standard"):
+        provider.upload(staged, dataclasses.replace(spec, min_disk=1025), key, Transfer())
+    assert not subject.refs(key)
 
 
 @pytest.mark.parametrize("said", [{}, {"architecture": "s390x"}])
@@ -183,6 +275,53 @@ def test_architecture_that_is_unknown(
         provider.upload(staged, subjects.new_spec(properties=said), key, Transfer())
     assert refused.value.code == "image.architecture_unknown"
     assert not subject.refs(key)
+
+
+@pytest.mark.parametrize(
+    "said", [{"hw_tpm_version": "2.0"}, {"hw_tpm_version": "2.0", "hw_firmware_type": "uefi"}], ids=len
+)
+def test_with_a_tpm(subject: on_aws.AWS, staged: Staged, key: str, said: dict[str, str]) -> None:
+    """Which AWS has only beside UEFI."""
+    spec = subjects.new_spec(properties={"architecture": "x86_64", **said})
+    made = the_image(subject, bring(subject.at("owner"), staged, spec, key))
+    assert (made["BootMode"], made["TpmSupport"]) == ("uefi", "v2.0")
+
+
+def the_image(subject: on_aws.AWS, image_ref: str) -> dict[str, Any]:
+    """As its owner sees it."""
+    (found,) = subject.standin.client("ec2").describe_images(ImageIds=[image_ref])["Images"]
+    assert isinstance(found, dict)
+    return found
+
+
+def test_what_is_registered(subject: on_aws.AWS, staged: Staged, key: str) -> None:
+    """All that the Cloud and the image say; others may use it, and copy what it is made of."""
+    more = {"imds_v2": True, "tags": ["team=images"], "volume_type": "gp2", "share_with": [SHARED]}
+    provider = subject.at("owner", **more)
+    spec = subjects.new_spec(
+        properties={"architecture": "aarch64", "os_distro": "debian"}, min_disk=3, tags=("stable",)
+    )
+    image_ref = bring(provider, staged, spec, key)
+    made = the_image(subject, image_ref)
+    said = {"Name": spec.name, "Architecture": "arm64", "BootMode": "uefi", "VirtualizationType": "hvm"}
+    said |= {"SriovNetSupport": "simple", "ImdsSupport": "v2.0", "RootDeviceName": "/dev/sda1"}
+    assert {name: made[name] for name in said} == said
+    assert made["EnaSupport"] and not made["Public"]
+    (device,) = made["BlockDeviceMappings"]
+    disk = device["Ebs"]
+    assert (disk["VolumeType"], disk["VolumeSize"], disk["DeleteOnTermination"]) == ("gp2", 3, True)
+    tags = {each["Key"]: each["Value"] for each in made["Tags"]}
+    marks = {"ciming:image": spec.image_id, "ciming:target": key, "Name": spec.name, "team": "images"}
+    assert tags == {**marks, "os_distro": "debian", "stable": ""}
+    ec2 = subject.standin.client("ec2")
+    (snapshot,) = ec2.describe_snapshots(SnapshotIds=[disk["SnapshotId"]])["Snapshots"]
+    assert {each["Key"]: each["Value"] for each in snapshot["Tags"]} == marks
+    launch = ec2.describe_image_attribute(ImageId=image_ref, Attribute="launchPermission")
+    assert launch["LaunchPermissions"] == [{"UserId": SHARED}]
+    volume = ec2.describe_snapshot_attribute(
+        SnapshotId=disk["SnapshotId"], Attribute="createVolumePermission"
+    )
+    assert volume["CreateVolumePermissions"] == [{"UserId": SHARED}]
 
 
 def test_key_that_is_disabled(subject: on_aws.AWS, staged: Staged, spec: Spec, key: str) -> None:
@@ -314,6 +453,49 @@ def _upload(*args: Any) -> None:
     door.AWS(place, credential).upload(staged, spec, key, Doomed())
 
 
+def test_stopped_while_a_snapshot_completes(
+    subject: on_aws.AWS, provider: door.AWS, staged: Staged, spec: Spec, key: str
+) -> None:
+    """AWS takes one completion of a snapshot: who goes on waits for that."""
+    subject.standin.settings(completion_seconds=4.0)
+
+    class Stopped(Transfer):
+        def alive(self) -> None:
+            super().alive()
+            if (self.checkpoint or {}).get("whole"):
+                raise exceptions.Interrupted("Stop.")
+
+    first = Stopped()
+    with pytest.raises(exceptions.Interrupted):
+        provider.upload(staged, spec, key, first)
+    made = Counted(subject)
+    second = Transfer(checkpoint=first.checkpoint)
+    blob = subject.at("owner").upload(staged, spec, key, second)
+    assert blob == first.checkpoint["snapshot"]     # type: ignore[index]
+    assert (made["ebs:CompleteSnapshot"], made["puts"]) == (0, 0)
+    assert provider.verify(provider.register(blob, spec, key), staged) == "guest"
+
+
+def test_cancelled_before_ec2_has_heard_of_it(
+    subject: on_aws.AWS, provider: door.AWS, staged: Staged, spec: Spec, key: str
+) -> None:
+    """EBS and EC2 make things that EC2 lists only a while later; what is discarded then must be found."""
+    subject.standin.settings(consistency_seconds=2.0)
+    subject.standin.allow("owner", *(each for each in ALL_NEEDED if each != "ebs:PutSnapshotBlock"))
+    with pytest.raises(exceptions.ProviderError, match="ebs:PutSnapshotBlock was refused"):
+        provider.upload(staged, spec, key, Transfer())
+    provider.discard(key)
+    assert not subject.refs(key)
+
+    subject.standin.allow("owner", *ALL_NEEDED)
+    blob = provider.upload(staged, spec, key, Transfer())
+    asked = Transfer(stop_at=2)
+    with pytest.raises(exceptions.Interrupted):
+        provider.register(blob, spec, key, asked.alive)
+    provider.discard(key)
+    assert not subject.refs(key)
+
+
 # What AWS spoils
 
 
@@ -373,6 +555,14 @@ def test_remarks(provider: door.AWS, staged: Staged, spec: Spec) -> None:
     assert "one of 3 GiB there: grown by zeros" in grown
 
 
+def sparse(many: Staged) -> pathlib.Path:
+    """The same data at the beginning of a disk that is much larger."""
+    file = pathlib.Path(many.path).with_name("sparse")
+    file.write_bytes(pathlib.Path(many.path).read_bytes()[: MANY // 2 * BLOCK])
+    os.truncate(file, 1 << 40)
+    return file
+
+
 def test_sample(
     subject: on_aws.AWS, many: Staged, spec: Spec, key: str, monkeypatch: Any
 ) -> None:
@@ -385,6 +575,8 @@ def test_sample(
     assert provider.verify(image_ref, many) == "guest"
     assert 0 < made["ebs:GetSnapshotBlock"] <= 16
     assert any("16 blocks were read back" in remark for remark in provider.remarks(many, spec))
+    held = Staged(str(sparse(many)), "raw", 1 << 40, 1 << 40, {})
+    assert sum(index < MANY for index in provider._sample(held) or ()) >= 14    # where there is data
     other = subjects.stage(pathlib.Path(many.path).with_name("other"), os.urandom(many.size))
     with pytest.raises(exceptions.ProviderError, match="guest digest"):
         provider.verify(image_ref, other)

@@ -10,13 +10,14 @@ from concurrent import futures
 from typing import cast
 
 import amqp
+import psutil
 import pytest
 import requests
 import sqlalchemy as sa
 
 from ciming import rpc
 from tests import shapes
-from tests.functional import faulty
+from tests.functional import faulty, tus
 from tests.functional.conftest import soon
 from tests.person import Person
 from tests.sandbox import distributed, processes, sandbox, seed, servers
@@ -248,6 +249,24 @@ def test_the_api_dies(
     service.start_api()
     slow.throttle = None
     assert member.wait(made["job"]["id"])["status"] == "success"
+
+
+def test_two_processes_serve_one_upload(start: Start, qcow2: pathlib.Path) -> None:
+    """Each a part, because the other one is stopped at that moment."""
+    service, member = start()
+    data = qcow2.read_bytes()
+    image_id, job_id = tus.create(member, data)
+    workers = psutil.Process(service.api.pid).children()
+    assert len(workers) == 2
+    step = len(data) // 4 + 1
+    for number, at in enumerate(range(0, len(data), step)):
+        workers[number % 2].suspend()
+        try:
+            answer = tus.patch(member, image_id, at, data[at : at + step])
+        finally:
+            workers[number % 2].resume()
+        assert answer.status_code == 204, answer.text
+    tus.arrived(member, image_id, job_id, data)
 
 
 @pytest.mark.skipif("uwsgi" in shapes.wanted(), reason="all tests are run in this shape")

@@ -49,6 +49,12 @@ def test_a_page_of_another_origin(another: Another, tmp_path: pathlib.Path) -> N
     assert created["Location"] == f"/v1/jobs/{created['job']}"
     assert created["X-Openstack-Request-Id"] == member.job(created["job"])["request_id"]
     assert "PUT" in seen["options"]["Allow"]
+    parts, length = seen["in_parts"], str(settings["size"])
+    unknown = {"Upload-Offset": "0", "Upload-Length": None, "Upload-Defer-Length": "1"}
+    assert parts["asked"] == {**unknown, "Tus-Resumable": "1.0.0"}
+    assert parts["sent"].pop("Upload-Expires")
+    assert parts["sent"] == {"Upload-Offset": "100", "Upload-Length": length}
+    assert parts["again"] == {**parts["sent"], "Upload-Defer-Length": None}
     assert seen["uploaded"] == {"status": 204}
     assert seen["ended"] == {"status": "success"}
     assert member.image(created["image"])["status"] == "active"
@@ -158,6 +164,7 @@ PROXIED = (
     {"X-Forwarded-Proto": "https", "X-Forwarded-Host": "images.example.org"},
     {"Forwarded": "for=192.0.2.1;proto=https;host=images.example.org"},
 )
+BELOW = {"X-Forwarded-Prefix": "/multicloud"}
 
 
 @pytest.mark.parametrize("headers", PROXIED)
@@ -171,6 +178,22 @@ def test_a_proxy_is_believed_where_the_operator_says_so(
         member.bring(qcow2)
     page = member.get("/v1/jobs?limit=1", headers=headers).json()
     assert page["links"][0]["href"].startswith("https://images.example.org/v1/jobs?limit=1&marker=")
+
+
+def test_below_a_path(
+    cloud: sandbox.Sandbox, open_to_portal: ciming.Ciming, qcow2: pathlib.Path
+) -> None:
+    """The proxy takes the path off; whatever we say about ourselves has it."""
+    member = Person(cloud, "member", open_to_portal.url)
+    [version] = ask(open_to_portal, "/", **BELOW).json()["versions"]
+    assert version["links"][0]["href"] == f"{open_to_portal.url}/multicloud/v1/"
+    answer = member.call("POST", "/v1/images", json={"name": "below", "clouds": ["zone-a"]}, headers=BELOW)
+    job_id = answer.json()["job"]["id"]
+    assert answer.headers["Location"] == f"/multicloud/v1/jobs/{job_id}"
+    assert member.call("POST", f"/v1/jobs/{job_id}/cancel").ok
+    page = ask(open_to_portal, "/v1/docs", **BELOW).text
+    assert "/multicloud/v1/openapi.json" in page
+    assert '"/v1/docs/assets' not in page
 
 
 @pytest.mark.parametrize("headers", PROXIED)
@@ -210,6 +233,23 @@ def test_healthcheck_with_its_disable_file(another: Another, tmp_path: pathlib.P
         assert ask(service, "/healthcheck", "HEAD").status_code == 503
         assert member.get("/v1/clouds").status_code == 200      # whoever is still here is served
         file.unlink()
+
+
+def test_health_is_for_whom_the_operator_says(another: Another) -> None:
+    """For all others it is as if there were nothing there; proxies may be several."""
+    service, _member = another(
+        {
+            ("healthcheck", "allowed_source_ranges"): "127.0.0.0/8,192.0.2.0/24,2001:db8::/32",
+            ("oslo_middleware", "enable_proxy_headers_parsing"): "true",
+        }
+    )
+    for said in ("192.0.2.7", "192.0.2.7, 10.0.0.1", "2001:db8::7"):
+        assert ask(service, "/healthcheck", **{"X-Forwarded-For": said}).status_code == 200, said
+    for said in ("198.51.100.7", "198.51.100.7, 192.0.2.7", "unknown", "fe80::1%eth0", ","):
+        answer = ask(service, "/healthcheck", **{"X-Forwarded-For": said})
+        assert answer.status_code == 404, said
+        assert answer.json()["errors"][0]["code"] == "url.not_found"
+    assert ask(service, "/healthcheck").status_code == 200
 
 
 def test_details_of_health_where_the_operator_wants_them(another: Another) -> None:

@@ -101,7 +101,12 @@ def test_limits(another: Another, cloud: sandbox.Sandbox, limits: Limits) -> Non
     half = member.call("PATCH", url, headers=tus, data=BYTES[:MIB])
     assert half.status_code == 204, half.text
     error = the_error(member.put(second["image"]["id"], BYTES), 413, "limit.exceeded")
-    assert "2 MiB in the staging area (image_stage_total), has 1, and this takes 2 more" in error["detail"]
+    assert "2 MiB in the staging area (image_stage_total), has 2, and this takes 2 more" in error["detail"]
+    # Nor a byte of it: who began brings the rest.
+    length = {"Upload-Length": str(len(BYTES))}
+    url_of_second = f"/v1/images/{second['image']['id']}/file"
+    begins = member.call("PATCH", url_of_second, headers={**tus, **length}, data=BYTES[:1])
+    the_error(begins, 413, "limit.exceeded")
     rest = member.call("PATCH", url, headers={**tus, "Upload-Offset": str(MIB)}, data=BYTES[MIB:])
     assert rest.status_code == 204, rest.text
     assert member.wait(first["job"]["id"])["status"] == "success"

@@ -5,7 +5,7 @@ import base64
 import hashlib
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import psutil
@@ -137,6 +137,31 @@ def test_no_room(another: Another) -> None:
     answer = patch(member, image_id, 0, b"x", **{"Upload-Length": str(5 * MIB)})
     the_error(answer, 507, "staging.full")
     assert patch(member, image_id, 0, b"x", **{"Upload-Length": str(MIB)}).status_code == 204
+    give_up(member, image_id)
+
+
+def test_a_body_that_never_ends(another: Another) -> None:
+    """Nobody knows how much it is to be; as much as an image may have is taken, and then no more."""
+    service, member = another({("staging", "max_image_size"): str(4 * MIB)})
+    image_id = member.create()["image"]["id"]
+    sent = 0
+
+    def endless() -> Iterator[bytes]:
+        nonlocal sent
+        while True:
+            sent += MIB
+            assert sent < 1 << 30, "it is all taken"
+            time.sleep(0.01)
+            yield b"x" * MIB
+
+    try:
+        answer = member.put(image_id, endless())
+    except requests.RequestException:       # hung up on, before the answer was read
+        pass
+    else:
+        the_error(answer, 400, "image.too_large")
+    assert not list(service.staging_dir.rglob("*.[0-9]*"))
+    assert offset(member, image_id) == 0
     give_up(member, image_id)
 
 

@@ -23,7 +23,7 @@ import boto3.session
 import botocore.config
 import botocore.configprovider
 import botocore.session
-from botocore import awsrequest, xform_name
+from botocore import awsrequest, parsers, xform_name
 from botocore import exceptions as boto_exceptions
 
 from ciming import answers, connections, egress, exceptions
@@ -125,11 +125,13 @@ class Account:
                 found = {**found, body: found[body].read()}
         except boto_exceptions.ClientError as error:
             answer = error.response
-            if answer.get("Error", {}).get("Code") in absent:
+            if answer.get("Error", {}).get("Code") in absent and not _is_of_the_key(answer):
                 return None
             raise self._refusal(service, action, answer) from None
         except boto_exceptions.BotoCoreError as error:
             raise self._failure(service, action, error) from None
+        except parsers.ResponseParserError:
+            raise self._unreadable(service, action) from None
         return found
 
     def ask(self, service: str, action: str, **parameters: Any) -> Mapping[str, Any]:
@@ -195,6 +197,8 @@ class Account:
             ) from None
         except boto_exceptions.BotoCoreError as error:
             raise self._failure("sts", "AssumeRole", error) from None
+        except parsers.ResponseParserError:
+            raise self._unreadable("sts", "AssumeRole") from None
         return found
 
     def _made(self, service: str, keys: Mapping[str, str]) -> Any:
@@ -240,7 +244,7 @@ class Account:
             return pace.Throttled(what, cloud_request_id=request_id)
         if name in _STUMBLED or status >= 500:
             return exceptions.TransientProviderError(what, cloud_request_id=request_id)
-        if name in _LOGIN or (name == "AuthFailure" and status == 401):
+        if name in _LOGIN or _is_of_the_key(answer):
             return exceptions.CredentialRefused(what, cloud_request_id=request_id)
         code = "cloud.refused"
         if name in _FORBIDDEN or (service == "s3" and status == 403):
@@ -249,6 +253,14 @@ class Account:
             code = "cloud.quota_exceeded"
         reason = str(answer.get("Reason", ""))
         return Refusal(what, name=name, reason=reason, code=code, cloud_request_id=request_id)
+
+    def _unreadable(self, service: str, action: str) -> exceptions.ProviderError:
+        """Of an answer that is none of AWS's. The error's own text has all of it, and maybe what we told."""
+        return exceptions.TransientProviderError(
+            f"{self.name}: {service}:{action} was answered by something that is not AWS. Is the Cloud's "
+            "endpoint_url right, and is there a proxy on the way?",
+            code="cloud.bad_answer",
+        )
 
     def _failure(self, service: str, action: str, error: Exception) -> exceptions.ProviderError:
         """Of a call that had no answer, or none that can be read."""
@@ -268,6 +280,12 @@ class Account:
         if isinstance(error, boto_exceptions.EndpointConnectionError):
             what += f" Is there a region {self.region}?"
         return exceptions.TransientProviderError(what, code="cloud.unreachable")
+
+
+def _is_of_the_key(answer: Mapping[str, Any]) -> bool:
+    """EC2's AuthFailure: with 401 the key is none; else what is asked for is another account's."""
+    status = int(answer.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+    return bool(answer.get("Error", {}).get("Code") == "AuthFailure" and status == 401)
 
 
 _LOCK = threading.Lock()

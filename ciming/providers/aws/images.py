@@ -11,7 +11,9 @@ from ciming.providers import base
 from ciming.providers.aws import metadata, snapshots
 from ciming.providers.aws.account import Account, Refusal
 
-ABSENT = ("InvalidAMIID.NotFound", "InvalidAMIID.Malformed", "InvalidAMIID.Unavailable", "AuthFailure")
+ABSENT = ("InvalidAMIID.NotFound", "InvalidAMIID.Malformed", "InvalidAMIID.Unavailable")
+UNSEEN = (*ABSENT, "AuthFailure")       # of another account, that does not share it
+GONE = ("success", "skipped")   # a snapshot; that which was skipped is another image's too
 ROOT = "/dev/sda1"
 NAME_TAKEN = "InvalidAMIName.Duplicate"
 LOOKS = 5       # for an image that bears a name which was free a moment ago
@@ -37,7 +39,7 @@ def named(account: Account, image_ids: Sequence[str]) -> Iterator[Mapping[str, A
 
 def show(account: Account, image_id: str) -> Mapping[str, Any] | None:
     """What EC2 says of an image; None: there is none that this account may use."""
-    found = account.call("ec2", "DescribeImages", absent=ABSENT, ImageIds=[image_id], **ALL)
+    found = account.call("ec2", "DescribeImages", absent=UNSEEN, ImageIds=[image_id], **ALL)
     alive = [image for image in found["Images"] if image["State"] != "deregistered"] if found else []
     return alive[0] if alive else None
 
@@ -172,11 +174,14 @@ def wait(account: Account, image_id: str, alive: Alive, patience: float = PATIEN
                 code="image.not_active",
             )
         now = time.monotonic()
-        seen = seen if image is None else now
-        if now - seen > snapshots.SEEN_SECONDS:
+        if image is None and now - seen > snapshots.SEEN_SECONDS:
             raise exceptions.ProviderError(
                 f"{account.name}: image {image_id} is gone.", code="image.not_active"
             )
+        if image is None:       # who cancels now would not find it
+            time.sleep(pause)
+            continue
+        seen = now
         if now > until:
             raise exceptions.TransientProviderError(
                 f"{account.name}: image {image_id} is not available yet."
@@ -195,7 +200,30 @@ def share(account: Account, image_id: str, snapshot: str, accounts: Sequence[str
 
 @points.mutation
 def deregister(account: Account, image_id: str) -> None:
-    """Remove an image, and its snapshots where no other image is made of them; absent is fine."""
-    account.call(
+    """Remove an image, and its snapshots where no other image is made of them; absent is fine.
+
+    :raises ProviderError: AWS keeps one of the snapshots
+    """
+    answer = account.call(
         "ec2", "DeregisterImage", absent=ABSENT, ImageId=image_id, DeleteAssociatedSnapshots=True
+    )
+    for each in (answer or {}).get("DeleteSnapshotResults", ()):
+        if each["ReturnCode"] not in GONE:      # the answer is a success all the same
+            _delete_left(account, image_id, each["SnapshotId"])
+
+
+def _delete_left(account: Account, image_id: str, snapshot_id: str) -> None:
+    """What nothing leads to any more: so it is tried here and now, and said where it stays."""
+    for look in range(LOOKS):
+        time.sleep(look * 0.5)
+        try:
+            return snapshots.delete(account, snapshot_id)
+        except exceptions.ProviderError as error:
+            left = error
+        if not isinstance(left, exceptions.TransientProviderError):
+            break
+    raise exceptions.ProviderError(
+        f"Image {image_id} is deregistered, but its snapshot {snapshot_id} is still there. {left.detail}",
+        code=left.code,
+        cloud_request_id=left.cloud_request_id,
     )

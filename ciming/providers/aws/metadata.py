@@ -3,7 +3,9 @@
 
 Glance: https://docs.openstack.org/glance/latest/admin/useful-image-properties.html, AWS:
 https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_RegisterImage.html and
-https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/ami-boot.html
+https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/ami-boot.html; who needs UEFI:
+https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/ami-boot-mode.html,
+https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/enable-nitrotpm-prerequisites.html
 """
 
 import dataclasses
@@ -66,8 +68,15 @@ def parameters(spec: base.ImageSpec, cloud: str) -> dict[str, Any]:
             f"--property architecture=VALUE, which may be {known}.",
             code="image.architecture_unknown",
         )
-    if "BootMode" not in found and found["Architecture"] in BOOT_MODES:
-        found["BootMode"] = BOOT_MODES[found["Architecture"]]
+    machine, trusted = found["Architecture"], "TpmSupport" in found
+    if "BootMode" not in found and machine in BOOT_MODES:
+        found["BootMode"] = "uefi" if trusted else BOOT_MODES[machine]
+    if found.get("BootMode") == "legacy-bios" and (trusted or machine == "arm64"):
+        raise exceptions.ProviderError(
+            f"In {cloud} {'a TPM (hw_tpm_version)' if trusted else 'a machine of ARM'} needs UEFI, but "
+            "hw_firmware_type is bios. Create it with --property hw_firmware_type=uefi, if it boots by that.",
+            code="image.firmware_unfit",
+        )
     return found
 
 
@@ -114,13 +123,16 @@ def lost(spec: base.ImageSpec, more: Mapping[str, str]) -> Iterator[str]:
     by_name = {row.glance: row for row in PROPERTIES}
     for each, value in spec.properties.items():
         if each in by_name:
-            if _there(by_name[each], value) is None:
+            there, row = _there(by_name[each], value), by_name[each]
+            if there is None:
                 yield f"Property {each}={value[:100]} has no counterpart in AWS."
+            elif not row.values and there != value:
+                yield f"Its {each} in AWS has {len(there)} of its {len(value)} characters."
         elif not AS_TAGS.fullmatch(each):
             yield f"Property {each} has no counterpart in AWS."
-    there = tags(spec, more)
+    tagged = tags(spec, more)
     for each in (*filter(AS_TAGS.fullmatch, spec.properties), *spec.tags):
-        if each not in there:
+        if each not in tagged:
             yield f"{each[:100]} could not become a tag in AWS."
     if name(spec.name) != spec.name:
         yield f"Its name in AWS is {name(spec.name)}: not every character may be in one."

@@ -19,9 +19,11 @@ from ciming.providers import base
 from ciming.providers.aws import images, imports, lifecycle, metadata, snapshots
 from ciming.providers.aws.account import Account, Refusal
 
-LARGEST = 64 << 40      # bytes of a volume
+LARGEST = {"gp3": 64 << 40, "gp2": 16 << 40, "standard": 1 << 40}
+"""Bytes of a volume: https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_EbsBlockDevice.html."""
 VERIFY_UP_TO = 256      # GiB of a disk of which all is read back
-SAMPLE = 2048           # blocks that are read back of a larger one
+SAMPLE = 2048           # blocks that are read back of a larger one,
+ANYWHERE = 8            # of which one in so many may be a hole
 COPYING = 12 * 3600     # seconds that a copy between regions may take
 SKEW_SECONDS = 60       # AWS refuses signatures that are 5 minutes off
 ALLOWED = "DryRunOperation"     # how EC2 says that it would do it
@@ -54,11 +56,7 @@ class AWS(base.Provider):
                 f"{self._name} takes no {staged.disk_format} images, only raw.",
                 code="image.format_not_taken",
             )
-        if staged.virtual_size > LARGEST:
-            raise exceptions.ProviderError(
-                f"A disk of {staged.virtual_size} bytes is larger than any volume of AWS: {LARGEST} bytes.",
-                code="image.too_large",
-            )
+        self._check_size(staged.virtual_size)
         self._account.ask("ec2", "DescribeSnapshots", OwnerIds=["self"], MaxResults=5)
         if self._by_import:
             if staged.size > imports.LARGEST:
@@ -68,6 +66,15 @@ class AWS(base.Provider):
                     code="image.too_large",
                 )
             imports.check(self._bucket())
+
+    def _check_size(self, count: int) -> None:
+        kind = self._volume_type
+        if count > LARGEST[kind]:
+            raise exceptions.ProviderError(
+                f"A disk of {count} bytes is larger than any volume of type {kind} of AWS: {LARGEST[kind]} "
+                "bytes.",
+                code="image.too_large",
+            )
 
     @property
     def _by_import(self) -> bool:
@@ -80,6 +87,7 @@ class AWS(base.Provider):
         self, staged: staging.Staged, spec: base.ImageSpec, key: str, transfer: base.Transfer
     ) -> str:
         metadata.parameters(spec, self._name)       # before any byte moves
+        self._check_size(spec.min_disk * snapshots.GIB)
         transfer.alive()
         found = self._find_snapshot(key)
         if found is not None and found["State"] not in ("pending", "completed"):
@@ -198,10 +206,14 @@ class AWS(base.Provider):
     ) -> str:
         """The snapshot, of blocks that are put into it; or that which was found, completed."""
         snapshot_id = found["SnapshotId"] if found else self._start(staged, spec, key)
-        if (transfer.checkpoint or {}).get("snapshot") != snapshot_id:
-            transfer.save_checkpoint({"snapshot": snapshot_id})     # who has to clean up by hand needs it
+        checkpoint = transfer.checkpoint or {}
+        if checkpoint.get("snapshot") != snapshot_id:
+            checkpoint = {"snapshot": snapshot_id}
+            transfer.save_checkpoint(checkpoint)    # who has to clean up by hand needs it
         if found is None or found["State"] == "pending":
-            snapshots.write(self._account, snapshot_id, staged, transfer)
+            if not checkpoint.get("whole"):
+                snapshots.write(self._account, snapshot_id, staged, transfer)
+                transfer.save_checkpoint({**checkpoint, "whole": True})     # AWS is told so only once
             snapshots.wait(self._account, snapshot_id, transfer.alive)
         return str(snapshot_id)
 
@@ -315,13 +327,19 @@ class AWS(base.Provider):
             )
         return "guest"
 
-    def _sample(self, staged: staging.Staged) -> Sequence[int] | None:
-        """Indices of the blocks to be read back; None: of all."""
+    def _is_sampled(self, staged: staging.Staged) -> bool:
+        """What AWS copied can be held against no file, so all of it is read back."""
         count = -(-staged.virtual_size // disk_image.BLOCK)
         largest = int(self._place.get("verify_up_to", VERIFY_UP_TO))
-        if staged.virtual_size <= largest * snapshots.GIB or count <= SAMPLE or not staged.path:
-            return None     # what AWS copied can be held against no file
-        return sorted(random.sample(range(count), SAMPLE))
+        return staged.virtual_size > largest * snapshots.GIB and count > SAMPLE and bool(staged.path)
+
+    def _sample(self, staged: staging.Staged) -> Sequence[int] | None:
+        """Indices of the blocks to be read back, most of where there is data; None: of all."""
+        if not self._is_sampled(staged):
+            return None
+        anywhere, few = range(-(-staged.virtual_size // disk_image.BLOCK)), SAMPLE // ANYWHERE
+        held = disk_image.sample(Path(staged.path), SAMPLE - few)
+        return sorted({*held, *random.sample(anywhere, few)})
 
     def remarks(self, staged: staging.Staged, spec: base.ImageSpec) -> Sequence[str]:
         found = list(metadata.lost(spec, self._marks(spec, "")))
@@ -329,7 +347,7 @@ class AWS(base.Provider):
         if size * snapshots.GIB != staged.virtual_size:
             grown = f"The disk of {staged.virtual_size} bytes is one of {size} GiB there: grown by zeros."
             found.append(grown)
-        if self._sample(staged) is not None:
+        if self._is_sampled(staged):
             found.append(f"Of the disk there, {SAMPLE} blocks were read back and compared, not all.")
         return found
 

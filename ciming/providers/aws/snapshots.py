@@ -137,8 +137,18 @@ def start(account: Account, key: str, virtual_size: int, **more: Any) -> str:
                 raise
             continue
         if is_there(account, made["SnapshotId"]):
+            _await_seen(account, made["SnapshotId"])
             return str(made["SnapshotId"])
     raise exceptions.TransientProviderError(f"{account.name}: a snapshot that was started is not there.")
+
+
+def _await_seen(account: Account, snapshot_id: str) -> None:
+    """Until EC2 has heard of it, too: who fails or is cancelled before would leave it there."""
+    until = time.monotonic() + SEEN_SECONDS
+    for pause in pauses():
+        if show(account, snapshot_id) is not None or time.monotonic() > until:
+            return
+        time.sleep(pause)
 
 
 def is_there(account: Account, snapshot_id: str) -> bool:

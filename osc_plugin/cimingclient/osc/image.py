@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from cliff import columns as cliff_columns
+from osc_lib import exceptions
 from osc_lib.cli import format_columns, parseractions
 
 from cimingclient.osc import cached, columns, common, credential, source, upload, watch
@@ -284,7 +285,9 @@ class UploadImage(watch.WatchingShowOne):
 
     def take_action(self, parsed_args: argparse.Namespace) -> tuple[Sequence[str], Iterable[Any]]:
         image = common.found(self.client.find_image, parsed_args.image)
-        [job] = self.client.jobs(image_id=image.id, kind="create")
+        job = next(iter(self.client.jobs(image_id=image.id, kind="create")), None)
+        if job is None:
+            raise exceptions.CommandError(f"Image {image.id} takes no data: it has its data already.")
         with source.opened(parsed_args.file) as file:
             _bring(self, image, job, file, parsed_args, fresh=False)
         return _brought(self, image, job, parsed_args)

@@ -38,19 +38,22 @@ def send(
     :param part: sends from a byte on, and returns what the service has then.
     :param known: what the service has: it is not asked before something went wrong.
     :param again: whether the same bytes can be sent a second time.
-    :param patience: seconds without a byte more after which to give up.
+    :param patience: seconds after a failure without a byte more, after which to give up.
     """
-    reached, since, pause = -1, time.monotonic(), 0.1
+    reached, pause = -1, 0.1
+    failing_since: float | None = None
     while True:
         try:
             offset, known = known or ask(), None
             while offset.done != offset.size:
                 if offset.done > reached:
-                    reached, since, pause = offset.done, time.monotonic(), 0.1
+                    reached, failing_since, pause = offset.done, None, 0.1
                 offset = part(offset.done)
             return
         except (exceptions.HttpException, ksa_exceptions.ClientException) as exc:
-            if not again or not _passes(exc) or time.monotonic() - since > patience:
+            now = time.monotonic()
+            failing_since = failing_since or now  # a part may take hours, and get far
+            if not again or not _passes(exc) or now - failing_since > patience:
                 raise
         time.sleep(pause)
         pause = min(2 * pause, _LONGEST)

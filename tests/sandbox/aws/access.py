@@ -62,10 +62,15 @@ def allow_all(state: State) -> None:
     state.policies = {name: allowed for name, (_, allowed) in ACCOUNTS.items()} | {ROLE: ("*",)}
 
 
+def allows(state: State, caller: Caller, wanted: str) -> bool:
+    """Tell whether a policy of the caller's allows an action, such as ec2:DescribeImages."""
+    return any(fnmatch.fnmatchcase(wanted, pattern) for pattern in state.policies[caller.name])
+
+
 def check(state: State, caller: Caller, service: str, action: str, region: str) -> None:
     """Refused if no policy of the caller's allows the action."""
     wanted = f"{service}:{action}"
-    if any(fnmatch.fnmatchcase(wanted, pattern) for pattern in state.policies[caller.name]):
+    if allows(state, caller, wanted):
         return
     text = (
         f"User: {caller.arn} is not authorized to perform: {wanted} on resource: arn:aws:{service}:{region}:"

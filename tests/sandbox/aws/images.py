@@ -13,8 +13,9 @@
 - Nothing becomes public while that is blocked:
   https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/block-public-access-to-amis.html
 - An image that was deregistered may be seen for a while (DescribeImages); its snapshots are left, unless it
-  is told otherwise:
-  https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_DeregisterImage.html
+  is told otherwise, and then too if the caller may not delete them, which is said in an answer that is a
+  success: https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_DeregisterImage.html and
+  https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_DeleteSnapshotReturnCode.html
 - A deprecated AMI is shown to its owner, and to others who ask for it:
   https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/ami-deprecate.html
 """
@@ -24,7 +25,7 @@ import re
 import time
 from typing import Any
 
-from tests.sandbox.aws import describe, errors, keys, lookup, sharing, tags
+from tests.sandbox.aws import access, describe, errors, keys, lookup, sharing, tags
 from tests.sandbox.aws.state import Action, Call, Image, new_id, now
 from tests.sandbox.aws.wire import iso
 
@@ -392,11 +393,13 @@ def deregister_image(call: Call) -> dict[str, Any]:
     call.state.leaving[image.id] = image
     results = []
     if call.params.get("DeleteAssociatedSnapshots"):
+        may = access.allows(call.state, call.caller, "ec2:DeleteSnapshot")
         for one in image.snapshots:
             used = bool(call.state.image_users(one))
-            if not used and (snapshot := call.state.snapshots.pop(one, None)):
+            if may and not used and (snapshot := call.state.snapshots.pop(one, None)):
                 snapshot.file.unlink()
-            results.append({"SnapshotId": one, "ReturnCode": "skipped" if used else "success"})
+            code = "skipped" if used else "success" if may else "missing-permissions"
+            results.append({"SnapshotId": one, "ReturnCode": code})
     return {"Return": True, "DeleteSnapshotResults": results}
 
 

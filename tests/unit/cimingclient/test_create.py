@@ -227,6 +227,16 @@ def test_where_only_the_answer_is_lost_the_work_goes_on(
     assert [got.size for got in stub.received] == [len(DATA)]
 
 
+def test_what_was_never_to_be_uploaded_takes_no_upload(
+    stub: _stub.Stub, run: conftest.Runner, disk: str
+) -> None:
+    """It was adopted, say, or its Job was purged."""
+    stub.images.append(_stub.image("adopted"))
+    with pytest.raises(exceptions.CommandError, match="takes no data"):
+        run(image.UploadImage, "adopted", "--file", disk)
+    assert not stub.received
+
+
 def test_an_upload_goes_on(stub: _stub.Stub, run: conftest.Runner, disk: str) -> None:
     stub.outcome = [_stub.job("uploading", identity="j")]
     stub.refuse_files.append(_stub.Refusal(507, "No room", keep=True, part=1 << 20))

@@ -7,6 +7,7 @@ import io
 import os
 import pathlib
 import threading
+import time
 import tracemalloc
 
 import pytest
@@ -192,6 +193,19 @@ def test_who_was_wrong_about_a_fresh_image_sends_what_is_missing(
     stub.refuse_files.append(_stub.Refusal(409, "Not there", "upload.wrong_offset"))
     client.resume_upload("i", path, fresh=True)
     assert stub.received[-1].size == len(DATA) - 1000
+
+
+def test_patience_begins_when_the_line_breaks(
+    stub: _stub.Stub, client: _proxy.Proxy, path: pathlib.Path
+) -> None:
+    """However long the part took that was on its way."""
+    stub.refuse_files.append(_stub.Refusal(0, "", keep=True, part=body.BLOCK))
+
+    def slowly(*_: object) -> None:
+        time.sleep(0.3)
+
+    client.resume_upload("i", path, progress=slowly, patience=0.2)
+    assert [got.size for got in stub.received] == [body.BLOCK, len(DATA) - body.BLOCK]
 
 
 def test_patience_ends(stub: _stub.Stub, client: _proxy.Proxy, path: pathlib.Path) -> None:

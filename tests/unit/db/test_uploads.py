@@ -27,7 +27,7 @@ def endless(_held: int, _coming: int) -> int:
 def begin(
     job: models.Job, size: int | None = None, owner: str = "api-1", room: uploads.Room = endless
 ) -> uploads.Lease:
-    return uploads.begin(job.image_id, owner, size, later(), room)
+    return uploads.begin(job.image_id, owner, size, later(), room, marker=rows.AREA)
 
 
 def commit(lease: uploads.Lease, offset: int, room: uploads.Room = endless) -> int:
@@ -232,7 +232,21 @@ def test_two_that_have_room_for_one() -> None:
 def resume(
     job: models.Job, offset: int, size: int | None = None, room: uploads.Room = endless
 ) -> uploads.Lease:
-    return uploads.begin(job.image_id, "api-2", size, later(), room, offset=offset)
+    return uploads.begin(
+        job.image_id, "api-2", size, later(), room, marker=rows.AREA, offset=offset
+    )
+
+
+@pytest.mark.parametrize("offset", [None, 0])
+def test_bytes_that_no_engine_would_find_are_not_taken(offset: int | None) -> None:
+    """Two hosts with a folder each: the Job was made on one, and its bytes come to the other."""
+    job = rows.make_job(stage="uploading")
+
+    def elsewhere() -> None:
+        uploads.begin(job.image_id, "api-2", None, later(), endless, marker="area-2", offset=offset)
+
+    refused(elsewhere, "upload.elsewhere")
+    assert begin(job).generation == 1
 
 
 def stopped_at(offset: int) -> models.Job:

@@ -47,7 +47,13 @@ class Sender:
     def begin(self, offset: int | None = None, data: bytes = DATA) -> None:
         self._at, self._data = offset or 0, data
         self._lease = uploads.begin(
-            self.job.image_id, "api", rows.SIZE, models.now() + 60_000, room, offset=offset
+            self.job.image_id,
+            "api",
+            rows.SIZE,
+            models.now() + 60_000,
+            room,
+            marker=rows.AREA,
+            offset=offset,
         )
 
     def send(self, until: int) -> None:

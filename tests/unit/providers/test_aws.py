@@ -33,8 +33,12 @@ def spec(**said: Any) -> base.ImageSpec:
         ({"architecture": "aarch64"}, {"Architecture": "arm64", "BootMode": "uefi"}),
         ({"architecture": "i686"}, {"Architecture": "i386"}),
         (
-            {"architecture": "x86_64", "hw_firmware_type": "bios", "hw_tpm_version": "2.0"},
-            {"Architecture": "x86_64", "BootMode": "legacy-bios", "TpmSupport": "v2.0"},
+            {"architecture": "x86_64", "hw_tpm_version": "2.0"},
+            {"Architecture": "x86_64", "BootMode": "uefi", "TpmSupport": "v2.0"},
+        ),
+        (
+            {"architecture": "x86_64", "hw_firmware_type": "bios"},
+            {"Architecture": "x86_64", "BootMode": "legacy-bios"},
         ),
         (
             {"architecture": "x86_64", "hw_firmware_type": "coreboot", "description": "a\ndisk" + "." * 300},
@@ -48,6 +52,22 @@ def spec(**said: Any) -> base.ImageSpec:
 )
 def test_parameters(said: dict[str, str], told: dict[str, str]) -> None:
     assert metadata.parameters(spec(properties=said), "amazon") == told
+
+
+@pytest.mark.parametrize("more", [{"hw_tpm_version": "2.0"}, {"architecture": "aarch64"}])
+def test_what_needs_uefi(more: dict[str, str]) -> None:
+    """AWS would refuse it when all bytes are there."""
+    said = {"architecture": "x86_64", "hw_firmware_type": "bios", **more}
+    with pytest.raises(exceptions.ProviderError, match="needs UEFI") as refused:
+        metadata.parameters(spec(properties=said), "amazon")
+    assert refused.value.code == "image.firmware_unfit"
+
+
+def test_a_description_that_is_cut_is_said() -> None:
+    said = {"architecture": "x86_64", "description": "." * 300}
+    (cut,) = metadata.lost(spec(properties=said), {})
+    assert cut == "Its description in AWS has 255 of its 300 characters."
+    assert not [*metadata.lost(spec(properties={**said, "description": "a disk"}), {})]
 
 
 def test_every_row_goes_there_and_back() -> None:

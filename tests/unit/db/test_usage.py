@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What counts against a project's limits."""
+
+import pytest
+
+from ciming.db import models, session, uploads, usage
+from tests.unit import rows
+
+pytestmark = pytest.mark.usefixtures("database")
+
+
+def begin(job: models.Job) -> uploads.Lease:
+    until = models.now() + 60_000
+    return uploads.begin(job.image_id, "api", None, until, lambda *_: 1 << 40, marker=rows.AREA, offset=0)
+
+
+def test_an_upload_counts_as_a_whole_once_it_has_begun() -> None:
+    """Or many that bring a byte each would all find the room that there is for one of them."""
+    waiting = rows.make_job(stage="uploading")
+    assert usage.staged("studio") == 0
+    lease = begin(waiting)
+    assert usage.staged("studio") == rows.SIZE
+    uploads.release(lease, 1)
+    assert usage.staged("studio") == rows.SIZE
+    given_up = rows.make_job(stage="uploading")
+    uploads.release(begin(given_up), 0)
+    assert usage.staged("studio") == rows.SIZE
+    rows.make_job()
+    assert usage.staged("studio") == 2 * rows.SIZE
+    assert usage.staged("garage") == 0
+
+
+def test_what_is_deleted_does_not_count() -> None:
+    """Its row is kept until it is purged."""
+    kept, gone = rows.make_job(), rows.make_job()
+    assert usage.images("studio") == 2
+    with session.writer() as writing:
+        writing.get_one(models.Image, gone.image_id).deleted_at = models.now()
+    assert usage.images("studio") == 1
+    assert kept.image_id != gone.image_id
