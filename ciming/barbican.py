@@ -23,7 +23,10 @@ class Ref(NamedTuple):
 def parse(href: str) -> Ref | None:
     """None: it is none."""
     found = A_REF.fullmatch(href)
-    return Ref(base(found[1]), str(uuid.UUID(found[2]))) if found else None
+    try:
+        return Ref(base(found[1]), str(uuid.UUID(found[2]))) if found else None
+    except ValueError:      # a host in brackets that is no address
+        return None
 
 
 def base(url: str) -> str:

@@ -15,7 +15,7 @@ from sqlalchemy import exc, orm
 
 from ciming import context, exceptions, rpc, sealing, trusts
 from ciming.api import staging_area
-from ciming.db import models, pending
+from ciming.db import models, pending, work
 
 LOG = log.getLogger(__name__)
 ATTEMPTS = 5
@@ -90,6 +90,8 @@ def delegated(
             bundle = sealing.Bundle(token, credentials)
             holder = rpc.hand_over(job_id, bundle, staging_area.get().marker)
         yield Given(job_id, trust, holder, sorted(credentials))
+    except work.AWAY:       # what names it may be written; an engine finds out
+        raise
     except BaseException:
         if trust and trusts.take_back(caller, trust.id):
             _forget(trust.pending_id)

@@ -125,10 +125,14 @@ def whole(lease: uploads.Lease) -> None:
             if writer.received == 0:
                 raise exceptions.InvalidRequest("The body is empty.", code="image.empty", field="body")
             writer.sync()
-        uploads.complete(lease, writer.received)
     except BaseException:
         area.discard(lease.job_id, lease.generation)
         uploads.release(lease, 0)
+        raise
+    try:
+        uploads.complete(lease, writer.received)
+    except exceptions.CimingError:      # else it may be written, and only its answer be lost
+        area.discard(lease.job_id, lease.generation)
         raise
 
 

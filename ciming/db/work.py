@@ -457,7 +457,7 @@ def remove_link(held: Claim, target_id: str) -> None:
 
 @points.mutation
 def trust_deleted(job_id: str, trust_id: str) -> None:
-    with db.writer() as session:
+    with interrupting(), db.writer() as session:
         session.execute(
             sa.update(models.Job)
             .where(models.Job.id == job_id, models.Job.trust_id == trust_id)

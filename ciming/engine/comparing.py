@@ -146,7 +146,7 @@ class _Pairs:
 
     def same(self, image: base.Surveyed, there: base.Surveyed) -> base.Proof | None:
         """How it is known that both are one disk."""
-        if image.digest is not None and image.digest == there.digest and image.size == there.size:
+        if image.size == there.size and _alike(image, there):
             return "bytes"
         return "guest" if (image.image_ref, there.image_ref) in self._proven else None
 
@@ -184,6 +184,15 @@ class _Pairs:
                 self._of[images[0].image_ref] = self._left.pop(others[0].image_ref)
             elif others:
                 self.ambiguous.update(image.image_ref for image in images)
+
+
+def _alike(image: base.Surveyed, there: base.Surveyed) -> bool | None:
+    """Have both files one hash? None: it can not be told, as their zones know no hash in common."""
+    if image.digest is None or there.digest is None:
+        return False
+    if image.digest.partition(":")[0] == there.digest.partition(":")[0]:
+        return image.digest == there.digest
+    return image.md5 == there.md5 if image.md5 and there.md5 else None
 
 
 def _marked(image: base.Surveyed) -> list[Hashable]:
@@ -241,6 +250,11 @@ def _why_not(
             return image.unreadable
         if not 0 < (image.size or 0) <= rules.largest:
             return f"It has {image.size or 0} bytes; it may have 1 to {rules.largest}."
+    if symbol == CONTENT and there is not None and image.size == there.size and _alike(image, there) is None:
+        return (
+            f"Whether what is there ({there.image_ref}) is the same can not be told: the zones hash in "
+            "different ways. Delete it, or link it by hand."
+        )
     publishes = symbol != SAME and (symbol != METADATA or "visibility" in differs)
     if publishes and image.visibility == "public" and not rules.everything:
         return "It is public here, and only an operator may make it public there."

@@ -73,7 +73,7 @@ def _readable(candidate: Candidate, image: models.Image, provider: base.Provider
             f"{cloud} has no image {candidate.image[:255]} that you can see.", code="source.not_found"
         )
     if found.unreadable:
-        raise exceptions.ProviderError(found.unreadable, code="source.not_readable")
+        raise exceptions.ProviderError(found.unreadable, code=found.unreadable_code)
     size, largest = found.size or 0, int(cfg.CONF.staging.max_image_size)
     if not 0 < size <= largest:
         raise exceptions.ProviderError(

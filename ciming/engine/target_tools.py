@@ -99,7 +99,7 @@ class TargetTools(tools.Tools):
 
     def _as_planned(self, carry: Mapping[str, Any]) -> base.ImageSpec:
         return base.ImageSpec(
-            image_id=self.job.image_id,
+            image_id=str((self.job.spec or {})["source"]["image"]),     # another project's Image may be that
             name=carry["name"],
             properties=carry["properties"],
             min_disk=carry["min_disk"],

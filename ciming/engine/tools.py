@@ -152,7 +152,8 @@ class Tools(abc.ABC):
         while True:
             try:
                 alive()
-                result = call()
+                with work.interrupting():
+                    result = call()
                 metrics.attempted(step, self._place(), "success")
                 return result
             except (growing.Stalled, sources.Replaced) as reason:      # no fault of anybody

@@ -2,6 +2,7 @@
 """What there is to be done to bring zones in line: all of them are read now, in parallel, as whoever asks."""
 
 import dataclasses
+import itertools
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent import futures
@@ -47,10 +48,14 @@ def plan(
     :param spec: of a Job: `request`, and whether it is about `everything`, or the images of one project
     :param alive: asked now and then; raises to end it
     """
-    request, owner = spec["request"], None if spec["everything"] else project_id
-    names = [request["from"], *request["to"]]
-    with futures.ThreadPoolExecutor(len(names), "zones") as pool:
-        reading = [pool.submit(_read, zones, name, owner, request["members"], alive) for name in names]
+    request = spec["request"]
+    here = request["filters"].get("owner", [None]) if spec["everything"] else [project_id]
+    there = [request["map_project"].get(owner, owner) for owner in here]
+    wanted = [(request["from"], here), *((zone, there) for zone in request["to"])]
+    with futures.ThreadPoolExecutor(len(wanted), "zones") as pool:
+        reading = [
+            pool.submit(_read, zones, name, owners, request["members"], alive) for name, owners in wanted
+        ]
         source, *targets = [each.result() for each in reading]
     rules = comparing.Rules(
         filters=request["filters"],
@@ -70,14 +75,17 @@ def _smallest_first(entry: zone_plans.Entry) -> tuple[Any, ...]:
     return entry["size"], entry["image"] or entry["there"], entry["zone"]
 
 
-def _read(zones: Zones, zone: str, owner: str | None, members: bool, alive: Alive) -> list[base.Surveyed]:
+def _read(
+    zones: Zones, zone: str, owners: Iterable[str | None], members: bool, alive: Alive
+) -> list[base.Surveyed]:
     """All images of a zone, as far as a plan needs them.
 
+    :param owners: projects whose images these are; None: all
     :raises ProviderError: it has too many, or can not be read
     """
     provider, most = zones.provider(zone), int(cfg.CONF.zone_sync.max_images)
     found = []
-    for image in provider.survey(owner):
+    for image in itertools.chain.from_iterable(map(provider.survey, dict.fromkeys(owners))):
         alive()
         found.append(image)
         if len(found) > most:

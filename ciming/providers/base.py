@@ -51,6 +51,7 @@ class Description:
     min_ram: int = 0            # MiB
     tags: tuple[str, ...] = ()
     unreadable: str | None = None       # why its bytes can not be read
+    unreadable_code: str = "source.not_readable"
     protected: bool = False
 
 
@@ -105,6 +106,7 @@ class Surveyed:
     status: str                 # in the cloud's own word
     size: int | None            # bytes of its file
     digest: str | None          # of its file: `algorithm:hex`
+    md5: str | None             # of the same
     created_at: str             # ISO 8601 in UTC
     visibility: str = "private"
     tags: tuple[str, ...] = ()

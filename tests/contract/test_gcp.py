@@ -245,6 +245,53 @@ def test_larger_than_any_disk(provider: door.GCP, staged: Staged) -> None:
     provider.check(dataclasses.replace(staged, virtual_size=archive.LARGEST))
 
 
+def test_more_than_any_disk_has_is_asked_for(
+    subject: on_gcp.GCP, provider: door.GCP, staged: Staged, spec: Spec, key: str
+) -> None:
+    """Before anything is sent."""
+    with pytest.raises(exceptions.ProviderError, match="larger than any of Google's"):
+        provider.upload(staged, dataclasses.replace(spec, min_disk=65 * 1024), key, Transfer())
+    assert not subject.refs(key)
+
+
+def test_bucket_that_went(subject: on_gcp.GCP, staged: Staged, spec: Spec, key: str) -> None:
+    """What was made of it can still be removed, by its user and by who undoes it."""
+    for remove in ("delete", "discard"):
+        subject.standin.make_bucket("going")
+        provider = subject.at("owner", bucket="going", keep_archive=True)
+        image_ref = bring(provider, staged, spec, key)
+        client = subject.standin.storage_client("owner")
+        for each in list(client.list_blobs("going")):
+            each.delete()
+        client.bucket("going").delete()
+        getattr(provider, remove)(image_ref if remove == "delete" else key)
+        assert not subject.refs(key)
+
+
+def test_delete_that_is_refused_leaves_the_archive(
+    subject: on_gcp.GCP, staged: Staged, spec: Spec, key: str
+) -> None:
+    provider = subject.at("owner", keep_archive=True)
+    image_ref = bring(provider, staged, spec, key)
+    subject.standin.allow("owner", *(each for each in ALL_NEEDED if each != "compute.images.delete"))
+    with pytest.raises(exceptions.ProviderError, match=r"compute\.images\.delete"):
+        provider.delete(image_ref)
+    assert in_bucket(subject, key) == {objects.object_name(key)}
+    subject.standin.allow("owner", *ALL_NEEDED)
+    provider.delete(image_ref)
+    assert not in_bucket(subject, key) and not subject.refs(key)
+
+
+def test_image_that_asks_for_a_larger_disk_is_read_as_what_was_packed(
+    subject: on_gcp.GCP, staged: Staged, spec: Spec, key: str
+) -> None:
+    provider = subject.at("owner", keep_archive=True)
+    image_ref = bring(provider, staged, dataclasses.replace(spec, min_disk=3), key)
+    found = provider.describe(image_ref)
+    assert found is not None and (found.min_disk, found.size) == (3, archive.GIB)
+    assert sum(map(len, provider.download(image_ref, 0))) == found.size
+
+
 def test_architecture_that_is_unknown(
     subject: on_gcp.GCP, provider: door.GCP, staged: Staged, key: str
 ) -> None:
@@ -294,7 +341,9 @@ def test_names_that_are_all_taken(
 # What Google does not do at once
 
 
-@pytest.mark.parametrize(("action", "kind"), [*PASSING, ("token", "throttle"), ("token", "503")])
+@pytest.mark.parametrize(
+    ("action", "kind"), [*PASSING, ("token", "throttle"), ("token", "502"), ("token", "503")]
+)
 def test_what_passes(
     subject: on_gcp.GCP, provider: door.GCP, many: Staged, spec: Spec, key: str, action: str, kind: str
 ) -> None:

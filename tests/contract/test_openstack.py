@@ -17,6 +17,7 @@ import pytest
 from keystoneauth1.identity import v3
 
 from ciming import exceptions, staging
+from ciming.api import kinds
 from ciming.providers import base
 from ciming.providers.openstack import provider as door
 from ciming.providers.openstack import records
@@ -75,6 +76,18 @@ def test_only_the_formats_that_its_operator_wants(
     with pytest.raises(exceptions.ProviderError, match="only raw, qcow2") as caught:
         limited.check(dataclasses.replace(staged, disk_format="vmdk"))
     assert caught.value.code == "image.format_not_taken"
+
+
+# Properties
+
+
+def test_as_many_properties_as_an_image_may_have(
+    cloud: sandbox.Sandbox, staged: staging.StagedFile, key: str
+) -> None:
+    """With all that we mark it with, a Glance that is set up as it comes takes them."""
+    shared = door.OpenStack({"region": ZONE, "tenant": "somebody"}, session_of(cloud, "member"))
+    many = {f"p{number}": "x" for number in range(kinds.MOST_PROPERTIES)}
+    upload(shared, staged, new_spec(properties=many), key)
 
 
 # The UUID

@@ -83,6 +83,7 @@ def test_what_a_survey_says(
         status="active",
         size=len(data),
         digest=f"sha512:{hashlib.sha512(data).hexdigest()}",
+        md5=hashlib.md5(data).hexdigest(),
         created_at="",
         visibility="shared",        # Glance's default, with nobody as yet
         properties={"architecture": "x86_64"},

@@ -39,7 +39,7 @@ CHANGES = (
     *("generation", "lock_marker", "marker", "request_id", "cloud_request_id", "name"),
 )
 """What differs from run to run."""
-STEADY = ("cloud", "kind", "status", "bytes_total", "remarks")
+STEADY = ("cloud", "kind", "stage", "status", "bytes_total", "remarks")
 """What tells rows apart and does not."""
 OPTIONS = {
     ("engine", "retry_delay"): "0.1",
@@ -337,7 +337,11 @@ class Survivor:
             }
 
     def _images(self, zone: str, image_id: str) -> list[JSON]:
-        answer = self.member.zone(zone).image.get("/images", params={"ciming_image": image_id})
+        answer = self.member.zone(zone).image.get(
+            "/images",
+            params={"ciming_image": image_id},
+            connect_retries=3,      # a connection that was kept may be closed at this moment
+        )
         kept = (
             *("id", "status", "size", "os_hash_value", "disk_format", "visibility", "tags", "os_hidden"),
             "ciming_target",

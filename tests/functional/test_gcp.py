@@ -159,7 +159,7 @@ def test_into_zone_and_project(
     source = {"cloud": "google", "image": there["name"]}
     made = member.create(name="stays there", clouds=["zone-b"], source=source)
     ended = member.wait(made["job"]["id"])
-    assert (ended["status"], ended["error"]["code"]) == ("error", "source.not_readable")
+    assert (ended["status"], ended["error"]["code"]) == ("error", "source.not_exportable")
     assert f"gcloud compute images export --image {there['name']}" in ended["error"]["message"]
     forget(member, made["image"]["id"])
     delete(member, image["id"])

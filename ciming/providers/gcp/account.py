@@ -70,8 +70,9 @@ class Account:
         self._secrets = [text for text in _texts(credential) if len(text) > 8]
         self._secrets += [line for text in self._secrets for line in text.splitlines() if len(line) > 16]
         self._date: str | None = None       # what Google's clock said last
+        self._token_status = 0              # of the last answer to who asked for a token
         self._sessions = [self._checked(requests.Session())]
-        self._ask_for_token = _within(auth_requests.Request(self._sessions[0]), self.timeout)
+        self._ask_for_token = self._within(auth_requests.Request(self._sessions[0]))
         self._credentials = self._logged_in(credential)
         url: str | None = place.get("endpoint_url")
         self.storage = storage.Client(
@@ -143,6 +144,17 @@ class Account:
                 code="credential.invalid",
             )
         egress.check_url(url)
+
+    def _within(self, request: Any) -> Any:
+        """A request for a token, with a limit of time; how it was answered is noted."""
+
+        def ask(url: str, method: str = "GET", **more: Any) -> Any:
+            self._token_status = 0
+            answer = request(url, method, **{**more, "timeout": self.timeout})
+            self._token_status = int(answer.status)
+            return answer
+
+        return ask
 
     @property
     def email(self) -> str:
@@ -224,7 +236,7 @@ class Account:
         if isinstance(error, auth_exceptions.TransportError):
             return self._failure(what, cause if isinstance(cause, Exception) else error)
         detail = f"{self.name}: Google gave no token for {what}. {self.words(cause)}"
-        if error.retryable:
+        if error.retryable or self._token_status in STUMBLED:       # of which not every kind says it
             return exceptions.TransientProviderError(detail)
         return exceptions.CredentialRefused(detail)
 
@@ -266,11 +278,3 @@ def _texts(value: Any) -> list[str]:
         found += each.values() if isinstance(each, Mapping) else [each] if each else []
     return [str(each) for each in found]
 
-
-def _within(request: Any, timeout: float) -> Any:
-    """A request for a token, with a limit of time."""
-
-    def ask(url: str, method: str = "GET", **more: Any) -> Any:
-        return request(url, method, **{**more, "timeout": timeout})
-
-    return ask

@@ -109,7 +109,7 @@ def _insert(account: Account, request: Any) -> str:
     made = account.call(
         "compute.images.create", lambda: account.images.insert_unary(request, **asked(account))
     )
-    return str(made.name)
+    return account.words(made.name)
 
 
 def pauses() -> Iterator[float]:
@@ -183,10 +183,16 @@ def is_ready(account: Account, name: str, alive: Alive, patience: float | None =
     raise AssertionError
 
 
-def delete(account: Account, name: str, alive: Alive = lambda: None) -> None:
-    """Absent is fine; what is being made can only be deleted then."""
+def delete(
+    account: Account, name: str, alive: Alive = lambda: None, granted: Callable[[], None] = lambda: None
+) -> None:
+    """Absent is fine; what is being made can only be deleted then.
+
+    :param granted: called when Google has said that it may be
+    """
     is_ready(account, name, alive, TO_DELETE)
     operation = _delete(account, name)
+    granted()
     if operation is not None:
         wait(account, operation, alive, TO_DELETE)
 
@@ -198,7 +204,7 @@ def _delete(account: Account, name: str) -> str | None:
         lambda: account.images.delete_unary(project=account.project, image=name, **asked(account)),
         missing=404,
     )
-    return str(made.name) if made is not None else None
+    return account.words(made.name) if made is not None else None
 
 
 def share(account: Account, name: str, members: Sequence[str], alive: Alive) -> None:

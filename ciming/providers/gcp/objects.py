@@ -95,7 +95,7 @@ def check(place: Bucket) -> str:
             f"{place.account.name}: in the bucket {place.name} there is no right to {', '.join(lacking)}.",
             code="cloud.forbidden",
         )
-    return str(found.location)
+    return place.account.words(found.location)
 
 
 # Into the bucket
@@ -104,7 +104,22 @@ def check(place: Bucket) -> str:
 def show(place: Bucket, name: str) -> Any | None:
     """What the bucket has of this name, with its metadata; None: nothing."""
     bucket = place.account.storage.bucket(place.name)
-    return place.account.call("storage.objects.get", lambda: bucket.get_blob(name, **place.asked))
+    return place.account.call(
+        "storage.objects.get", lambda: _read_through(bucket.get_blob(name, **place.asked))
+    )
+
+
+def _read_through(found: Any | None) -> Any | None:
+    """:raises ValueError: what it says of itself is none of Google's; the client looks at it late"""
+    if found is not None and None in (found.size, found.generation, found.crc32c):
+        raise ValueError("an object without size, generation or crc32c")
+    return found
+
+
+def size_of(found: Any) -> int | None:
+    """Bytes of the disk in an archive of ours; None: it does not say."""
+    said = str((found.metadata or {}).get(SIZE, ""))
+    return int(said) if said.isascii() and said.isdigit() and len(said) < 20 else None
 
 
 def is_whole(found: Any, guest: str) -> bool:
@@ -155,7 +170,8 @@ def put(
     _put_together(place, key, [*names, name], said, transfer.alive)
     made = show(place, object_name(key))
     if made is None or not is_whole(made, guest):
-        what = f"{made.size} bytes, CRC-32C {made.crc32c}" if made else "nothing"
+        sum_there = place.account.words(made.crc32c) if made else ""
+        what = f"{made.size} bytes, CRC-32C {sum_there}" if made else "nothing"
         clear(place, key, transfer.alive)
         raise exceptions.TransientProviderError(
             f"{place.account.name}: the archive in the bucket is {what}, but {found.size} bytes with the "
@@ -167,9 +183,9 @@ _IN_NAMES = str.maketrans("+/=", "-_.")
 
 
 def _listed(place: Bucket, prefix: str) -> list[tuple[str, int, int]]:
-    """Objects by name, with CRC-32C and size."""
+    """Objects by name, with CRC-32C and size; none in a bucket that is gone."""
     client = place.account.storage
-    return place.account.call(
+    found = place.account.call(
         "storage.objects.list",
         lambda: [
             (each.name, int.from_bytes(base64.b64decode(each.crc32c), "big"), int(each.size))
@@ -177,7 +193,9 @@ def _listed(place: Bucket, prefix: str) -> list[tuple[str, int, int]]:
                 place.name, prefix=prefix, fields="items(name,crc32c,size),nextPageToken", **place.asked
             )
         ],
+        missing=404,
     )
+    return found or []
 
 
 def _send(

@@ -45,18 +45,22 @@ class GCP(base.Provider):
                 f"{self._name} takes no {staged.disk_format} images, only raw.",
                 code="image.format_not_taken",
             )
-        if staged.virtual_size > archive.LARGEST:
+        self._check_size(staged.virtual_size)
+        objects.check(self._bucket)
+
+    @staticmethod
+    def _check_size(count: int) -> None:
+        if count > archive.LARGEST:
             raise exceptions.ProviderError(
-                f"A disk of {staged.virtual_size} bytes is larger than any of Google's: {archive.LARGEST} "
-                "bytes.",
+                f"A disk of {count} bytes is larger than any of Google's: {archive.LARGEST} bytes.",
                 code="image.too_large",
             )
-        objects.check(self._bucket)
 
     def upload(
         self, staged: staging.Staged, spec: base.ImageSpec, key: str, transfer: base.Transfer
     ) -> str:
         metadata.fields(spec, (), self._name)       # before any byte moves
+        self._check_size(spec.min_disk * archive.GIB)
         transfer.alive()
         name = objects.object_name(key)
         if not self._find(key):
@@ -90,7 +94,8 @@ class GCP(base.Provider):
     def _make(self, blob: str, spec: base.ImageSpec, key: str, alive: base.Alive) -> str:
         found = objects.show(self._bucket, blob) if objects.object_name(key) == blob else None
         said = found.metadata or {} if found else {}
-        if found is None or objects.GUEST not in said:
+        size = objects.size_of(found) if found else None
+        if found is None or size is None or objects.GUEST not in said:
             raise exceptions.ProviderError(
                 f"The archive {blob[:255]} in {self._name} is gone after its upload.", code="image.not_active"
             )
@@ -103,7 +108,7 @@ class GCP(base.Provider):
             },
         }
         if spec.min_disk:
-            wanted["disk_size_gb"] = max(spec.min_disk, int(said[objects.SIZE]) // archive.GIB)
+            wanted["disk_size_gb"] = max(spec.min_disk, size // archive.GIB)
         if self._place.get("family"):
             wanted["family"] = self._place["family"]
         if self._place.get("storage_location"):
@@ -155,19 +160,19 @@ class GCP(base.Provider):
         """By what Google keeps of it; the archive's sum was compared when it was put together."""
         image = self._show(image_ref)
         if image is None or image.get("status") != "READY":
+            state = self._word(image, "status") if image else "gone"
             raise exceptions.ProviderError(
-                f"Image {image_ref} in {self._name} is {image.get('status') if image else 'gone'}.",
-                code="image.not_active",
+                f"Image {image_ref} in {self._name} is {state}.", code="image.not_active"
             )
         size = int(image.get("disk_size_gb", 0))
         wanted = archive.disk_size(staged.virtual_size) // archive.GIB
         if size < wanted or image.get("source_type") != "RAW":
             raise exceptions.ProviderError(
-                f"{self._name} holds a disk of {size} GiB, made of {image.get('source_type')}, but one of "
-                f"{staged.virtual_size} bytes was sent.",
+                f"{self._name} holds a disk of {size} GiB, made of {self._word(image, 'source_type')}, but "
+                f"one of {staged.virtual_size} bytes was sent.",
                 code="image.size_mismatch",
             )
-        theirs, ours = image.get("labels", {}).get(objects.GUEST), _label_of(staged.guest_digest())
+        theirs, ours = self._word(image.get("labels", {}), objects.GUEST), _label_of(staged.guest_digest())
         if theirs != ours:
             raise exceptions.ProviderError(
                 f"{image_ref} in {self._name} was made of a disk with the guest digest {theirs} (in base32), "
@@ -175,6 +180,9 @@ class GCP(base.Provider):
                 code="image.hash_mismatch",
             )
         return "guest"
+
+    def _word(self, said: Mapping[str, Any], name: str) -> str:
+        return self._account.words(said.get(name))
 
     def remarks(self, staged: staging.Staged, spec: base.ImageSpec) -> Sequence[str]:
         found = list(metadata.lost(spec, self._labels(spec, "", "")))
@@ -246,26 +254,28 @@ class GCP(base.Provider):
         return self._described(found) if found else None
 
     def _described(self, image: Mapping[str, Any]) -> base.Description:
-        size, readable = int(image.get("disk_size_gb", 0)), self._archive_of(image) is not None
+        kept = self._archive_of(image)
+        size = objects.size_of(kept) if kept else None
         return base.Description(
             image_ref=_ref_of(image),
             name=metadata.name(image),
-            size=size * archive.GIB if readable else None,
+            size=size,      # of the disk that was packed: the image may ask for a larger one
             disk_format="raw",
             properties=metadata.properties(image),
-            min_disk=size,
+            min_disk=int(image.get("disk_size_gb", 0)),
             tags=metadata.glance_tags(image),
-            unreadable=None if readable else self._why_not(image),
+            unreadable=self._why_not(image) if size is None else None,
+            unreadable_code="source.not_exportable",
         )
 
-    def _archive_of(self, image: Mapping[str, Any]) -> str | None:
-        """The name of the archive that an image was made of, if it is still there."""
+    def _archive_of(self, image: Mapping[str, Any]) -> Any | None:
+        """The archive that an image was made of, if it is still there."""
         labels = image.get("labels", {})
         name = objects.object_name(labels.get("ciming-target", ""))
         guest = labels.get(objects.GUEST) if self._is_here(image) else None
         found = objects.show(self._bucket, name) if guest else None
         same = found is not None and _label_of((found.metadata or {}).get(objects.GUEST, "")) == guest
-        return name if same else None
+        return found if same else None
 
     def _why_not(self, image: Mapping[str, Any]) -> str:
         project, name = images.parse(str(image.get("self_link"))) or ("", "")
@@ -304,9 +314,13 @@ class GCP(base.Provider):
                 code="cloud.forbidden",
             )
         key = image.get("labels", {}).get("ciming-target")
-        if key:     # first: the image is what tells its name
-            objects.clear(self._bucket, key, lambda: None)
-        images.delete(self._account, image["name"])
+
+        def clear() -> None:
+            """Not before it may be deleted, and not long after: the image is what tells its name."""
+            if key:
+                objects.clear(self._bucket, key, lambda: None)
+
+        images.delete(self._account, image["name"], granted=clear)
 
     def update(
         self, image_ref: str, changes: base.Changes, alive: base.Alive = lambda: None
@@ -331,10 +345,10 @@ class GCP(base.Provider):
             raise exceptions.ProviderError(
                 f"{self._name} has no image {image_ref[:255]} of yours.", code="cloud.not_found"
             )
-        name = self._archive_of(image)
-        if name is None:
+        kept = self._archive_of(image)
+        if kept is None:
             raise exceptions.ProviderError(self._why_not(image), code="source.not_exportable")
-        yield from objects.read(self._bucket, name, offset)
+        yield from objects.read(self._bucket, kept.name, offset)
 
     # May it be used?
 

@@ -11,6 +11,7 @@ import itertools
 import re
 import time
 import urllib.parse
+import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -280,8 +281,13 @@ class OpenStack(base.Provider):
 
     def _try_create(self, made: dict[str, str]) -> tuple[bool | None, str]:
         kind = {"container_format": "bare", "disk_format": [*self.formats, "raw"][0]}
-        body = {"name": "ciming check", **kind, **self._mark}
-        made["id"] = self._post(body)["id"]
+        body = {"id": str(uuid.uuid4()), "name": "ciming check", **kind, **self._mark}
+        try:
+            self._post(body)
+        except exceptions.TransientProviderError:   # it may be there, and is to go
+            made["id"] = body["id"]
+            raise
+        made["id"] = body["id"]
         return True, "A record was created."
 
     def _try_read(self, image_ref: str) -> tuple[bool | None, str]:

@@ -30,6 +30,7 @@ def surveyed(image: Mapping[str, Any], described: base.Description) -> base.Surv
         status=str(image["status"]),
         size=described.size,
         digest=":".join(digest) if digest else None,
+        md5=str(image["checksum"]) if image.get("checksum") else None,
         created_at=str(image.get("created_at") or ""),
         visibility=str(image.get("visibility") or "private"),
         tags=tuple(sorted(described.tags)),

@@ -17,6 +17,7 @@ from tests.sandbox.gcp import errors
 KINDS = (
     "throttle",
     "500",
+    "502",
     "503",
     "auth",
     "denied",
@@ -54,6 +55,7 @@ class Fault:
 
 _BOTH = {
     "500": errors.Refused(500, "backendError", "Backend Error"),
+    "502": errors.Refused(502, "badGateway", "Bad Gateway"),
     "503": errors.Refused(503, "backendError", "The service is currently unavailable.", status="UNAVAILABLE"),
     "auth": errors.Refused(
         401,
@@ -86,6 +88,7 @@ _TOKEN = {
     "throttle": errors.NoToken(429, "rate_limit_exceeded", "Rate limit exceeded."),
     "quota": errors.NoToken(429, "rate_limit_exceeded", "Rate limit exceeded."),
     "500": errors.NoToken(500, "internal_failure", "Internal failure."),
+    "502": errors.NoToken(502, "bad_gateway", "The server encountered a temporary error."),
     "503": errors.NoToken(503, "temporarily_unavailable", "Try again later."),
     "auth": errors.NoToken(400, "invalid_grant", "Invalid JWT Signature."),
     "denied": errors.NoToken(400, "invalid_grant", "Invalid grant: account not found"),

@@ -44,8 +44,8 @@ FEATURES = frozenset(one.name for one in compute_v1.GuestOsFeature.Type) - NO_FE
     "SUSPEND_RESUME_COMPATIBLE"
 }
 OF_THE_SERVICE = (
-    "archive_size_bytes", "creation_timestamp", "deprecated", "disk_size_gb", "enable_confidential_compute",
-    "id", "kind", "label_fingerprint", "satisfies_pzi", "satisfies_pzs", "self_link", "source_disk_id",
+    "archive_size_bytes", "creation_timestamp", "deprecated", "enable_confidential_compute", "id",
+    "kind", "label_fingerprint", "satisfies_pzi", "satisfies_pzs", "self_link", "source_disk_id",
     "source_image_id", "source_snapshot_id", "source_type", "status", "user_licenses",
 )  # fmt: skip
 """What only the service sets: said by a client, it is ignored."""

@@ -194,6 +194,8 @@ def test_a_zone_stays_as_it_is(member: Caller, method: str) -> None:
         ({"credential_ref": REF.replace("secrets", "containers")}, "credential_ref"),
         ({"credential_ref": f"{REF}/payload"}, "credential_ref"),
         ({"credential_ref": f"{REF}?x=1"}, "credential_ref"),
+        ({"credential_ref": f"https://[x/v1/secrets/{UNKNOWN}"}, "credential_ref"),
+        ({"credential_ref": f"https://[::1]x/v1/secrets/{UNKNOWN}"}, "credential_ref"),
         ({"credential_ref": f"{KEYS}/v1/secrets/../secrets/{UNKNOWN}"}, "credential_ref"),
         ({"credential_ref": REF.replace("//", "//me:swordfish@")}, "credential_ref"),
     ],

@@ -17,6 +17,7 @@ ONE = base.Surveyed(
     status="active",
     size=1000,
     digest="sha512:aa",
+    md5="cc",
     created_at="2026-03-01T00:00:00Z",
     tags=("golden",),
     properties={"os_distro": "debian", "note": "here"},
@@ -213,3 +214,15 @@ def test_thousands_take_no_time() -> None:
     there = [like(image, image_ref=f"there-{image.image_ref}") for image in here[:4000]]
     entries = compared(here, there)
     assert [entry["symbol"] for entry in entries].count("=") == 4000
+
+
+def test_zones_that_hash_in_different_ways() -> None:
+    """One that is older than its sha512 is known by its MD5; what has no hash in common may be the same."""
+    older = like(digest="md5:cc", md5="cc")
+    assert told(compared([older], [ONE])) == [("=", "id-1", "id-1")]
+    assert told(compared([ONE], [like(digest="sha256:dd")])) == [("=", "id-1", "id-1")]
+    assert told(compared([older], [like(md5="ee")])) == [("*", "id-1", "id-1")]
+    (entry,) = compared([ONE], [like(digest="sha256:dd", md5=None)])
+    assert (entry["symbol"], "hash in different ways" in entry["why"]) == ("!", True)
+    (entry,) = compared([ONE], [like(digest="sha256:dd", md5=None, size=999)])
+    assert entry["symbol"] == "*"

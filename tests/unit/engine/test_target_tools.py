@@ -4,8 +4,9 @@
 from typing import Any
 
 import pytest
+from oslo_db import exception as db_exceptions
 
-from ciming import staging
+from ciming import exceptions, staging
 from ciming.engine import target_tools
 
 TIB = 1 << 40
@@ -39,3 +40,16 @@ def test_what_is_to_be_converted_is_checked_as_what_it_becomes(
     kit.__dict__["provider"] = Provider(formats)
     kit._check_source()
     assert kit.provider.asked == [asked]
+
+
+def test_a_database_that_is_away_in_the_midst_of_a_step_ends_no_target() -> None:
+    """A registered Cloud is read from there."""
+    kit: Any = target_tools.TargetTools.__new__(target_tools.TargetTools)
+    told: list[exceptions.CimingError] = []
+
+    def broken() -> None:
+        raise db_exceptions.DBConnectionError
+
+    with pytest.raises(exceptions.Interrupted, match="database"):
+        kit._until_final("check", broken, lambda error, _final: told.append(error), lambda: None)
+    assert not told
