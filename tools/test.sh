@@ -1,14 +1,21 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 # Sets up all it needs and runs every check; all of them, also after one failed.
-#   tools/test.sh           one row per axis
-#   tools/test.sh --all     the full matrix (the tests see it as CIMING_TEST_ALL=1)
+#   tools/test.sh                  one row per axis
+#   tools/test.sh --all [SHAPE…]   the full matrix (the tests see it as CIMING_TEST_ALL=1), or that of some of
+#                                  the shapes standalone, distributed and uwsgi: all of it takes hours
 set -euo pipefail
 cd "$(dirname "$0")/.."
+shapes=(standalone)
 case "${1:-}" in
     "") ;;
-    --all) export CIMING_TEST_ALL=1 ;;
-    *) echo "usage: tools/test.sh [--all]" >&2; exit 2 ;;
+    --all)
+        export CIMING_TEST_ALL=1
+        shift
+        shapes=("$@")
+        [ $# -gt 0 ] || shapes=(standalone distributed uwsgi)
+        ;;
+    *) echo "usage: tools/test.sh [--all [SHAPE…]]" >&2; exit 2 ;;
 esac
 tools/setup.sh test
 PATH=$PWD/.venv/bin:$PATH:/usr/sbin:/sbin
@@ -32,33 +39,40 @@ stage() {
     report+=("$(printf '%-8s %-12s %4d s  %s' "$word" "$name" $((SECONDS - began)) "$(tail -n 1 "$log")")")
 }
 
-# Tests with real services, side by side: they mostly wait. What is killed again and again takes longest
-# with --all, and least without.
+run=(pytest -q --timeout 600 --durations 10)
+engines=tests/functional/test_engines.py
+crash=tests/functional/test_crash.py
+rest=(--ignore "$engines" --ignore "$crash" tests/functional)
+
+# What is killed again and again takes longest with --all, and least without.
+killed() {
+    local status=0 shape
+    for shape in "${shapes[@]}"; do
+        case $shape in
+            standalone) CIMING_TEST_SHAPE=$shape "${run[@]}" "$engines" "$crash" || status=1 ;;
+            distributed) CIMING_TEST_SHAPE=$shape "${run[@]}" "$crash" || status=1 ;;
+        esac
+    done
+    [ -n "${CIMING_TEST_ALL:-}" ] ||
+        CIMING_TEST_SHAPE=distributed "${run[@]}" -k distributed "${rest[@]}" || status=1
+    return $status
+}
+
+# Tests with real services, side by side: they mostly wait.
 real() {
-    local status=0 shape pid beside=() run=(pytest -q --timeout 600 --durations 10)
-    local engines=tests/functional/test_engines.py crash=tests/functional/test_crash.py
-    local rest=(--ignore "$engines" --ignore "$crash" tests/functional)
-    rm -f "$logs"/beside*.log
-    {
-        CIMING_TEST_SHAPE=standalone "${run[@]}" "$engines" "$crash" || status=1
-        [ -n "${CIMING_TEST_ALL:-}" ] ||
-            CIMING_TEST_SHAPE=distributed "${run[@]}" -k distributed "${rest[@]}" || status=1
-        exit $status
-    } >"$logs/beside.log" 2>&1 &
-    beside+=($!)
-    if [ -n "${CIMING_TEST_ALL:-}" ]; then
-        CIMING_TEST_SHAPE=distributed "${run[@]}" "$crash" >"$logs/beside-distributed.log" 2>&1 &
-        beside+=($!)
-    fi
-    CIMING_TEST_SHAPE=standalone "${run[@]}" -n 2 --dist loadfile \
-        --ignore tests/functional/test_distributed.py tests/contract "${rest[@]}" || status=1
-    for shape in ${CIMING_TEST_ALL:+distributed uwsgi}; do
-        CIMING_TEST_SHAPE=$shape "${run[@]}" -n 2 --dist loadfile -k "$shape" "${rest[@]}" || status=1
+    local status=0 beside shape
+    killed >"$logs/beside.log" 2>&1 &
+    beside=$!
+    for shape in "${shapes[@]}"; do
+        case $shape in
+            standalone) set -- --ignore tests/functional/test_distributed.py tests/contract ;;
+            *) set -- -k "$shape" ;;
+        esac
+        CIMING_TEST_SHAPE=$shape "${run[@]}" -n 2 --dist loadfile "$@" "${rest[@]}" || status=1
     done
-    for pid in "${beside[@]}"; do
-        wait "$pid" || status=1
-    done
-    tail -n +1 "$logs"/beside*.log
+    wait "$beside" || status=1
+    printf '\n== beside\n'
+    cat "$logs/beside.log"
     return $status
 }
 
