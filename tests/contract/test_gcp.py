@@ -263,20 +263,6 @@ def test_bucket_that_went(subject: on_gcp.GCP, staged: Staged, spec: Spec, key: 
         assert not subject.refs(key)
 
 
-def test_delete_that_is_refused_leaves_the_archive(
-    subject: on_gcp.GCP, staged: Staged, spec: Spec, key: str
-) -> None:
-    provider = subject.at("owner", keep_archive=True)
-    image_ref = bring(provider, staged, spec, key)
-    subject.standin.allow("owner", *(each for each in ALL_NEEDED if each != "compute.images.delete"))
-    with pytest.raises(exceptions.ProviderError, match=r"compute\.images\.delete"):
-        provider.delete(image_ref)
-    assert in_bucket(subject, key) == {objects.object_name(key)}
-    subject.standin.allow("owner", *ALL_NEEDED)
-    provider.delete(image_ref)
-    assert not in_bucket(subject, key) and not subject.refs(key)
-
-
 def test_image_that_asks_for_a_larger_disk_is_read_as_what_was_packed(
     subject: on_gcp.GCP, staged: Staged, spec: Spec, key: str
 ) -> None:

@@ -183,16 +183,10 @@ def is_ready(account: Account, name: str, alive: Alive, patience: float | None =
     raise AssertionError
 
 
-def delete(
-    account: Account, name: str, alive: Alive = lambda: None, granted: Callable[[], None] = lambda: None
-) -> None:
-    """Absent is fine; what is being made can only be deleted then.
-
-    :param granted: called when Google has said that it may be
-    """
+def delete(account: Account, name: str, alive: Alive = lambda: None) -> None:
+    """Absent is fine; what is being made can only be deleted then."""
     is_ready(account, name, alive, TO_DELETE)
     operation = _delete(account, name)
-    granted()
     if operation is not None:
         wait(account, operation, alive, TO_DELETE)
 

@@ -314,13 +314,9 @@ class GCP(base.Provider):
                 code="cloud.forbidden",
             )
         key = image.get("labels", {}).get("ciming-target")
-
-        def clear() -> None:
-            """Not before it may be deleted, and not long after: the image is what tells its name."""
-            if key:
-                objects.clear(self._bucket, key, lambda: None)
-
-        images.delete(self._account, image["name"], granted=clear)
+        if key:     # first: the image is what tells its name, also after a crash
+            objects.clear(self._bucket, key, lambda: None)
+        images.delete(self._account, image["name"])
 
     def update(
         self, image_ref: str, changes: base.Changes, alive: base.Alive = lambda: None
