@@ -167,11 +167,7 @@ class AWS(base.Provider):
         if self._place.get("kms_key"):
             more |= {"Encrypted": True, "KmsKeyId": self._place["kms_key"]}
         made = images.copy(self._account, image, region, spec, key, token, labels, more, transfer.alive)
-        until = time.monotonic() + snapshots.SEEN_SECONDS
-        for pause in snapshots.pauses():        # or who cancels now would not find it
-            if next(self._find_images(key), None) or time.monotonic() > until:
-                break
-            time.sleep(pause)
+        snapshots.await_seen(lambda: next(self._find_images(key), None))
         return made
 
     def _is_as_wanted(self, image: Mapping[str, Any], spec: base.ImageSpec) -> bool:

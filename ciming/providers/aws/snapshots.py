@@ -6,6 +6,7 @@ What these APIs demand: https://docs.aws.amazon.com/ebs/latest/userguide/ebs-acc
 
 import base64
 import contextlib
+import functools
 import hashlib
 import os
 import time
@@ -137,16 +138,17 @@ def start(account: Account, key: str, virtual_size: int, **more: Any) -> str:
                 raise
             continue
         if is_there(account, made["SnapshotId"]):
-            _await_seen(account, made["SnapshotId"])
-            return str(made["SnapshotId"])
+            snapshot_id = str(made["SnapshotId"])
+            await_seen(functools.partial(show, account, snapshot_id))
+            return snapshot_id
     raise exceptions.TransientProviderError(f"{account.name}: a snapshot that was started is not there.")
 
 
-def _await_seen(account: Account, snapshot_id: str) -> None:
-    """Until EC2 has heard of it, too: who fails or is cancelled before would leave it there."""
+def await_seen(look: Callable[[], object]) -> None:
+    """Until EC2 shows what was made: who fails or is cancelled before would leave it there."""
     until = time.monotonic() + SEEN_SECONDS
     for pause in pauses():
-        if show(account, snapshot_id) is not None or time.monotonic() > until:
+        if look() or time.monotonic() > until:
             return
         time.sleep(pause)
 
