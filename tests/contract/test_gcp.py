@@ -263,6 +263,22 @@ def test_bucket_that_went(subject: on_gcp.GCP, staged: Staged, spec: Spec, key: 
         assert not subject.refs(key)
 
 
+def test_what_may_not_be_deleted_can_still_be_read(
+    subject: on_gcp.GCP, staged: Staged, spec: Spec, key: str
+) -> None:
+    """Its archive goes before it, but not where it could not follow."""
+    provider = subject.at("owner", keep_archive=True)
+    image_ref = bring(provider, staged, spec, key)
+    subject.standin.allow("owner", *(each for each in ALL_NEEDED if each != "compute.images.delete"))
+    with pytest.raises(exceptions.ProviderError, match=r"compute\.images\.delete") as refused:
+        provider.delete(image_ref)
+    assert refused.value.code == "cloud.forbidden"
+    assert next(iter(provider.download(image_ref, 0)))
+    subject.standin.allow("owner", *ALL_NEEDED)
+    provider.delete(image_ref)
+    assert not subject.refs(key) and not subject.archives(key)
+
+
 def test_image_that_asks_for_a_larger_disk_is_read_as_what_was_packed(
     subject: on_gcp.GCP, staged: Staged, spec: Spec, key: str
 ) -> None:

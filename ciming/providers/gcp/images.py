@@ -183,6 +183,27 @@ def is_ready(account: Account, name: str, alive: Alive, patience: float | None =
     raise AssertionError
 
 
+def check_deletable(account: Account, name: str) -> None:
+    """:raises ProviderError: we have no right to delete it"""
+    right = "compute.images.delete"
+    asked_for = compute_v1.TestPermissionsRequest(permissions=[right])
+    has = account.call(
+        "compute.images.testIamPermissions",
+        lambda: account.images.test_iam_permissions(
+            project=account.project,
+            resource=name,
+            test_permissions_request_resource=asked_for,
+            **asked(account),
+        ),
+        missing=404,
+    )
+    if has is not None and right not in has.permissions:
+        raise exceptions.ProviderError(
+            f"{account.name}: there is no right to {right} for {name}: nothing of it is deleted.",
+            code="cloud.forbidden",
+        )
+
+
 def delete(account: Account, name: str, alive: Alive = lambda: None) -> None:
     """Absent is fine; what is being made can only be deleted then."""
     is_ready(account, name, alive, TO_DELETE)

@@ -315,6 +315,7 @@ class GCP(base.Provider):
             )
         key = image.get("labels", {}).get("ciming-target")
         if key:     # first: the image is what tells its name, also after a crash
+            images.check_deletable(self._account, image["name"])
             objects.clear(self._bucket, key, lambda: None)
         images.delete(self._account, image["name"])
 
