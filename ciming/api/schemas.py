@@ -453,7 +453,12 @@ class Progress(Answer):
 
 class ZoneFailure(Answer):
     zone = fields.String()
-    image = fields.String(metadata={"description": "Its id in the source, or else in the target."})
+    image = fields.String(
+        allow_none=True,
+        metadata={
+            "description": "Its id in the source, or else in the target; null: the zone could not be read."
+        },
+    )
     name = fields.String()
     job = fields.UUID(allow_none=True, metadata={"description": "The Job that was to bring it."})
     code = fields.String()

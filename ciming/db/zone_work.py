@@ -391,6 +391,24 @@ def fail(held: work.Claim, error: dict[str, Any] | None) -> None:
         job.error = error
 
 
+def used_by_others(zone: str, project_id: str) -> Collection[str]:
+    """Refs of images in a zone that Images of other projects are linked to, or their Jobs work on."""
+    link, image, target, job = models.Link, models.Image, models.Target, models.Job
+    links = (
+        sa.select(link.image_ref)
+        .join(image, image.id == link.image_id)
+        .where(link.cloud_key == zone, image.project_id != project_id)
+    )
+    works = (
+        sa.select(target.image_ref)
+        .join(job, job.id == target.job_id)
+        .where(target.cloud_key == zone, target.image_ref.is_not(None))
+        .where(job.finished_at.is_(None), job.project_id != project_id)
+    )
+    with db.reader() as session:
+        return set(session.scalars(sa.union(links, works)))
+
+
 def linked(source: str, target: str) -> Collection[tuple[str, str]]:
     """Refs of images in two zones that were proven to be one disk, by whomever."""
     here, there = models.Link, orm.aliased(models.Link)

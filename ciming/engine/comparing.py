@@ -64,10 +64,12 @@ def compare(
     zone: str,
     rules: Rules,
     proven: Collection[tuple[str, str]] = (),
+    used: Collection[str] = (),
 ) -> Iterator[Entry]:
     """The entries of one target, the smallest images first.
 
     :param proven: refs of images here and there that were proven to be one disk
+    :param used: refs of images there that are not for who asks to take away
     """
     sources = sorted(source, key=lambda image: (image.size or 0, image.image_ref))
     pairs = _Pairs(sources, target, rules, proven)
@@ -77,7 +79,7 @@ def compare(
     owners = {rules.owner_there(image) for image in sources}
     for there in pairs.left:
         if wants(_mapped(rules), there):
-            yield _only_there(there, zone, owners)
+            yield _only_there(there, zone, owners, used)
 
 
 def wants(filters: Mapping[str, Any], image: base.Surveyed) -> bool:
@@ -239,6 +241,24 @@ def different(wanted: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     return [*found, *(f"properties.{name}" for name in sorted(names))]
 
 
+def unread(zone: str, reason: str) -> Entry:
+    """Of a target that can not be read: nothing can be done there, whatever it has."""
+    return {
+        "symbol": CANNOT,
+        "zone": zone,
+        "image": None,
+        "there": None,
+        "name": "",
+        "owner": "",
+        "size": 0,
+        "digest": None,
+        "differs": [],
+        "why": f"{zone} could not be read: {reason}"[:LONGEST],
+        "proof": None,
+        "carry": None,
+    }
+
+
 def _why_not(
     symbol: str, image: base.Surveyed, there: base.Surveyed | None, differs: Collection[str], rules: Rules
 ) -> str | None:
@@ -261,9 +281,15 @@ def _why_not(
     return None
 
 
-def _only_there(there: base.Surveyed, zone: str, owners: Collection[str]) -> Entry:
+def _only_there(
+    there: base.Surveyed, zone: str, owners: Collection[str], used: Collection[str]
+) -> Entry:
     why = None
-    if there.protected:
+    if there.status in COMING:
+        why = f"It is only there, and {there.status}: it is left alone."
+    elif there.image_ref in used:
+        why = "It is only there, and another project has it linked, or brings it now: it is left alone."
+    elif there.protected:
         why = "It is only there, and protected: it is left alone."
     elif there.hidden:
         why = "It is only there, and hidden, as what was replaced is: it is left alone."

@@ -2,6 +2,7 @@
 """What there is to be done to bring zones in line: all of them are read now, in parallel, as whoever asks."""
 
 import dataclasses
+import functools
 import itertools
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -20,6 +21,7 @@ LOG = log.getLogger(__name__)
 PATIENCE = 90.0     # seconds, of who waits for a plan
 AT_A_TIME = 4       # images of one zone that are asked for their members
 Alive = Callable[[], None]
+Read = Callable[[], list[base.Surveyed]]
 
 
 class Zones:
@@ -41,22 +43,42 @@ class Zones:
 
 
 def plan(
-    zones: Zones, project_id: str, spec: Mapping[str, Any], alive: Alive = lambda: None
+    zones: Zones,
+    project_id: str,
+    spec: Mapping[str, Any],
+    alive: Alive = lambda: None,
+    patiently: Callable[[Read], list[base.Surveyed]] = lambda read: read(),
 ) -> dict[str, Any]:
     """The plan of a request, see zone_plans.
 
     :param spec: of a Job: `request`, and whether it is about `everything`, or the images of one project
     :param alive: asked now and then; raises to end it
+    :param patiently: reads a target, again and again where that may help
+    :raises ProviderError: the source can not be read, or none of the targets
     """
     request = spec["request"]
     here = request["filters"].get("owner", [None]) if spec["everything"] else [project_id]
     there = [request["map_project"].get(owner, owner) for owner in here]
-    wanted = [(request["from"], here), *((zone, there) for zone in request["to"])]
-    with futures.ThreadPoolExecutor(len(wanted), "zones") as pool:
-        reading = [
-            pool.submit(_read, zones, name, owners, request["members"], alive) for name, owners in wanted
-        ]
-        source, *targets = [each.result() for each in reading]
+    targets: dict[str, list[base.Surveyed]] = {}
+    unread: dict[str, exceptions.CimingError] = {}
+    with futures.ThreadPoolExecutor(1 + len(request["to"]), "zones") as pool:
+        members = request["members"]
+        first = pool.submit(_read, zones, request["from"], here, members, alive)
+        reading = {
+            zone: pool.submit(patiently, functools.partial(_read, zones, zone, there, members, alive))
+            for zone in request["to"]
+        }
+        source = first.result()
+        for zone, each in reading.items():
+            try:
+                targets[zone] = each.result()
+            except (exceptions.Cancelled, exceptions.CredentialRefused):
+                raise
+            except exceptions.CimingError as error:
+                LOG.warning("%s can not be read: %s", zone, error)
+                unread[zone] = error
+    if not targets:
+        raise next(iter(unread.values()))
     rules = comparing.Rules(
         filters=request["filters"],
         map_project=request["map_project"],
@@ -64,15 +86,16 @@ def plan(
         properties=cfg.CONF.zone_sync.properties,
         largest=int(cfg.CONF.staging.max_image_size),
     )
-    entries: list[zone_plans.Entry] = []
-    for zone, target in zip(request["to"], targets, strict=True):
+    entries = [comparing.unread(zone, error.detail) for zone, error in unread.items()]
+    for zone, target in targets.items():
         proven = zone_work.linked(request["from"], zone)
-        entries += comparing.compare(source, target, zone, rules, proven)
+        used = zone_work.used_by_others(zone, project_id) if spec["everything"] else ()
+        entries += comparing.compare(source, target, zone, rules, proven, used)
     return zone_plans.made(request, sorted(entries, key=_smallest_first))
 
 
 def _smallest_first(entry: zone_plans.Entry) -> tuple[Any, ...]:
-    return entry["size"], entry["image"] or entry["there"], entry["zone"]
+    return entry["size"], entry["image"] or entry["there"] or "", entry["zone"]
 
 
 def _read(

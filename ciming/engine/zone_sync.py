@@ -7,7 +7,7 @@ replaced, pruned, failed, cannot, cancelled`), `progress`, `failures`, `not_prun
 """
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from oslo_config import cfg
@@ -56,7 +56,7 @@ class ZoneTools(tools.Tools):
         :raises Conflict: that is not what was agreed to
         """
         self._tally("plan")
-        found = zone_planning.plan(self._zones, self.job.project_id, self._spec, self.alive)
+        found = self._planned(self._tell)
         expected = self._spec.get("digest")
         if expected and found["digest"] != expected:
             raise exceptions.Conflict(
@@ -64,6 +64,12 @@ class ZoneTools(tools.Tools):
                 code="zone_sync.plan_outdated",
             )
         zone_work.plan(self._claim, found)
+
+    def _planned(self, tell: Callable[[exceptions.CimingError, bool], None]) -> dict[str, Any]:
+        def patiently(read: zone_planning.Read) -> list[base.Surveyed]:
+            return self._until_final("plan", read, tell, self.alive)
+
+        return zone_planning.plan(self._zones, self.job.project_id, self._spec, self.alive, patiently)
 
     def bring(self) -> None:
         """Have each image brought by a Job of its own, so many at a time; return when all have ended.
@@ -125,7 +131,7 @@ class ZoneTools(tools.Tools):
         """Those of which that is true now: it may be a day since the plan was made."""
         if not entries:
             return entries
-        now = zone_planning.plan(self._zones, self.job.project_id, self._spec, self.alive)["entries"]
+        now = self._planned(lambda *_: None)["entries"]
         left = [each for each in now if each["symbol"] == zone_plans.ONLY_THERE and not each["why"]]
         only = {(each["zone"], each["there"]) for each in left}
         still = [(number, entry) for number, entry in entries if (entry["zone"], entry["there"]) in only]

@@ -476,6 +476,23 @@ def test_owners_are_mapped_and_an_owner_without_images_here_keeps_theirs(
     assert found == {"one": stranger.project_id, "foreign": SOMEBODY} and foreign
 
 
+def test_what_another_project_brought_there_is_not_pruned(world: World, member: Person) -> None:
+    """An operator takes away what nobody has linked, and nothing that a member has."""
+    world.a.put("here", b"here" * 99, owner=member.project_id)
+    theirs = Glance(member, B, world.prefix)
+    linked, loose = (theirs.put(name, name.encode() * 99) for name in ("linked", "loose"))
+    made = member.create(name="linked", clouds=[], source={"cloud": B, "image": linked["id"]})
+    assert member.wait(made["job"]["id"])["status"] == "success"
+    assert {entry["name"]: bool(entry["why"]) for entry in world.plan()["entries"]} == {
+        f"{world.prefix}here": False, linked["name"]: True, loose["name"]: False
+    }
+    job = world.sync(prune=True)
+    assert (job["status"], job["report"]["pruned"]) == ("success", 1)
+    assert linked["id"] in {image["id"] for image in world.b.all()}
+    assert loose["id"] not in {image["id"] for image in world.b.all()}
+    member.call("DELETE", f"/v1/images/{made['image']['id']}", params={"keep_remote": "true"})
+
+
 def test_what_is_anothers_there_is_left_alone(world: World, stranger: Person, member: Person) -> None:
     """It has the id, the mark, the name or the bytes of one that is to come, and is somebody else's."""
     one, two, three = (world.a.put(name, name.encode() * 99, owner=member.project_id) for name in "123")
@@ -545,6 +562,20 @@ def test_cancel_ends_all_of_it(slow: faulty.Proxy, own: World) -> None:
     assert len(own.b.all()) == len([child for child in children if child["status"] == "success"])
     retry = own.person.call("POST", f"/v1/jobs/{job_id}/retry")
     assert error(retry) == (409, "job.not_kept", None)
+
+
+def test_a_zone_that_can_not_be_read_holds_up_no_other(slow: faulty.Proxy, own: World) -> None:
+    own.a.put("one", b"one" * 99)
+    slow.faults = [("GET", "/v2/images", "403")]
+    plan = own.plan(to=[B, "zone-slow"])
+    assert {entry["zone"]: entry["symbol"] for entry in plan["entries"]} == {B: "+", "zone-slow": "!"}
+    slow.faults = [("GET", "/v2/images", "503"), ("GET", "/v2/images", "403")]
+    job = own.sync(to=[B, "zone-slow"])
+    assert (job["status"], counts(job)) == ("partial", {"created": 1, "cannot": 1})
+    [failure] = job["report"]["failures"]
+    assert (failure["zone"], failure["image"]) == ("zone-slow", None) and "403" in failure["message"]
+    slow.faults = [("GET", "/v2/images", "403")]
+    assert own.sync(to=["zone-slow"])["status"] == "error"
 
 
 def test_cancel_while_a_zone_hangs(slow: faulty.Proxy, own: World) -> None:
@@ -646,7 +677,7 @@ def test_the_command(own: World, tmp_path: pathlib.Path) -> None:
     save = ("--tag", "x", "--dry-run", "--save-plan", str(file))
     dry = own.person.openstack(*sync, *which, *save, "-f", "json")
     [entry] = json.loads(dry.stdout)
-    assert (entry[""], entry["Name"], entry["Zone"]) == ("+", f"{own.prefix}one", B)
+    assert (entry["Symbol"], entry["Name"], entry["Zone"]) == ("+", f"{own.prefix}one", B)
     done = own.person.openstack(*sync, "--plan", str(file), "--wait", "-f", "json")
     [row] = json.loads(done.stdout)
     assert (row["Status"], row["Created"], row["Failed"]) == ("success", 1, 0)

@@ -67,11 +67,18 @@ class Report(columns.FormattableColumn[dict[str, Any]]):
     def human_readable(self) -> str:
         lines = [counts(self._value)]
         lines += [
-            text.plain(f"{failure['name']} in {failure['zone']}: {failure['message']}")
+            text.plain(f"{failed(failure)}: {failure['message']}")
             for failure in self._value.get("failures") or ()
         ]
         lines += [text.plain(self._value["not_pruned"])] if self._value.get("not_pruned") else []
         return "\n".join(filter(None, lines))
+
+
+def failed(failure: dict[str, Any]) -> str:
+    """Which image of a sync of zones that was, and where; or which zone, of all of its images."""
+    if failure["image"] is None:
+        return text.plain(failure["zone"])
+    return text.plain(f"{failure['name']} ({failure['image']}) in {failure['zone']}")
 
 
 COUNTS = ("created", "updated", "replaced", "pruned", "same", "left", "failed", "cannot", "cancelled")

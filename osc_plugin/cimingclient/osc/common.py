@@ -25,6 +25,8 @@ DISTRIBUTION = "python-cimingclient"
 class Base(command.Command):
     """A command of ours."""
 
+    _exit_status = 0
+
     @property
     def client(self) -> _proxy.Proxy:
         # The plugin gave the client manager this attribute; its own type does not tell.
@@ -48,7 +50,7 @@ class Base(command.Command):
     def run(self, parsed_args: argparse.Namespace) -> int:
         _end_at_once()
         try:
-            return super().run(parsed_args)
+            return super().run(parsed_args) or self._exit_status
         except sdk_exceptions.HttpException as exc:
             raise exceptions.CommandError(text.explain(exc)) from exc
 

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Following a Job to its end."""
 
-import argparse
 from typing import Any
 
 from keystoneauth1 import exceptions as ksa_exceptions
@@ -22,11 +21,6 @@ EXIT_STATUS = {
 
 class _Watching(common.Base):
     """What became of the Jobs it watched is its exit status: of several, the first that went wrong."""
-
-    _exit_status = 0
-
-    def run(self, parsed_args: argparse.Namespace) -> int:
-        return super().run(parsed_args) or self._exit_status
 
     def watch(self, job: _job.Job, timeout: float | None = None) -> _job.Job:
         """Show progress until the Job stops, then say what went wrong.
@@ -87,8 +81,7 @@ def failures(job: _job.Job) -> list[str]:
         lines.insert(0, f"Job {job.id} failed: {columns.error(job.error)}")
     report = job.report or {}
     for failure in report.get("failures") or ():
-        what = text.plain(f"{failure['name']} ({failure['image']}) in {failure['zone']}")
-        lines.append(f"{what} failed: {columns.error(failure)}")
+        lines.append(f"{columns.failed(failure)} failed: {columns.error(failure)}")
     if report.get("not_pruned"):
         lines.append(text.plain(report["not_pruned"]))
     if job.status == "waiting-credentials":

@@ -13,7 +13,7 @@ from cimingclient.osc import columns, text, watch
 from cimingclient.sdk import job as _job
 
 PLAN = {
-    "": "symbol",
+    "Symbol": "symbol",
     "Name": "name",
     "Size": "size",
     "Zone": "zone",

@@ -136,7 +136,7 @@ def test_a_plan_is_shown_kept_and_applied(
     stub.plan = plan(entry("+"), differs, entry("!", why="It is queued.", size=None))
     file = tmp_path / "plan.json"
     shown = run(zone.SyncZone, *FROM_TO, "--dry-run", "--save-plan", str(file), "-f", "json")
-    assert [(each[""], each["Why"]) for each in shown.json] == [
+    assert [(each["Symbol"], each["Why"]) for each in shown.json] == [
         ("+", None),
         ("~", "tags, name"),
         ("!", "It is queued."),
@@ -194,3 +194,11 @@ def test_it_waits_and_its_status_tells_the_end(
     assert done.status == code
     assert (row["Status"], row["Created"], row["Failed"], row["Seconds"]) == (status, 7, 1, 2.5)
     assert "No image matches." not in done.stderr
+
+
+def test_a_zone_that_can_not_be_read(stub: _stub.Stub, run: conftest.Runner) -> None:
+    """It is of no image."""
+    failure = {"zone": "zone-c", "image": None, "name": "", "job": None, "code": "zone_sync.cannot"}
+    stub.outcome = [ended("partial", cannot=1, failures=[{**failure, "message": "zone-c can not be read."}])]
+    shown = run(zone.SyncZone, *FROM_TO, "--wait")
+    assert "zone-c failed: zone-c can not be read." in shown.stderr and "None" not in shown.stderr

@@ -363,6 +363,16 @@ def test_prune(held: work.Claim) -> None:
     assert [link.cloud_key for link in image.links] == ["zone-a"] and image.status == "active"
 
 
+def test_what_others_use(held: work.Claim) -> None:
+    """What they have linked, and what a Job of theirs has begun."""
+    an_image()
+    begun = rows.make_job(zones=["zone-b"])
+    work.update_target(rows.take(begun.id), begun.targets[0].id, image_ref="begun")
+    assert zone_work.used_by_others("zone-b", "garage") == {"ref in zone-b", "begun"}
+    assert zone_work.used_by_others("zone-b", "studio") == set()
+    assert zone_work.used_by_others("zone-c", "garage") == set()
+
+
 @pytest.mark.parametrize("name", WRITES)
 def test_who_lost_the_job_writes_nothing(held: work.Claim, name: str) -> None:
     zone_work.plan(held, plan(entry("-", "z"), entry("+", "1"), prune=True))

@@ -165,10 +165,14 @@ def test_what_is_only_there_and_is_to_stay() -> None:
         like(image_ref="id-7", name="a", digest=OTHER, protected=True),
         like(image_ref="id-8", name="b", digest=OTHER, owner="lab"),
         like(image_ref="id-8a", name="c", digest=OTHER, hidden=True),
-        like(image_ref="id-9", name="d", digest=OTHER),
+        like(image_ref="id-8b", name="d", digest=None, status="saving"),
+        like(image_ref="id-8c", name="e", digest=OTHER),
+        like(image_ref="id-9", name="f", digest=OTHER),
     ]
-    entries = [entry for entry in compared([ONE], there) if entry["symbol"] == "-"]
-    assert [bool(entry["why"]) for entry in entries] == [True, True, True, False]
+    entries = comparing.compare([ONE], there, "zone-b", RULES, used=["id-8c"])
+    why = {entry["there"]: entry["why"] for entry in entries if entry["symbol"] == "-"}
+    assert sorted(each for each, said in why.items() if said) == ["id-7", "id-8", "id-8a", "id-8b", "id-8c"]
+    assert why["id-9"] is None
 
 
 @pytest.mark.parametrize(
