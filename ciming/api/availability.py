@@ -135,7 +135,7 @@ def _cell(
         return {**there, "status": status, "differs": differs, "metadata": metadata}
     if seen["error"]:
         return {**there, "status": seen["status"], "error": seen["error"]}
-    namesakes = seen["namesakes"].get(link.image_ref)
+    namesakes = judging.successors(link, seen["namesakes"].get(link.image_ref, ()))
     if namesakes:
         newest = max(namesakes, key=lambda each: each["created_at"] or 0)
         return {

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Is what a Cloud says of an image what CIMinG knows of it?"""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
@@ -36,6 +36,12 @@ def judge(
     found = _differences(image, link, seen)
     differs = [Difference(what, _text(mine), _text(its)) for what, mine, its in found]
     return ("drifted" if differs else "available"), differs
+
+
+def successors(link: models.Link, namesakes: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Those that may have come in place of what is linked: what was there before has replaced nothing."""
+    since = link.verified_at - SLACK_MS
+    return [each for each in namesakes if each["created_at"] is None or each["created_at"] >= since]
 
 
 def replaced(link: models.Link, namesake: Mapping[str, Any]) -> Difference:

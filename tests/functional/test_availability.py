@@ -238,6 +238,10 @@ def exported(world: World, fast: list[str], refs: dict[str, dict[str, str]]) -> 
         name: refs["whole"][name] for name in ("zone-a", "amazon", "google")
     }
     assert f'      "amazon" = "{refs["whole"]["amazon"]}"\n' in export("terraform")
+    options = ("--format", "json", "--image", "whole", "--cloud", "zone-a", "--cloud", SLOW)
+    partly = world.member.openstack("multicloud", "availability", "export", *options, ok=(3,))
+    (whole,) = json.loads(partly.stdout)["images"]
+    assert {*whole["clouds"]} == {"zone-a"} and f"{SLOW} was not seen" in partly.stderr
     file = world.member.cloud.folder / "exported.yaml"
     file.write_text(export("clouds-yaml"))
     loaded = openstack.config.OpenStackConfig(config_files=[str(file)], load_envvars=False)

@@ -6,10 +6,11 @@ from typing import Any
 from osc_lib import exceptions
 from osc_lib.cli import format_columns
 
-from cimingclient.osc import cached, columns, common, export, text
+from cimingclient.osc import cached, columns, common, export, text, watch
 from cimingclient.sdk import availability as _availability
 
 STATUSES = ("available", "pending", "missing", "drifted", "forbidden", "unreachable")
+UNSEEN = ("forbidden", "unreachable")
 LONG = ("status", "size", "virtual_size", "min_disk", "min_ram", "visibility", "tags", "created_at")
 """What a cloud says of an image, as far as a table has it."""
 LONG_HEADERS = (
@@ -50,7 +51,10 @@ class ListAvailability(cached.Lister):
 
 
 class ExportAvailability(common.Command):
-    """Write what each available image is called in each cloud, for tools that launch workloads"""
+    """Write what each available image is called in each cloud, for tools that launch workloads.
+
+    Exit status: 0, or 3 where a cloud could not be asked, so that some may be missing.
+    """
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
@@ -65,8 +69,16 @@ class ExportAvailability(common.Command):
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> None:
-        parsed_args.status = ["available"]
-        found = [(each.image, each.clouds) for each in asked(self.client, parsed_args)]
+        parsed_args.status = ["available", *UNSEEN]
+        found: list[tuple[dict[str, Any], list[dict[str, Any]]]] = []
+        unseen: dict[str, dict[str, Any]] = {}
+        for each in asked(self.client, parsed_args):
+            found.append((each.image, [cell for cell in each.clouds if cell["status"] == "available"]))
+            unseen |= {cell["cloud"]: cell for cell in each.clouds if cell["status"] in UNSEEN}
+        for name, cell in unseen.items():
+            self.say(text.plain(f"{name} was not seen, so what is there is left out: {_reason(cell)}"))
+            self._exit_status = watch.EXIT_STATUS["partial"]
+        found = [(image, cells) for image, cells in found if cells]
         clouds = {cloud.name: cloud for cloud in self.client.clouds()}
         written = export.FORMATS[parsed_args.format](found, clouds)
         self.app.stdout.write(written)

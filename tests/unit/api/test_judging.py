@@ -86,3 +86,10 @@ def test_what_was_said_when_it_was_linked() -> None:
 
 def test_pending() -> None:
     assert judged("bytes", state="pending", digests={"sha512": B}) == ("pending", [])
+
+
+def test_what_may_have_come_in_its_place() -> None:
+    """Not what bore its name before it was linked."""
+    link = models.Link(verified_at=LINKED)
+    found = [{"created_at": each} for each in (LINKED - 10**9, LINKED - 1000, LINKED + 1000, None)]
+    assert judging.successors(link, found) == found[1:]
