@@ -11,7 +11,7 @@ from oslo_config import cfg
 from oslo_log import log
 
 from ciming import credentials, disk_image, exceptions, growing, lazy, metrics, staging, zone_plans
-from ciming.db import models, status, work
+from ciming.db import clouds, models, status, work
 from ciming.engine import conversions, events, locating, slots, tools
 from ciming.engine import watch as watch_
 from ciming.providers import base
@@ -389,6 +389,7 @@ class TargetTools(tools.Tools):
         """
         found = self.provider.describe(self._ref)
         if found is None or found.image_ref != self._ref:
+            self._check_whose()
             return
         if found.protected:
             raise exceptions.ProviderError(
@@ -397,6 +398,18 @@ class TargetTools(tools.Tools):
             )
         self.alive()
         self.provider.delete(self._ref)
+
+    def _check_whose(self) -> None:
+        """:raises ProviderError: it was linked with a credential that sees what this one does not"""
+        links = [link for link in self.job.image.links if link.cloud_key == self.target.cloud_key]
+        whose = next(((link.told or {}).get("whose") for link in links), None)
+        now = self.provider.whose() if whose else None
+        if whose != now:
+            raise exceptions.ProviderError(
+                f"Image {self._ref} came to {self.target.cloud} with a credential of {whose}; this one is of "
+                f"{now}, so whether it is still there can not be seen. Retry the Job with the former one.",
+                code="credential.of_another",
+            )
 
     def unlink(self) -> None:
         work.remove_link(self._claim, self.key)
@@ -414,8 +427,17 @@ class TargetTools(tools.Tools):
             if self.entry["symbol"] == zone_plans.METADATA:     # nobody has looked at its bytes
                 said = (self.job.spec or {})["source"]
                 source = {**said, "image_ref": said["image"]}
-        work.add_link(self._claim, self.key, image_ref, proof, self._as_linked(image_ref), source)
+        told = {**self._as_linked(image_ref), **self._whose()}
+        work.add_link(self._claim, self.key, image_ref, proof, told, source)
         events.linked(self.job, self.target, image_ref, proof)
+
+    def _whose(self) -> dict[str, str]:
+        """Nothing of a zone, which has no credential of its own, or where the Cloud does not say it now."""
+        if clouds.is_zone(self.target.cloud_key, self.target.region):
+            return {}
+        with contextlib.suppress(exceptions.ProviderError):
+            return {"whose": self.provider.whose()}
+        return {}
 
     def _as_linked(self, image_ref: str) -> dict[str, Any]:
         """What the Cloud was told of the image, or says of one that it had."""

@@ -310,6 +310,10 @@ class Provider(abc.ABC):
         """
 
     @abc.abstractmethod
+    def whose(self) -> str:
+        """Where this credential's images are, in words: what is not there for another place may be there."""
+
+    @abc.abstractmethod
     def delete(self, image_ref: str) -> None:
         """Delete an image; absent is fine."""
 

@@ -103,6 +103,10 @@ class Nowhere(base.Provider):
         """There is nothing to be looked at."""
         return iter(())
 
+    def whose(self) -> str:
+        """There is one account."""
+        return "all"
+
     def delete(self, image_ref: str) -> None:
         """There is nothing."""
 

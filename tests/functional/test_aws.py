@@ -110,6 +110,24 @@ def test_there_and_back(
         member.call("DELETE", f"/v1/images/{image_id}", params={"keep_remote": "true"})
 
 
+def test_what_anothers_credential_does_not_see_is_not_gone(
+    member: Person, standin: aws.StandIn, amazon: JSON, qcow2: pathlib.Path
+) -> None:
+    """It was given with the request, and is of another account than that of the Cloud."""
+    given = {"amazon": keys(standin, "stranger")}
+    job = member.bring(qcow2, name="theirs", clouds=["amazon"], properties=MACHINE, credentials=given)
+    assert job["status"] == "success", job
+    answer = member.call("DELETE", f"/v1/images/{job['image_id']}")
+    deleting = member.wait(answer.json()["job"]["id"])
+    [target] = deleting["targets"]
+    assert (target["status"], target["error"]["code"]) == ("error", "credential.of_another")
+    assert len(standin.images()) == 1 and member.image(job["image_id"])["links"]
+    again = member.call("POST", f"/v1/jobs/{deleting['id']}/retry", json={"credentials": given})
+    assert again.status_code == 202, again.text
+    assert member.wait(deleting["id"])["status"] == "success"
+    assert standin.images() == standin.snapshots() == []
+
+
 def test_what_aws_has_to_be_told(
     member: Person, standin: aws.StandIn, amazon: JSON, qcow2: pathlib.Path
 ) -> None:

@@ -469,6 +469,10 @@ class AWS(base.Provider):
             return f"{which} can not be read.{key} {error.detail}"
         return None
 
+    def whose(self) -> str:
+        account = self._account.ask("sts", "GetCallerIdentity")["Account"]
+        return f"account {self._account.words(account)} in {self._account.region}"
+
     def delete(self, image_ref: str) -> None:
         if self._mark and self._show(image_ref) is None:
             return

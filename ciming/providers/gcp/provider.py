@@ -303,6 +303,9 @@ class GCP(base.Provider):
             unreadable = error.detail
         return base.Description(url, named[2], size, "raw", unreadable=unreadable)
 
+    def whose(self) -> str:
+        return f"project {self._account.project}"
+
     def delete(self, image_ref: str) -> None:
         """The image, and the archive that was kept of it."""
         image = self._show(image_ref)

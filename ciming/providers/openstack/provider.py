@@ -319,6 +319,9 @@ class OpenStack(base.Provider):
             found = named[0] if named else None
         return records.described(found, self._name) if found else None
 
+    def whose(self) -> str:
+        return f"project {self._account.project_id()} in {self._account.region}"
+
     @points.mutation
     def delete(self, image_ref: str) -> None:
         if self._tenant and self._show(image_ref) is None:
