@@ -44,6 +44,7 @@ _url: str | None = None     # None: [DEFAULT] transport_url
 Verdicts = list[dict[str, Any]]
 Seen = dict[str, Any]
 """What was seen of one Cloud: see ciming.engine.looks."""
+MOST_PROPERTIES, MOST_TAGS, LONGEST = 64, 128, 255      # of what is seen of one image
 
 
 class Knock(NamedTuple):

@@ -5,12 +5,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
+from ciming import rpc
 from ciming.db import models
 
 STATUSES = ("available", "pending", "missing", "drifted", "forbidden", "unreachable")
 KINDS = (
     *("replaced", "status", "hash", "size", "name", "hidden", "deprecated"),
-    *("visibility", "min_disk", "min_ram"),
+    *("visibility", "min_disk", "min_ram", "tags", "properties"),
 )
 """What can differ."""
 SLACK_MS = 300_000      # by which a Cloud's clock may be ahead
@@ -68,6 +69,20 @@ def _differences(
         mine, its = told.get(what), seen[what]
         if None not in (mine, its) and mine != its:
             yield what, mine, its
+    yield from _notes(told, seen)
+
+
+def _notes(told: Mapping[str, Any], seen: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+    """What is not any more as it was said; what came to it is nobody's business."""
+    if len(seen["tags"]) < rpc.MOST_TAGS:
+        for tag in told.get("tags", ()):
+            if tag not in seen["tags"]:
+                yield "tags", tag, None
+    whole = len(seen["properties"]) < rpc.MOST_PROPERTIES
+    for name, value in told.get("properties", {}).items():
+        its = seen["properties"].get(name[: rpc.LONGEST])
+        if its != value[: rpc.LONGEST] and (whole or its is not None):
+            yield "properties", f"{name}={value}", None if its is None else f"{name}={its}"
 
 
 def _bytes(

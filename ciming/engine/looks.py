@@ -23,7 +23,6 @@ LOG = log.getLogger(__name__)
 AT_ONCE = threading.BoundedSemaphore(128)   # Clouds that one engine looks at, those that hang included
 NAMESAKE_SECONDS = 1.0      # for which it is looked whether what is gone has a successor
 FEW = 3                     # names that are looked up one by one
-MOST_PROPERTIES, MOST_TAGS, LONGEST = 64, 128, 255      # of what is told of one image
 FORBIDDEN = ("cloud.forbidden", "cloud.role_refused", "credential.")
 """What codes of errors begin with that mean that one is not let in."""
 
@@ -218,10 +217,10 @@ def find(project_id: str, bundle: sealing.Bundle, place: Mapping[str, Any], imag
 
 def _told(found: base.Metadata) -> Told:
     """What fits into an answer."""
-    properties = itertools.islice(found.properties.items(), MOST_PROPERTIES)
+    properties = itertools.islice(found.properties.items(), rpc.MOST_PROPERTIES)
     return dataclasses.asdict(found) | {
-        "properties": {name[:LONGEST]: value[:LONGEST] for name, value in properties},
-        "tags": list(found.tags[:MOST_TAGS]),
+        "properties": {name[: rpc.LONGEST]: value[: rpc.LONGEST] for name, value in properties},
+        "tags": list(found.tags[: rpc.MOST_TAGS]),
         "digests": None if found.digests is None else dict(found.digests),
     }
 

@@ -376,9 +376,12 @@ class TargetTools(tools.Tools):
         [ref] = [link.image_ref for link in job.image.links if link.cloud_key == self.target.cloud_key]
         lost = self.provider.update(ref, base.Changes(**said), self.alive)
         told = {name: said[name] for name in ("hidden", "deprecated") if name in said}
-        if "name" in said:      # which it may have in another way, or not at all
+        if {"name", "tags"} & said.keys():      # which it may have in another way, or not at all
             found = self.provider.show(ref)
-            told["name"] = found.name if found else said["name"]
+            if "name" in said:
+                told["name"] = found.name if found else said["name"]
+            if "tags" in said and found:
+                told["tags"] = list(found.tags)
         work.updated(self._claim, self.key, ref, told, self._remarks(*lost))
         events.target_ended(self.job, self.target, "success")
 
@@ -443,8 +446,13 @@ class TargetTools(tools.Tools):
         """What the Cloud was told of the image, or says of one that it had."""
         if self.job.kind == "link" or self.entry:
             found = self.provider.show(image_ref)
-            return {name: getattr(found, name) for name in SAID} if found else {}
+            if found is None:
+                return {}
+            said = {name: getattr(found, name) for name in SAID}
+            return said | {"tags": list(found.tags), "properties": dict(found.properties)}
         said = {name: getattr(self.spec, name) for name in ("name", "min_disk", "min_ram")}
+        if self.provider.keeps_properties:
+            said |= {"tags": list(self.spec.tags), "properties": dict(self.spec.properties)}
         return said | ({"visibility": self.spec.visibility} if self.spec.visibility else {})
 
     def _settle(self, image_ref: str) -> None:

@@ -313,6 +313,9 @@ class Provider(abc.ABC):
     def whose(self) -> str:
         """Where this credential's images are, in words: what is not there for another place may be there."""
 
+    keeps_properties: ClassVar[bool] = False
+    """Does it say properties and tags as they were said to it?"""
+
     @abc.abstractmethod
     def delete(self, image_ref: str) -> None:
         """Delete an image; absent is fine."""

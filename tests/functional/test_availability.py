@@ -156,7 +156,8 @@ def test_matrix(world: World, raw: pathlib.Path) -> None:
     on_gcp.make_empty(storage, *clients, project, test_gcp.BUCKET, name, {})
     storage.bucket(test_gcp.BUCKET).blob(f"{name}.tar.gz").delete()
     changed = refs["whole"]["zone-b"]
-    world.glance("zone-b").update_image(changed, name="another", min_disk=3, is_hidden=True)
+    theirs = {"name": "another", "min_disk": 3, "is_hidden": True, "architecture": "aarch64"}
+    world.glance("zone-b").update_image(changed, **theirs)
     world.glance("other").deactivate_image(refs["whole"]["other"])
     world.network.silence()
 
@@ -169,7 +170,7 @@ def test_matrix(world: World, raw: pathlib.Path) -> None:
         "other": "drifted",
         SLOW: "unreachable",
     }, found["whole"]["other"]["error"]
-    assert differences(found["whole"]["zone-b"]) == ["name", "hidden", "min_disk"]
+    assert differences(found["whole"]["zone-b"]) == ["name", "hidden", "min_disk", "properties"]
     assert found["whole"]["zone-b"]["differs"][2] == {"what": "min_disk", "expected": "0", "found": "3"}
     assert differences(found["whole"]["other"]) == ["status"]
     assert found["whole"][SLOW]["error"]["code"] == "cloud.unreachable"

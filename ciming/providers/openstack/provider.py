@@ -319,6 +319,8 @@ class OpenStack(base.Provider):
             found = named[0] if named else None
         return records.described(found, self._name) if found else None
 
+    keeps_properties = True
+
     def whose(self) -> str:
         return f"project {self._account.project_id()} in {self._account.region}"
 

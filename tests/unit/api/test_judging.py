@@ -84,6 +84,26 @@ def test_what_was_said_when_it_was_linked() -> None:
     assert judged("bytes", None, name="x", min_disk=3) == ("available", [])     # nobody wrote it down
 
 
+def test_notes() -> None:
+    """Properties and tags that it had; others are added by whoever likes."""
+    told = {"tags": ["a", "b"], "properties": {"os_distro": "debian", "os_version": "12", "x": "y" * 300}}
+    known = {"os_distro": "debian", "os_version": "12", "x": "y" * 255, "more": "z"}
+    assert judged("bytes", told, tags=("b", "a", "c"), properties=known) == ("available", [])
+    assert judged("bytes", told, tags=("b",), properties={**known, "os_distro": "fedora", "x": "z"}) == (
+        "drifted",
+        [
+            ("tags", "a", None),
+            ("properties", "os_distro=debian", "os_distro=fedora"),
+            ("properties", f"x={'y' * 300}", "x=z"),
+        ],
+    )
+    assert judged("bytes", told, tags=("a", "b"), properties={"os_distro": "debian", "x": "y" * 255}) == (
+        "drifted", [("properties", "os_version=12", None)]
+    )
+    many = {f"p{number}": "" for number in range(64)}       # more is not told of one
+    assert judged("bytes", told, tags=tuple(map(str, range(128))), properties=many) == ("available", [])
+
+
 def test_pending() -> None:
     assert judged("bytes", state="pending", digests={"sha512": B}) == ("pending", [])
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from oslo_config import cfg
 
-from ciming import custody, exceptions, sealing
+from ciming import custody, exceptions, rpc, sealing
 from ciming.engine import looks, tools
 from ciming.providers import base
 
@@ -148,5 +148,5 @@ def test_only_so_much_is_told(clouds: dict[str, Any]) -> None:
     properties = {f"os_{number}": "x" * 1000 for number in range(100)}
     clouds["zone"] = Cloud(metadata("one", properties=properties, tags=("t",) * 1000))
     told = look("zone")[0]["found"]["one"]
-    assert (len(told["properties"]), len(told["tags"])) == (looks.MOST_PROPERTIES, looks.MOST_TAGS)
-    assert {len(value) for value in told["properties"].values()} == {looks.LONGEST}
+    assert (len(told["properties"]), len(told["tags"])) == (rpc.MOST_PROPERTIES, rpc.MOST_TAGS)
+    assert {len(value) for value in told["properties"].values()} == {rpc.LONGEST}
