@@ -46,6 +46,37 @@ def _db_purge(parser: argparse.ArgumentParser) -> int:
     return 0
 
 
+def _staging_list() -> int:
+    """List the staging areas that Jobs name, by their markers: Jobs that have not ended, and kept ones."""
+    from ciming import staging
+    from ciming.db import areas, session
+
+    session.require_current_schema()
+    own = staging.open_area(cfg.CONF.staging).marker
+    for each in areas.named():
+        note = "  this one" if each.marker == own else ""
+        print(f"{each.marker}  {each.open} open  {each.kept} kept{note}")  # noqa: T201
+    return 0
+
+
+def _staging_take_over(parser: argparse.ArgumentParser) -> int:
+    """Give the Jobs of a staging area that is gone for good to this host's; their bytes are lost."""
+    from ciming import staging
+    from ciming.db import areas, session
+
+    former = cfg.CONF.command.marker
+    session.require_current_schema()
+    own = staging.open_area(cfg.CONF.staging).marker
+    if former == own:
+        parser.error(f"{former} is the staging area of this host")
+    if former not in {each.marker for each in areas.named()}:
+        print(f"No Job names a staging area {former}.", file=sys.stderr)  # noqa: T201
+        return 1
+    count = areas.take_over(former, own)
+    print(f"Jobs that had not ended, and go on here: {count}")  # noqa: T201
+    return 0
+
+
 def _number(bounds: range, text: str) -> int:
     """An argument that is a whole number within bounds."""
     if not text.isdecimal() or len(text) > LONGEST or int(text) not in bounds:
@@ -77,6 +108,13 @@ def _add_parsers(subparsers: Any) -> None:
         metavar="NUMBER",
         help="Most Jobs, and most Images, to delete; what belongs to them goes with them (default: all)",
     )
+    areas = subparsers.add_parser("staging", help="Staging areas").add_subparsers(
+        dest="action", metavar="{list,take-over}", required=True
+    )
+    areas.add_parser("list", help=_staging_list.__doc__).set_defaults(run=_staging_list)
+    take_over = areas.add_parser("take-over", help=_staging_take_over.__doc__)
+    take_over.set_defaults(run=functools.partial(_staging_take_over, take_over))
+    take_over.add_argument("marker", metavar="MARKER", help="As `staging list` shows it")
 
 
 def main() -> int:

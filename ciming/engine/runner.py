@@ -242,9 +242,8 @@ class Runner:
             return
         if job.stage != "failed":
             name, kit.source = self._source(claim, job, kit)
-            if flows.run(name, STAGE_FLOWS[name], tools=kit) == states.SUCCESS:
-                if not staged.whole:        # a former run had done it, and did not come to say so
-                    staged.finish(self._staged(work.load(claim)))
+            done = flows.run(name, STAGE_FLOWS[name], tools=kit) == states.SUCCESS
+            if done and self._is_there(claim, kit):
                 return
             if work.load(claim).wanted != "cancel":
                 work.end_stage(claim)
@@ -253,6 +252,16 @@ class Runner:
             staged.fail(exceptions.Cancelled("The Job was cancelled."))
         else:
             staged.fail(tools.error_of(job.error or work.INTERNAL))
+
+    def _is_there(self, claim: work.Claim, kit: stage_tools.StageTools) -> bool:
+        """Is the file there? A former run may have done it, and not have come to say so."""
+        if not kit.staged.whole:
+            try:
+                kit.staged.finish(self._staged(work.load(claim)))
+            except FileNotFoundError:
+                kit.tell_lost()
+                return False
+        return True
 
     def _source(
         self, claim: work.Claim, job: models.Job, kit: stage_tools.StageTools
@@ -270,6 +279,8 @@ class Runner:
 
             return RESTORE, sources.Remote(self._area, claim, origin, path)
         if job.kind == "sync" or "source" in (job.spec or {}):
+            if job.stage == "staged":
+                return RESTORE, sources.Remote(self._area, claim, kit.origin, path)
             tell = functools.partial(work.fetched, claim)
             return FETCH, sources.Remote(self._area, claim, kit.origin, path, tell)
         return STAGE, sources.Upload(self._area, claim, cfg.CONF.engine.max_stall)

@@ -24,6 +24,13 @@ class Stalls(exceptions.Interrupted):
     """No more bytes come for now."""
 
 
+def lost() -> exceptions.CimingError:
+    """The error of one whose bytes had come."""
+    return exceptions.CimingError(
+        "The staging area lost the image's bytes. Create the image again.", code="staging.damaged"
+    )
+
+
 class Source(Protocol):
     """Brings a Job's bytes, in order."""
 
@@ -101,10 +108,7 @@ class Upload:
                 with contextlib.suppress(FileNotFoundError):    # it gets another name
                     return state, self.path.open("rb", buffering=0)
             elif state.complete:
-                raise exceptions.CimingError(
-                    "The staging area lost the image's bytes. Create the image again.",
-                    code="staging.damaged",
-                )
+                raise lost()
             if time.monotonic() > until:
                 raise Stalls("Nothing of the upload is there yet.")
             alive()

@@ -164,6 +164,10 @@ class StageTools(tools.Tools):
         )
         self.staged.finish(staged)
 
+    def tell_lost(self) -> None:
+        """What had come, and was fine, is not there any more."""
+        self._write(error=tools.fault(sources.lost()))
+
     def _write(self, **values: Any) -> None:
         work.update_stage(self._claim, step=values.get("step"), error=values.get("error"))
 

@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The staging areas that Jobs name by their markers, and what becomes of those whose area is gone."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import sqlalchemy as sa
+
+from ciming.db import models
+from ciming.db import session as db
+
+
+class Area(NamedTuple):
+    """One of them: Jobs that have not ended, and those that could be retried yet."""
+
+    marker: str
+    open: int
+    kept: int
+
+
+def named() -> Sequence[Area]:
+    """All that unfinished or kept Jobs name."""
+    job = models.Job
+    unfinished = job.finished_at.is_(None)
+    query = (
+        sa.select(
+            job.marker,
+            sa.func.sum(sa.case((unfinished, 1), else_=0)),
+            sa.func.sum(sa.case((unfinished, 0), else_=1)),
+        )
+        .where(sa.or_(unfinished, job.spec.is_not(None)))
+        .group_by(job.marker)
+        .order_by(job.marker)
+    )
+    with db.reader() as session:
+        return [Area(*row) for row in session.execute(query)]
+
+
+def take_over(former: str, marker: str) -> int:
+    """Give all Jobs of an area that is gone to another one, without their bytes; how many had not ended.
+
+    Whoever has claimed one of them has lost it. An upload that is not whole begins again.
+    """
+    job, upload = models.Job, models.Upload
+    theirs = sa.select(job.id).where(job.marker == former)
+    nobody = {"owner": None, "leased_until": 0}
+    with db.writer() as session:
+        session.execute(
+            sa.update(upload)
+            .where(upload.job_id.in_(theirs), upload.complete.is_(False))
+            .values(offset=0, reserved=0, generation=upload.generation + 1, **nobody)
+        )
+        count = session.scalar(
+            sa.select(sa.func.count()).where(job.marker == former, job.finished_at.is_(None))
+        )
+        session.execute(
+            sa.update(job)
+            .where(job.marker == former)
+            .values(marker=marker, owner=None, lock_marker=None, generation=job.generation + 1)
+        )
+    return int(count or 0)
