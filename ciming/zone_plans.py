@@ -45,8 +45,15 @@ def made(request: Mapping[str, Any], entries: Iterable[Entry]) -> dict[str, Any]
 def digest(plan: Mapping[str, Any]) -> str:
     """SHA-256 over what a plan says, but for its own digest: hex."""
     said = {name: value for name, value in plan.items() if name != "digest"}
+    # Why a zone could not be read is said in other words each time.
+    said["entries"] = [{**each, "why": None} if is_unread(each) else each for each in plan["entries"]]
     text = json.dumps(said, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()     # JSON may have half a pair
+
+
+def is_unread(entry: Mapping[str, Any]) -> bool:
+    """Is it of a whole target, which could not be read?"""
+    return (entry.get("symbol"), entry.get("image"), entry.get("there")) == (CANNOT, None, None)
 
 
 def is_whole(plan: Mapping[str, Any]) -> bool:

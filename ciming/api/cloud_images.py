@@ -35,6 +35,8 @@ class CloudImages(MethodView):
         place = clouds.find(caller, cloud)
         limit, marker = paging.length(query), query.pop("marker", None)
         untracked, everywhere = query.pop("untracked", False), query.pop("candidates", False)
+        if query.pop("hidden", False):
+            query["hidden"] = "true"
         page = {"filters": query, "marker": marker, "limit": limit}
         [seen] = live.look(caller, "browse", place=live.place(place), **page)
         check(seen)

@@ -89,6 +89,7 @@ class CloudImages(ma.Schema):
     owner = kinds.Text(
         validate=validate.Length(1, 255), metadata={"description": "Who owns it, as the Cloud has it."}
     )
+    hidden = filters.Flag("What is hidden there, instead of what is not")
     untracked = filters.Flag("Only what is no Image of the project's")
     candidates = filters.Flag("Look in the other Clouds, too, for what is the same as what is untracked")
 

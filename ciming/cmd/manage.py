@@ -53,7 +53,10 @@ def _staging_list() -> int:
 
     session.require_current_schema()
     own = staging.open_area(cfg.CONF.staging).marker
-    for each in areas.named():
+    found = areas.named()
+    if own not in {each.marker for each in found}:
+        found = [*found, areas.Area(own, 0, 0)]
+    for each in found:
         note = "  this one" if each.marker == own else ""
         print(f"{each.marker}  {each.open} open  {each.kept} kept{note}")  # noqa: T201
     return 0

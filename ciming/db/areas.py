@@ -42,20 +42,21 @@ def take_over(former: str, marker: str) -> int:
     Whoever has claimed one of them has lost it. An upload that is not whole begins again.
     """
     job, upload = models.Job, models.Upload
-    theirs = sa.select(job.id).where(job.marker == former)
+    unfinished = job.finished_at.is_(None)
+    theirs = job.marker == former, sa.or_(unfinished, job.spec.is_not(None))
+    ids = sa.select(job.id).where(*theirs)
     nobody = {"owner": None, "leased_until": 0}
     with db.writer() as session:
+        count = session.scalar(sa.select(sa.func.count()).where(*theirs, unfinished))
+        begun = sa.update(upload).where(upload.job_id.in_(ids))
+        session.execute(begun.values(offset=0))     # what is restored is to come
         session.execute(
-            sa.update(upload)
-            .where(upload.job_id.in_(theirs), upload.complete.is_(False))
-            .values(offset=0, reserved=0, generation=upload.generation + 1, **nobody)
+            begun.where(upload.complete.is_(False)).values(
+                reserved=0, generation=upload.generation + 1, **nobody
+            )
         )
-        count = session.scalar(
-            sa.select(sa.func.count()).where(job.marker == former, job.finished_at.is_(None))
-        )
-        session.execute(
-            sa.update(job)
-            .where(job.marker == former)
-            .values(marker=marker, owner=None, lock_marker=None, generation=job.generation + 1)
-        )
+        over = sa.select(job.id).where(*theirs, sa.not_(unfinished))
+        session.execute(sa.update(upload).where(upload.job_id.in_(over)).values(reserved=0))
+        mine = {"owner": None, "lock_marker": None, "generation": job.generation + 1}
+        session.execute(sa.update(job).where(*theirs).values(marker=marker, **mine))
     return int(count or 0)

@@ -401,14 +401,15 @@ def add_link(
     """The Target's image is there and proven: link it, and end the Target.
 
     :param told: what its Cloud says of it by now
-    :param source: what it was proven against without any bytes: a place and its `image_ref`
+    :param source: what it was proven against without any bytes: a place and its `image_ref`, and what is
+        `told` of it
     """
     with fenced(held) as (session, job):
         target = session.get_one(models.Target, target_id)
         if source:
             here = {name: source[name] for name in LINKED}
             same = {"image_id": job.image_id, "proof": proof, "verified_at": models.now()}
-            session.merge(models.Link(**same, **here))
+            session.merge(models.Link(**same, **here, told=source["told"]))
         session.merge(
             models.Link(
                 image_id=job.image_id,

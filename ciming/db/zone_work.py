@@ -400,13 +400,17 @@ def used_by_others(zone: str, project_id: str) -> Collection[str]:
         .where(link.cloud_key == zone, image.project_id != project_id)
     )
     works = (
-        sa.select(target.image_ref)
+        sa.select(target.checkpoint, job.spec)
         .join(job, job.id == target.job_id)
-        .where(target.cloud_key == zone, target.image_ref.is_not(None))
+        .where(target.cloud_key == zone)
         .where(job.finished_at.is_(None), job.project_id != project_id)
     )
     with db.reader() as session:
-        return set(session.scalars(sa.union(links, works)))
+        found = {*session.scalars(links)}
+        for checkpoint, spec in session.execute(works):
+            made, named = (checkpoint or {}).get("image"), (spec or {}).get("refs", {}).get(zone)
+            found |= {ref for ref in (made, named) if ref}
+        return found
 
 
 def linked(source: str, target: str) -> Collection[tuple[str, str]]:

@@ -243,6 +243,9 @@ class Runner:
         if job.stage != "failed":
             name, kit.source = self._source(claim, job, kit)
             done = flows.run(name, STAGE_FLOWS[name], tools=kit) == states.SUCCESS
+            if name == FETCH and not done and kit.lost:
+                kit.source = sources.Remote(self._area, claim, kit.origin, self._path(job))
+                done = flows.run(RESTORE, STAGE_FLOWS[RESTORE], tools=kit) == states.SUCCESS
             if done and self._is_there(claim, kit):
                 return
             if work.load(claim).wanted != "cancel":

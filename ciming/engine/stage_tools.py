@@ -151,7 +151,10 @@ class StageTools(tools.Tools):
 
     def find(self, received: staging.StagedFile) -> staging.StagedFile:
         """What was received, where it is now."""
-        return dataclasses.replace(received, path=self.source.find(received.path))
+        path = self.source.find(received.path)
+        if not Path(path).exists():
+            raise sources.lost()
+        return dataclasses.replace(received, path=path)
 
     def finish(self, staged: staging.StagedFile) -> None:
         """The stage flow has passed it."""
@@ -163,6 +166,11 @@ class StageTools(tools.Tools):
             digests={name: staged.digests[name] for name in ("sha256", "sha512")},
         )
         self.staged.finish(staged)
+
+    @property
+    def lost(self) -> bool:
+        """Has it failed because what had come is not there any more?"""
+        return bool(self._fault and self._fault["code"] == "staging.damaged")
 
     def tell_lost(self) -> None:
         """What had come, and was fine, is not there any more."""

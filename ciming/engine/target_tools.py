@@ -380,8 +380,8 @@ class TargetTools(tools.Tools):
             found = self.provider.show(ref)
             if "name" in said:
                 told["name"] = found.name if found else said["name"]
-            if "tags" in said and found:
-                told["tags"] = list(found.tags)
+            if "tags" in said:      # those of others are not ours to judge
+                told["tags"] = [tag for tag in said["tags"] if found and tag in found.tags]
         work.updated(self._claim, self.key, ref, told, self._remarks(*lost))
         events.target_ended(self.job, self.target, "success")
 
@@ -410,7 +410,8 @@ class TargetTools(tools.Tools):
         if whose != now:
             raise exceptions.ProviderError(
                 f"Image {self._ref} came to {self.target.cloud} with a credential of {whose}; this one is of "
-                f"{now}, so whether it is still there can not be seen. Retry the Job with the former one.",
+                f"{now}, so whether it is still there can not be seen. Retry the Job with the former one, or "
+                "unlink the image there.",
                 code="credential.of_another",
             )
 
@@ -429,7 +430,9 @@ class TargetTools(tools.Tools):
             self._settle(image_ref)
             if self.entry["symbol"] == zone_plans.METADATA:     # nobody has looked at its bytes
                 said = (self.job.spec or {})["source"]
-                source = {**said, "image_ref": said["image"]}
+                carry = self.entry["carry"]
+                told = {name: carry[name] for name in (*SAID, "tags", "properties") if name in carry}
+                source = {**said, "image_ref": said["image"], "told": told}
         told = {**self._as_linked(image_ref), **self._whose()}
         work.add_link(self._claim, self.key, image_ref, proof, told, source)
         events.linked(self.job, self.target, image_ref, proof)

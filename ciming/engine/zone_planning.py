@@ -18,7 +18,8 @@ from ciming.engine import comparing, locating, tools
 from ciming.providers import base
 
 LOG = log.getLogger(__name__)
-PATIENCE = 90.0     # seconds, of who waits for a plan
+PATIENCE = 90.0     # seconds, of who waits for a plan; at the end it is made of what was read
+LAST_SECONDS = 15.0
 AT_A_TIME = 4       # images of one zone that are asked for their members
 Alive = Callable[[], None]
 Read = Callable[[], list[base.Surveyed]]
@@ -53,7 +54,7 @@ def plan(
 
     :param spec: of a Job: `request`, and whether it is about `everything`, or the images of one project
     :param alive: asked now and then; raises to end it
-    :param patiently: reads a target, again and again where that may help
+    :param patiently: reads a zone, again and again where that may help
     :raises ProviderError: the source can not be read, or none of the targets
     """
     request = spec["request"]
@@ -63,12 +64,12 @@ def plan(
     unread: dict[str, exceptions.CimingError] = {}
     with futures.ThreadPoolExecutor(1 + len(request["to"]), "zones") as pool:
         members = request["members"]
-        first = pool.submit(_read, zones, request["from"], here, members, alive)
+        wanted = {request["from"]: here, **dict.fromkeys(request["to"], there)}
         reading = {
-            zone: pool.submit(patiently, functools.partial(_read, zones, zone, there, members, alive))
-            for zone in request["to"]
+            zone: pool.submit(patiently, functools.partial(_read, zones, zone, owners, members, alive))
+            for zone, owners in wanted.items()
         }
-        source = first.result()
+        source = reading.pop(request["from"]).result()
         for zone, each in reading.items():
             try:
                 targets[zone] = each.result()
@@ -131,6 +132,11 @@ def _with_members(
         yield from pool.map(ask, images)
 
 
+def _hang_up(zones: Zones) -> None:
+    for provider in zones.opened:
+        provider.hang_up()
+
+
 def answer(
     project_id: str, bundle: sealing.Bundle, spec: Mapping[str, Any], patience: float = PATIENCE
 ) -> dict[str, Any]:
@@ -160,11 +166,13 @@ def answer(
 
     asking = threading.Thread(target=ask, name="plan", daemon=True)
     asking.start()
-    asking.join(patience)
+    asking.join(patience - LAST_SECONDS)
+    if asking.is_alive():       # what has not answered by now is not read
+        _hang_up(zones)
+        asking.join(LAST_SECONDS)
     if not found:
         over.set()
-        for provider in zones.opened:
-            provider.hang_up()
+        _hang_up(zones)
         silence = f"The zones did not tell all that they have within {patience:.0f} s."
         return {"error": {"code": "cloud.unreachable", "message": silence}}
     return dict(found)

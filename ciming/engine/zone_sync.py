@@ -28,6 +28,7 @@ WAITED = {
 }
 PAUSE = 0.3         # seconds between two looks at the children,
 TELL_SECONDS = 1.0  # and between two notes of how far they are
+READ_SECONDS = 600.0    # after which a zone that can not be read is not read again
 BUSY_SECONDS = 60.0     # for which images that other Jobs work on are waited for, when nothing else is left
 
 
@@ -67,7 +68,20 @@ class ZoneTools(tools.Tools):
 
     def _planned(self, tell: Callable[[exceptions.CimingError, bool], None]) -> dict[str, Any]:
         def patiently(read: zone_planning.Read) -> list[base.Surveyed]:
-            return self._until_final("plan", read, tell, self.alive)
+            until = time.monotonic() + READ_SECONDS
+
+            def once() -> list[base.Surveyed]:
+                try:
+                    return read()
+                except exceptions.TransientProviderError as error:
+                    if time.monotonic() > until:
+                        raise tools.error_of(tools.fault(error)) from None
+                    raise
+
+            try:
+                return self._until_final("plan", once, tell, self.alive)
+            except (exceptions.TransientProviderError, exceptions.Unavailable) as error:
+                raise tools.error_of(tools.fault(error)) from None      # it was tried often enough
 
         return zone_planning.plan(self._zones, self.job.project_id, self._spec, self.alive, patiently)
 
@@ -114,7 +128,7 @@ class ZoneTools(tools.Tools):
         self._tally("prune")
         wrong, most = zone_work.not_in_line(self._claim), request["max_delete"]
         if entries and wrong:
-            why = f"Nothing was pruned, because {wrong} images were not brought in line."
+            why = f"Nothing was pruned, because not all else was done: {wrong} failed, or can not be brought."
             zone_work.skip(self._claim, [number for number, _ in entries], why)
         elif len(entries) > most:
             why = f"{len(entries)} images are only in targets, and at most {most} may be pruned: none was."
@@ -132,6 +146,11 @@ class ZoneTools(tools.Tools):
         if not entries:
             return entries
         now = self._planned(lambda *_: None)["entries"]
+        unread = [each["why"] for each in now if zone_plans.is_unread(each)]
+        if unread:
+            why = f"Nothing was pruned: {' '.join(unread)}"
+            zone_work.skip(self._claim, [number for number, _ in entries], why)
+            return []
         left = [each for each in now if each["symbol"] == zone_plans.ONLY_THERE and not each["why"]]
         only = {(each["zone"], each["there"]) for each in left}
         still = [(number, entry) for number, entry in entries if (entry["zone"], entry["there"]) in only]

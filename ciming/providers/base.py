@@ -240,7 +240,7 @@ class Provider(abc.ABC):
         """What the cloud says of all images that match, page after page as they are asked for.
 
         :param filters: what `name`, `status` (the cloud's word), `tag`, `visibility`, `owner`, `digest` (any
-            of them), or a property must be
+            of them), `hidden` (`true`), or a property must be
         :param marker: a ref, where `ordered`: only what comes behind that image
         :param most: how many are wanted, where `ordered`
         """
@@ -378,6 +378,8 @@ def _is(found: Metadata, name: str, wanted: str) -> bool:
         return wanted in found.tags
     if name == "digest":
         return wanted in (found.digests or {}).values()
+    if name == "hidden":
+        return bool(found.hidden) == (wanted == "true")
     if name == "status":        # some clouds write it in capitals
         return found.status.lower() == wanted.lower()
     return bool(getattr(found, name, found.properties.get(name)) == wanted)

@@ -212,6 +212,9 @@ def test_matrix(world: World, raw: pathlib.Path) -> None:
     assert [each["Name"] for each in rows(world, *both)] == ["gone"]
     machines = rows(world, "--architecture", "x86_64", "--image", "whole", "--cloud", "amazon")
     assert [each["Status"] for each in machines] == ["available"]
+    [long] = rows(world, "--long", "--image", "whole", "--cloud", "zone-a")
+    assert (long["Disk Format"], long["Hidden"]) == ("raw", False)
+    assert long["Digests"]["sha512"] == whole["digests"]["sha512"]
     exported(world, fast, refs)
 
     world.network.mend()
@@ -239,10 +242,14 @@ def exported(world: World, fast: list[str], refs: dict[str, dict[str, str]]) -> 
         name: refs["whole"][name] for name in ("zone-a", "amazon", "google")
     }
     assert f'      "amazon" = "{refs["whole"]["amazon"]}"\n' in export("terraform")
-    options = ("--format", "json", "--image", "whole", "--cloud", "zone-a", "--cloud", SLOW)
-    partly = world.member.openstack("multicloud", "availability", "export", *options, ok=(3,))
-    (whole,) = json.loads(partly.stdout)["images"]
-    assert {*whole["clouds"]} == {"zone-a"} and f"{SLOW} was not seen" in partly.stderr
+    options = ("--format", "json", "--image", "whole", "--cloud", "zone-a")
+    for more, there in (
+        (("--cloud", SLOW, "--architecture", "x86_64"), [{"zone-a"}]),
+        (("--available-in", SLOW), []),
+    ):
+        partly = world.member.openstack("multicloud", "availability", "export", *options, *more, ok=(3,))
+        assert [{*each["clouds"]} for each in json.loads(partly.stdout)["images"]] == there
+        assert f"{SLOW} was not seen" in partly.stderr
     file = world.member.cloud.folder / "exported.yaml"
     file.write_text(export("clouds-yaml"))
     loaded = openstack.config.OpenStackConfig(config_files=[str(file)], load_envvars=False)
@@ -272,6 +279,10 @@ def test_what_is_in_a_cloud(world: World, raw: pathlib.Path) -> None:
     assert [each["image_id"] for each in listed("amazon")] == [mine["id"]]
     assert listed("google") == [] == listed("zone-a", name="in:by hand")
     assert [each["name"] for each in listed("zone-a", name="by hand", status="ACTIVE")] == ["by hand"]
+    hides = world.glance("zone-a").create_image("hides", data=b"z" * 512, is_hidden=True, **known)
+    assert [each["image_ref"] for each in listed("zone-a", hidden="true")] == [hides.id]
+    assert listed("amazon", hidden="true") == []
+    world.glance("zone-a").delete_image(hides.id)
     paged = [each.image_ref for each in _sdk(world).cloud_images("zone-b", limit=1)]
     assert sorted(paged) == sorted([there["zone-b"].id, same.id])
     untracked = _sdk(world).cloud_images("zone-a", untracked=True, limit=1, candidates=True)

@@ -80,7 +80,9 @@ def metadata(image: Mapping[str, Any]) -> base.Metadata:
         digests=digests(image),
         tags=tuple(image.get("tags") or ()),
         properties={
-            name: str(value) for name, value in image.items() if name not in OWN and value is not None
+            name: str(value)
+            for name, value in image.items()
+            if name not in OWN and not name.startswith("os_glance_") and value is not None
         },
         hidden=image.get("os_hidden"),
         image_id=image.get("ciming_image"),
@@ -111,6 +113,8 @@ def query(filters: Mapping[str, str]) -> dict[str, str]:
         found["status"] = f"eq:{found['status'].lower()}"
     if "digest" in found:
         found["os_hash_value"] = found.pop("digest")
+    if "hidden" in found:
+        found["os_hidden"] = found.pop("hidden")
     return found
 
 

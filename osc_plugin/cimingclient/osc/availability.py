@@ -11,14 +11,19 @@ from cimingclient.sdk import availability as _availability
 
 STATUSES = ("available", "pending", "missing", "drifted", "forbidden", "unreachable")
 UNSEEN = ("forbidden", "unreachable")
-LONG = ("status", "size", "virtual_size", "min_disk", "min_ram", "visibility", "tags", "created_at")
+LONG = (
+    *("status", "size", "virtual_size", "disk_format", "digests", "min_disk", "min_ram", "visibility"),
+    *("hidden", "deprecated", "tags", "created_at"),
+)
 """What a cloud says of an image, as far as a table has it."""
 LONG_HEADERS = (
-    *("Cloud Status", "Size", "Virtual Size", "Min Disk", "Min RAM", "Visibility", "Tags", "Created At"),
+    *("Cloud Status", "Size", "Virtual Size", "Disk Format", "Digests", "Min Disk", "Min RAM", "Visibility"),
+    *("Hidden", "Deprecated", "Tags", "Created At"),
 )
 FORMATTERS: dict[str, Any] = {
     "size": columns.Size,
     "virtual_size": columns.Size,
+    "digests": format_columns.DictColumn,
     "tags": format_columns.ListColumn,
 }
 
@@ -69,19 +74,64 @@ class ExportAvailability(common.Command):
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> None:
-        parsed_args.status = ["available", *UNSEEN]
+        wanted = _Wanted(self.client, parsed_args)
         found: list[tuple[dict[str, Any], list[dict[str, Any]]]] = []
         unseen: dict[str, dict[str, Any]] = {}
-        for each in asked(self.client, parsed_args):
-            found.append((each.image, [cell for cell in each.clouds if cell["status"] == "available"]))
-            unseen |= {cell["cloud"]: cell for cell in each.clouds if cell["status"] in UNSEEN}
+        for each in asked(self.client, wanted.asked):
+            unseen |= {cell["cloud"]: cell for cell in each.clouds if wanted.lacks(cell)}
+            cells = [cell for cell in each.clouds if wanted.has(cell)]
+            if cells and wanted.is_where(each.clouds):
+                found.append((each.image, cells))
         for name, cell in unseen.items():
             self.say(text.plain(f"{name} was not seen, so what is there is left out: {_reason(cell)}"))
             self._exit_status = watch.EXIT_STATUS["partial"]
-        found = [(image, cells) for image, cells in found if cells]
         clouds = {cloud.name: cloud for cloud in self.client.clouds()}
         written = export.FORMATS[parsed_args.format](found, clouds)
         self.app.stdout.write(written)
+
+
+class _Wanted:
+    """What is to be exported.
+
+    The service leaves out whatever does not meet a filter, and so what it has not seen. So it is `asked` for
+    images and clouds alone.
+    """
+
+    def __init__(self, client: cached.Lists, parsed_args: argparse.Namespace) -> None:
+        def names(given: Iterable[str]) -> set[str]:
+            return {common.found(client.find_cloud, each).name for each in given}
+
+        self._clouds = names(parsed_args.clouds)
+        self._available, self._missing = names(parsed_args.available_in), names(parsed_args.missing_in)
+        self._provider = parsed_args.provider
+        self._properties = dict(_properties(parsed_args))
+        no_filter: dict[str, Any] = {name: [] for name in ("properties", "available_in", "missing_in")}
+        no_filter |= dict.fromkeys(("status", "provider", "architecture"))
+        self.asked = argparse.Namespace(**{**vars(parsed_args), **no_filter})
+        if self._clouds:
+            self.asked.clouds = sorted(self._clouds | self._available | self._missing)
+
+    def has(self, cell: dict[str, Any]) -> bool:
+        """Is an image available in this cloud as it is wanted?"""
+        said = (cell["metadata"] or {}).get("properties", {})
+        fits = all(said.get(name) == value for name, value in self._properties.items())
+        return cell["status"] == "available" and self._is_of(cell) and fits
+
+    def lacks(self, cell: dict[str, Any]) -> bool:
+        """Would one have to know what an image is in this cloud, and it was not seen?"""
+        needed = self._is_of(cell) or cell["cloud"] in self._available | self._missing
+        return cell["status"] in UNSEEN and needed
+
+    def _is_of(self, cell: dict[str, Any]) -> bool:
+        chosen = not self._clouds or cell["cloud"] in self._clouds
+        return chosen and self._provider in (None, cell["provider"])
+
+    def is_where(self, cells: Iterable[dict[str, Any]]) -> bool:
+        """Is it available, and missing, where that is wanted?"""
+        statuses = {cell["cloud"]: cell["status"] for cell in cells}
+        return all(statuses.get(name) == "available" for name in self._available) and all(
+            statuses.get(name) == "missing" for name in self._missing
+        )
 
 
 class ListCloudImage(common.Lister):
@@ -94,6 +144,7 @@ class ListCloudImage(common.Lister):
         parser.add_argument(
             "--untracked", action="store_true", help="Only what is linked to no image of your project"
         )
+        parser.add_argument("--hidden", action="store_true", help="What is hidden, instead of what is not")
         parser.add_argument(
             "--candidates",
             action="store_true",
@@ -112,7 +163,7 @@ class ListCloudImage(common.Lister):
     def take_action(self, parsed_args: argparse.Namespace) -> tuple[Sequence[str], Iterable[Sequence[Any]]]:
         cloud = common.found(self.client.find_cloud, parsed_args.cloud)
         names = ("name", "status", "tag", "visibility", "owner", "marker")
-        flags = {name: True for name in ("untracked", "candidates") if getattr(parsed_args, name)}
+        flags = {name: True for name in ("hidden", "untracked", "candidates") if getattr(parsed_args, name)}
         found = common.page(
             lambda **query: self.client.cloud_images(cloud, **query),
             parsed_args.limit,
@@ -172,12 +223,7 @@ def asked(client: cached.Lists, parsed_args: argparse.Namespace) -> Iterable[_av
     """What was asked for."""
     ids = [common.found(client.find_image, each).id for each in parsed_args.images]
     names = [common.found(client.find_cloud, each).name for each in parsed_args.clouds]
-    properties = list(parsed_args.properties)
-    for given in properties:
-        if "=" not in given:
-            raise exceptions.CommandError(f"--property {given} is not <key>=<value>")
-    if parsed_args.architecture:
-        properties.append(f"architecture={parsed_args.architecture}")
+    properties = [f"{name}={value}" for name, value in _properties(parsed_args)]
     marker, limit = getattr(parsed_args, "marker", None), getattr(parsed_args, "limit", None)
     query = {
         "id": common.one_of(ids),
@@ -193,6 +239,16 @@ def asked(client: cached.Lists, parsed_args: argparse.Namespace) -> Iterable[_av
         "marker": common.found(client.find_image, marker).id if marker else None,
     }
     return common.page(client.availability, limit, **query)
+
+
+def _properties(parsed_args: argparse.Namespace) -> list[tuple[str, str]]:
+    found = []
+    for given in parsed_args.properties:
+        name, equals, value = given.partition("=")
+        if not equals:
+            raise exceptions.CommandError(f"--property {given} is not <key>=<value>")
+        found.append((name, value))
+    return found + ([("architecture", parsed_args.architecture)] if parsed_args.architecture else [])
 
 
 def _row(image: dict[str, Any], cell: dict[str, Any], long: bool) -> list[Any]:

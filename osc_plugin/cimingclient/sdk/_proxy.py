@@ -117,8 +117,9 @@ class Proxy(proxy.Proxy):
         """What is in a Cloud now, page after page.
 
         :param query: `name`, `status` (in the Cloud's own word), `tag`, `visibility`, `owner`;
-            `untracked=True`: only what is no Image; `candidates=True`: look in the other Clouds, too, for
-            what is the same; `limit` (the length of a page), `marker` (a ref).
+            `hidden=True`: what is hidden, instead of what is not; `untracked=True`: only what is no Image;
+            `candidates=True`: look in the other Clouds, too, for what is the same; `limit` (the length of a
+            page), `marker` (a ref).
         """
         path = f"/clouds/{_quoted(resource.Resource._get_id(cloud))}/images"
         return self._live(_availability.CloudImage, path, "images", query)

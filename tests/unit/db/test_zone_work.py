@@ -367,8 +367,11 @@ def test_what_others_use(held: work.Claim) -> None:
     """What they have linked, and what a Job of theirs has begun."""
     an_image()
     begun = rows.make_job(zones=["zone-b"])
-    work.update_target(rows.take(begun.id), begun.targets[0].id, image_ref="begun")
-    assert zone_work.used_by_others("zone-b", "garage") == {"ref in zone-b", "begun"}
+    work.update_target(rows.take(begun.id), begun.targets[0].id, checkpoint={"image": "begun"})
+    named = rows.make_job(zones=["zone-b"])
+    with session.writer() as writing:
+        writing.get_one(models.Job, named.id).spec = {"refs": {"zone-b": "named", "zone-c": "x"}}
+    assert zone_work.used_by_others("zone-b", "garage") == {"ref in zone-b", "begun", "named"}
     assert zone_work.used_by_others("zone-b", "studio") == set()
     assert zone_work.used_by_others("zone-c", "garage") == set()
 

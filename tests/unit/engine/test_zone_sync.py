@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How often zones are read that do not answer, and what a plan has of them."""
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from ciming import config, exceptions, zone_plans
+from ciming.db import models, zone_work
+from ciming.engine import zone_sync
+from ciming.providers import base
+from tests.unit.engine.test_comparing import ONE
+
+ATTEMPTS = 3
+AWAY = exceptions.TransientProviderError("zone-x does not answer.", code="cloud.unreachable")
+
+
+class Zone:
+    """Lists its images, or does not answer."""
+
+    def __init__(self, name: str, asked: Counter[str], *, away: bool) -> None:
+        self._name, self._asked, self._away = name, asked, away
+
+    def survey(self, owner: str | None = None) -> Iterator[base.Surveyed]:
+        self._asked[self._name] += 1
+        if self._away:
+            raise AWAY
+        return iter([ONE] if self._name == "zone-a" else [])
+
+
+class Zones:
+    def __init__(self, *away: str) -> None:
+        self.asked: Counter[str] = Counter()
+        self._away = away
+
+    def provider(self, zone: str) -> Any:
+        return Zone(zone, self.asked, away=zone in self._away)
+
+
+def kit(zones: Zones, *targets: str) -> Any:
+    made: Any = zone_sync.ZoneTools.__new__(zone_sync.ZoneTools)
+    request = {"from": "zone-a", "to": list(targets), "filters": {}, "members": False, "map_project": {}}
+    made._zones, made._spec = zones, {"request": request, "everything": False}
+    made.job, made.alive, made._pause = models.Job(project_id="studio"), lambda: None, lambda *_: None
+    made._fault, made._let_in, made.written = None, True, []
+    made._write = lambda **values: made.written.append(values)
+    return made
+
+
+@pytest.fixture(autouse=True)
+def _few_attempts(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    config.register()
+    config.CONF([], project="ciming", default_config_files=[], default_config_dirs=[])
+    config.CONF.set_override("max_attempts", ATTEMPTS, group="engine")
+    monkeypatch.setattr(zone_work, "linked", lambda *_: [])
+    yield
+    config.CONF.clear_override("max_attempts", group="engine")
+
+
+def planned(made: Any) -> dict[str, Any]:
+    found: dict[str, Any] = made.attempt("plan", lambda: made._planned(made._tell))
+    return found
+
+
+def test_one_that_is_away_is_read_so_often_and_holds_up_no_other() -> None:
+    zones = Zones("zone-c")
+    made = kit(zones, "zone-b", "zone-c")
+    entries = planned(made)["entries"]
+    assert {entry["zone"]: entry["symbol"] for entry in entries} == {"zone-b": "+", "zone-c": "!"}
+    assert [entry["zone"] for entry in entries if zone_plans.is_unread(entry)] == ["zone-c"]
+    assert zones.asked == {"zone-a": 1, "zone-b": 1, "zone-c": ATTEMPTS}
+    assert made.written[-1] == {"error": None}      # it is told in the plan
+
+
+@pytest.mark.parametrize(("away", "asked"), [("zone-a", ATTEMPTS), ("zone-b", 1)])
+def test_without_source_or_targets_there_is_no_plan(away: str, asked: int) -> None:
+    zones = Zones(away)
+    with pytest.raises(exceptions.ProviderError, match="does not answer"):
+        planned(kit(zones, "zone-b"))
+    assert zones.asked == {"zone-a": asked, "zone-b": 4 - asked}
+
+
+def test_a_plan_is_the_same_in_whatever_words_a_zone_was_away() -> None:
+    plans = [planned(kit(Zones("zone-c"), "zone-b", "zone-c")) for _ in range(2)]
+    plans[1]["entries"][0]["why"] = "In other words."
+    assert zone_plans.digest(plans[0]) == zone_plans.digest(plans[1])
+    plans[1]["entries"][1]["why"] = "In other words."
+    assert zone_plans.digest(plans[0]) != zone_plans.digest(plans[1])
