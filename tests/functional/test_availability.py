@@ -279,7 +279,8 @@ def test_what_is_in_a_cloud(world: World, raw: pathlib.Path) -> None:
     assert [each["image_id"] for each in listed("amazon")] == [mine["id"]]
     assert listed("google") == [] == listed("zone-a", name="in:by hand")
     assert [each["name"] for each in listed("zone-a", name="by hand", status="ACTIVE")] == ["by hand"]
-    hides = world.glance("zone-a").create_image("hides", data=b"z" * 512, is_hidden=True, **known)
+    hides = world.glance("zone-a").create_image("hides", data=b"z" * 512, **known)
+    world.glance("zone-a").update_image(hides.id, is_hidden=True)
     assert [each["image_ref"] for each in listed("zone-a", hidden="true")] == [hides.id]
     assert listed("amazon", hidden="true") == []
     world.glance("zone-a").delete_image(hides.id)

@@ -48,7 +48,7 @@ SHORT = {
     "moved": ("noted withdraw Delete execute",),
     "lined_up": ("after db.zone_work.add_children", "after trusts.delete"),
     "resumed": ("after db.jobs.resume",),
-    "spread": ("after providers.aws.images._make",),
+    "spread": ("after providers.aws.snapshots._seal", "after providers.aws.images._make"),
     "imported": ("after providers.aws.imports._import",),
     "packed": ("before providers.gcp.objects._compose", "after providers.gcp.images._insert"),
     "renamed": ("before db.work.updated",),

@@ -206,10 +206,12 @@ class AWS(base.Provider):
         if checkpoint.get("snapshot") != snapshot_id:
             checkpoint = {"snapshot": snapshot_id}
             transfer.save_checkpoint(checkpoint)    # who has to clean up by hand needs it
-        if found is None or found["State"] == "pending":
-            if not checkpoint.get("whole"):
+        pending = found is None or found["State"] == "pending"
+        if not checkpoint.get("whole"):
+            if pending:
                 snapshots.write(self._account, snapshot_id, staged, transfer)
-                transfer.save_checkpoint({**checkpoint, "whole": True})     # AWS is told so only once
+            transfer.save_checkpoint({**checkpoint, "whole": True})     # AWS is told so only once
+        if pending:
             snapshots.wait(self._account, snapshot_id, transfer.alive)
         return str(snapshot_id)
 
