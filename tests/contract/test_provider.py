@@ -479,9 +479,10 @@ def test_a_refusal_is_for_good_and_has_the_clouds_own_id(
     assert not subject.refs(key)
 
 
-@pytest.mark.parametrize(
-    "method", sorted({*base.Provider.__abstractmethods__, "update"} - {"__init__", "formats", "probe"})
-)
+ASKS_NOTHING = {"__init__", "formats", "probe", "whose"}     # or need not, or raises nothing
+
+
+@pytest.mark.parametrize("method", sorted({*base.Provider.__abstractmethods__, "update"} - ASKS_NOTHING))
 def test_an_unreachable_cloud_may_come_back(
     subject: Subject, calls: dict[str, Call], method: str
 ) -> None:
@@ -490,6 +491,13 @@ def test_an_unreachable_cloud_may_come_back(
     error = the_error(subject, lambda: calls[method](provider))
     assert isinstance(error, exceptions.TransientProviderError)
     assert time.monotonic() - since < 10, "its own retries are hidden from the Target's attempts"
+
+
+def test_it_says_whose_images_it_sees(subject: Subject, provider: base.Provider) -> None:
+    """The same of the same credential; and no secret."""
+    said = provider.whose()
+    assert said == subject.provider().whose()
+    assert said.startswith(("project ", "account ")) and not any(each in said for each in subject.secrets())
 
 
 def test_it_is_found_by_its_name(subject: Subject) -> None:
