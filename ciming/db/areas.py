@@ -18,17 +18,20 @@ class Area(NamedTuple):
     kept: int
 
 
+_UNFINISHED = models.Job.finished_at.is_(None)
+_NEED_IT = sa.or_(_UNFINISHED, models.Job.spec.is_not(None))
+
+
 def named() -> Sequence[Area]:
     """All that unfinished or kept Jobs name."""
     job = models.Job
-    unfinished = job.finished_at.is_(None)
     query = (
         sa.select(
             job.marker,
-            sa.func.sum(sa.case((unfinished, 1), else_=0)),
-            sa.func.sum(sa.case((unfinished, 0), else_=1)),
+            sa.func.sum(sa.case((_UNFINISHED, 1), else_=0)),
+            sa.func.sum(sa.case((_UNFINISHED, 0), else_=1)),
         )
-        .where(sa.or_(unfinished, job.spec.is_not(None)))
+        .where(_NEED_IT)
         .group_by(job.marker)
         .order_by(job.marker)
     )
@@ -42,12 +45,11 @@ def take_over(former: str, marker: str) -> int:
     Whoever has claimed one of them has lost it. An upload that is not whole begins again.
     """
     job, upload = models.Job, models.Upload
-    unfinished = job.finished_at.is_(None)
-    theirs = job.marker == former, sa.or_(unfinished, job.spec.is_not(None))
+    theirs = job.marker == former, _NEED_IT
     ids = sa.select(job.id).where(*theirs)
     nobody = {"owner": None, "leased_until": 0}
     with db.writer() as session:
-        count = session.scalar(sa.select(sa.func.count()).where(*theirs, unfinished))
+        count = session.scalar(sa.select(sa.func.count()).where(*theirs, _UNFINISHED))
         begun = sa.update(upload).where(upload.job_id.in_(ids))
         session.execute(begun.values(offset=0))     # what is restored is to come
         session.execute(
@@ -55,7 +57,7 @@ def take_over(former: str, marker: str) -> int:
                 reserved=0, generation=upload.generation + 1, **nobody
             )
         )
-        over = sa.select(job.id).where(*theirs, sa.not_(unfinished))
+        over = sa.select(job.id).where(*theirs, sa.not_(_UNFINISHED))
         session.execute(sa.update(upload).where(upload.job_id.in_(over)).values(reserved=0))
         mine = {"owner": None, "lock_marker": None, "generation": job.generation + 1}
         session.execute(sa.update(job).where(*theirs).values(marker=marker, **mine))

@@ -242,11 +242,11 @@ class Runner:
             return
         if job.stage != "failed":
             name, kit.source = self._source(claim, job, kit)
-            done = flows.run(name, STAGE_FLOWS[name], tools=kit) == states.SUCCESS
+            done = self._run_stage(flows, name, kit)
             if name == FETCH and not done and kit.lost:
                 kit.source = sources.Remote(self._area, claim, kit.origin, self._path(job))
-                done = flows.run(RESTORE, STAGE_FLOWS[RESTORE], tools=kit) == states.SUCCESS
-            if done and self._is_there(claim, kit):
+                done = self._run_stage(flows, RESTORE, kit)
+            if done:
                 return
             if work.load(claim).wanted != "cancel":
                 work.end_stage(claim)
@@ -256,15 +256,16 @@ class Runner:
         else:
             staged.fail(tools.error_of(job.error or work.INTERNAL))
 
-    def _is_there(self, claim: work.Claim, kit: stage_tools.StageTools) -> bool:
-        """Is the file there? A former run may have done it, and not have come to say so."""
+    def _run_stage(self, flows: "Flows", name: str, kit: stage_tools.StageTools) -> bool:
+        """Is the file there now? A former run may have done it, and not have come to say so."""
+        if flows.run(name, STAGE_FLOWS[name], tools=kit) != states.SUCCESS:
+            return False
         if not kit.staged.whole:
             try:
-                kit.staged.finish(self._staged(work.load(claim)))
+                kit.staged.finish(self._staged(work.load(flows.claim)))
             except FileNotFoundError:
                 kit.tell_lost()
-                return False
-        return True
+        return kit.staged.whole
 
     def _source(
         self, claim: work.Claim, job: models.Job, kit: stage_tools.StageTools
@@ -282,8 +283,6 @@ class Runner:
 
             return RESTORE, sources.Remote(self._area, claim, origin, path)
         if job.kind == "sync" or "source" in (job.spec or {}):
-            if job.stage == "staged":
-                return RESTORE, sources.Remote(self._area, claim, kit.origin, path)
             tell = functools.partial(work.fetched, claim)
             return FETCH, sources.Remote(self._area, claim, kit.origin, path, tell)
         return STAGE, sources.Upload(self._area, claim, cfg.CONF.engine.max_stall)

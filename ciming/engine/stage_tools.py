@@ -174,7 +174,7 @@ class StageTools(tools.Tools):
 
     def tell_lost(self) -> None:
         """What had come, and was fine, is not there any more."""
-        self._write(error=tools.fault(sources.lost()))
+        self._tell(sources.lost(), final=True)
 
     def _write(self, **values: Any) -> None:
         work.update_stage(self._claim, step=values.get("step"), error=values.get("error"))

@@ -164,6 +164,8 @@ class Provider(abc.ABC):
 
     follows: ClassVar[bool] = False
     """Does upload() take the bytes by Transfer.blocks(), so that they may still be on their way?"""
+    keeps_properties: ClassVar[bool] = False
+    """Does it say properties and tags as they were said to it?"""
 
     @abc.abstractmethod
     def __init__(self, place: Mapping[str, Any], credential: Any) -> None:
@@ -312,9 +314,6 @@ class Provider(abc.ABC):
     @abc.abstractmethod
     def whose(self) -> str:
         """Where this credential's images are, in words: what is not there for another place may be there."""
-
-    keeps_properties: ClassVar[bool] = False
-    """Does it say properties and tags as they were said to it?"""
 
     @abc.abstractmethod
     def delete(self, image_ref: str) -> None:

@@ -1,13 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """A staging area is gone, and another one takes its Jobs over."""
 
+import contextlib
 import os
 import pathlib
 import subprocess
 import sys
 from collections.abc import Callable
 
-from tests.functional import faulty, tus
+import requests
+
+from tests.functional import crash, faulty, tus
 from tests.functional.conftest import soon
 from tests.person import Person
 from tests.sandbox import ciming, processes, sandbox
@@ -84,3 +87,35 @@ def test_its_jobs_end_or_begin_again(
         assert [*service.staging_dir.glob("*/*")] == []
         for name in ("whole", "read", "alone"):
             assert len([*member.zone("zone-b").image.images(name=name)]) == (name != "alone")
+
+
+def test_what_was_received_and_not_looked_at_yet(
+    another: Another, qcow2: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    """It is read again; of an upload it is said that it was lost."""
+    where = crash.Points(tmp_path / "points")
+    (tmp_path / "points").mkdir()
+    service, member = another(crash.OPTIONS, environment=where.environment)
+    made = member.bring(qcow2, name="source", clouds=["zone-a"])
+    [link] = member.image(made["image_id"])["links"]
+    source = {"cloud": "zone-a", "image": link["image_ref"]}
+    data = qcow2.read_bytes()
+    for flow, said, status in (
+        ("fetch", {"source": source}, "success"),
+        ("stage", {"size": len(data)}, "error"),
+    ):
+        where.arm(f"noted {flow} Receive execute")
+        begun = member.create(name=flow, clouds=["zone-b"], **said)
+        if flow == "stage":
+            with contextlib.suppress(requests.ConnectionError):     # it may die before it answers
+                member.put(begun["image"]["id"], data)
+        soon(lambda: where.killed)
+        [former] = [marker for marker, jobs in areas(service).items() if jobs[0] == "1"]
+        service.stop()
+        service.staging_dir.rename(tmp_path / f"gone with {flow}")
+        service.start()
+        assert manage(service, "take-over", former).returncode == 0
+        ended = member.wait(begun["job"]["id"])
+        assert ended["status"] == status, str(ended)
+    assert ended["error"]["code"] == "staging.damaged"
+    assert member.trusts() == []

@@ -42,6 +42,7 @@ class OpenStack(base.Provider):
     """
 
     follows = True
+    keeps_properties = True
     ordered = True
     batch = 100         # of UUIDs, so that a URL is no longer than 4 KiB
 
@@ -318,8 +319,6 @@ class OpenStack(base.Provider):
                 )
             found = named[0] if named else None
         return records.described(found, self._name) if found else None
-
-    keeps_properties = True
 
     def whose(self) -> str:
         return f"project {self._account.project_id()} in {self._account.region}"

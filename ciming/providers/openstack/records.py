@@ -24,10 +24,15 @@ OWN = frozenset(
         *("id", "name", "status", "size", "virtual_size", "disk_format", "container_format", "checksum"),
         *("os_hash_algo", "os_hash_value", "min_disk", "min_ram", "visibility", "owner", "tags"),
         *("os_hidden", "protected", "created_at", "updated_at", "self", "file", "schema"),
-        *("locations", "direct_url", "stores", "ciming_image", "ciming_target", "ciming_project"),
+        *("locations", "direct_url", "stores"),
     )
 )
-"""What is no property that somebody gave the image."""
+THEIRS = ("os_glance_", "ciming_")      # how names begin that belong to one Glance, or to CIMinG
+
+
+def is_property(name: str) -> bool:
+    """Is it one that somebody gave the image?"""
+    return name not in OWN and not name.startswith(THEIRS)
 
 
 def _is_word(value: object) -> bool:
@@ -82,7 +87,7 @@ def metadata(image: Mapping[str, Any]) -> base.Metadata:
         properties={
             name: str(value)
             for name, value in image.items()
-            if name not in OWN and not name.startswith("os_glance_") and value is not None
+            if value is not None and is_property(name)
         },
         hidden=image.get("os_hidden"),
         image_id=image.get("ciming_image"),

@@ -7,7 +7,6 @@ from typing import Any
 from ciming.providers import base
 from ciming.providers.openstack import records
 
-THEIRS = ("os_glance_", "ciming_")      # how names begin that belong to one Glance, or to CIMinG
 NAMES = {
     "name": "name",
     "visibility": "visibility",
@@ -48,7 +47,7 @@ def _properties(image: Mapping[str, Any]) -> dict[str, str]:
     return {
         name: value
         for name, value in image.items()
-        if isinstance(value, str) and name not in records.OWN and not name.startswith(THEIRS)
+        if isinstance(value, str) and records.is_property(name)
     }
 
 

@@ -104,7 +104,7 @@ class _Wanted:
         self._clouds = names(parsed_args.clouds)
         self._available, self._missing = names(parsed_args.available_in), names(parsed_args.missing_in)
         self._provider = parsed_args.provider
-        self._properties = dict(_properties(parsed_args))
+        self._properties = _properties(parsed_args)
         no_filter: dict[str, Any] = {name: [] for name in ("properties", "available_in", "missing_in")}
         no_filter |= dict.fromkeys(("status", "provider", "architecture"))
         self.asked = argparse.Namespace(**{**vars(parsed_args), **no_filter})
@@ -114,7 +114,7 @@ class _Wanted:
     def has(self, cell: dict[str, Any]) -> bool:
         """Is an image available in this cloud as it is wanted?"""
         said = (cell["metadata"] or {}).get("properties", {})
-        fits = all(said.get(name) == value for name, value in self._properties.items())
+        fits = all(said.get(name) == value for name, value in self._properties)
         return cell["status"] == "available" and self._is_of(cell) and fits
 
     def lacks(self, cell: dict[str, Any]) -> bool:
