@@ -129,8 +129,12 @@ class StagingArea:
 
     def _earlier(self, job_id: str, generation: int) -> list[Path]:
         """What writers before this generation left, the newest first."""
-        paths = (self.upload_path(job_id, number) for number in range(generation - 1, 0, -1))
-        return [path for path in paths if path.exists()]
+        try:    # generations are many: each part is one
+            names = [path.name for path in self.folder(job_id).iterdir()]
+        except FileNotFoundError:
+            return []
+        numbers = (int(name.removeprefix("upload.")) for name in names if name.startswith("upload."))
+        return [self.upload_path(job_id, each) for each in sorted(numbers, reverse=True) if each < generation]
 
     @contextlib.contextmanager
     def restored(self, job_id: str, generation: int) -> Iterator[BinaryIO]:

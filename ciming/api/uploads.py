@@ -110,6 +110,10 @@ class File(MethodView):
                 raise _not_a_number("Upload-Offset")
             header = flask.request.headers.get("Upload-Checksum")
             checksum = receiving.Checksum.parse(header) if header is not None else None
+            if length == 0:
+                raise exceptions.InvalidRequest(
+                    "An image has at least one byte.", code="image.empty", field="Upload-Length"
+                )
             if length is not None and length > cfg.CONF.staging.max_image_size:
                 raise _too_large("Upload-Length")
             if offset == 0:     # room is reserved with the first byte

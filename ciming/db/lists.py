@@ -47,6 +47,8 @@ COMPARISONS: dict[str, Callable[[Any, Any], Clause]] = {
     "lt": operator.lt,
     "lte": operator.le,
 }
+PLAINER = (("\\\\", "\\s"), ('\\"', "\\q"), ('", "', '"\n"'))
+"""What to write for what in a list in JSON, in this order: then quotes are around its members only."""
 CLOUDS: dict[type[models.Base], Callable[[Sequence[str]], Clause]] = {
     models.Image: lambda names: models.Image.links.any(models.Link.cloud.in_(names)),
     models.Job: lambda names: models.Job.targets.any(models.Target.cloud.in_(names)),
@@ -111,8 +113,18 @@ def _meets(model: type[Row], condition: Condition) -> Clause:
 
 def _tagged(tags: Sequence[str]) -> Clause:
     """Has an Image one of these? LIKE does not tell cases apart everywhere; to take a word out does."""
-    text = sa.cast(models.Image.tags, sa.Text)
-    return sa.or_(*(sa.func.replace(text, json.dumps(tag), "") != text for tag in tags))
+    text: sa.ColumnElement[str] = sa.cast(models.Image.tags, sa.Text)
+    for old, new in PLAINER:
+        text = sa.func.replace(text, old, new)
+    return sa.or_(*(sa.func.replace(text, _plain(tag), "") != text for tag in tags))
+
+
+def _plain(tag: str) -> str:
+    """As it stands in that list: no quotes but those around it."""
+    said = json.dumps(tag)[1:-1]
+    for old, new in PLAINER[:-1]:
+        said = said.replace(old, new)
+    return f'"{said}"'
 
 
 def _sorted(model: type[Row], key: Order) -> list[sa.ColumnElement[Any]]:

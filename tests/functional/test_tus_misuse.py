@@ -5,6 +5,7 @@ import base64
 import hashlib
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -127,6 +128,9 @@ def test_a_size_that_was_not_given_at_create(member: Person) -> None:
     the_error(patch(member, image_id, 0, data), 400, "upload.size_unknown")
     answer = patch(member, image_id, 0, data, **{"Upload-Length": str(1 << 62)})
     the_error(answer, 413, "image.too_large")
+    for body in (b"", data):
+        answer = patch(member, image_id, 0, body, **{"Upload-Length": "0"})
+        assert the_error(answer, 400, "image.empty")["field"] == "Upload-Length"
     assert patch(member, image_id, 0, data[:10], **{"Upload-Length": "1024"}).status_code == 204
     finish(member, image_id, job_id, data)
 
@@ -246,6 +250,34 @@ def test_clients_that_fall_silent_in_mid_head(another: Another) -> None:
     finally:
         for line in lines:
             line.close()
+
+
+def test_clients_that_fall_silent_in_mid_body(another: Another) -> None:
+    """They take all the places that uploads have, and lose them after the configured time."""
+    silenced, member = another({("api", "upload_timeout"): "4", ("api", "max_uploads"): "1"})
+    ids = [member.create(size=MIB)["image"]["id"] for _ in range(8)]
+    block = 64 * 1024
+
+    def refused() -> bool:
+        """Is there no place, in whichever process answers?"""
+        answers = [patch(member, str(uuid.uuid4()), 0, b"x") for _ in range(6)]
+        assert {answer.status_code for answer in answers} <= {404, 503}
+        return all("upload.too_many" in answer.text for answer in answers)
+
+    lines = []
+    try:
+        for image_id in ids:
+            line = connection(silenced)
+            line.sendall(request(member, image_id, 0, MIB) + b"x" * (block + 100))
+            lines.append(line)
+        soon(refused)
+        soon(lambda: not refused(), 90)
+        assert block in {offset(member, image_id) for image_id in ids}
+    finally:
+        for line in lines:
+            line.close()
+    for image_id in ids:
+        give_up(member, image_id)
 
 
 def parts_at_once(send: Callable[[], Any], times: int) -> list[Any]:

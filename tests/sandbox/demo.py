@@ -328,12 +328,17 @@ def say(text: str) -> None:
     print(f"\n# {text}", flush=True)
 
 
+def begin_anew(folder: pathlib.Path, shape: str) -> None:
+    """Stop and remove what a run left that was killed or interrupted."""
+    Demo(folder, shape).stop()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
 def once(shape: str) -> None:
     """Start all of it, show the main job, stop all of it."""
     began = time.monotonic()
     folder = FOLDER / f"once{shape}"
-    Demo(folder, shape).stop()  # what a killed run left
-    shutil.rmtree(folder, ignore_errors=True)
+    begin_anew(folder, shape)
     demo = Demo(folder, shape)
     try:
         with explained(demo):
@@ -350,8 +355,11 @@ def keep(shape: str) -> None:
     """Start what does not run and leave it up; show the main job unless that was done before."""
     other = DISTRIBUTED if shape == STANDALONE else STANDALONE
     Demo(FOLDER / f"keep{other}", other).stop()  # .demo/env is of one
-    demo = Demo(FOLDER / f"keep{shape}", shape)
-    shown = demo.folder / "shown"
+    folder = FOLDER / f"keep{shape}"
+    shown = folder / "shown"
+    if not shown.exists():
+        begin_anew(folder, shape)
+    demo = Demo(folder, shape)
     with explained(demo):
         demo.start()
         env = demo.write_env()

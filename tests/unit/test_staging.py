@@ -168,6 +168,19 @@ def test_going_on_keeps_the_file_and_drops_what_was_not_committed(tmp_path: path
     assert made.upload_path("job", 4).read_bytes() == b"first,then"
 
 
+def test_what_is_there_is_found_after_many_parts(tmp_path: pathlib.Path) -> None:
+    """Each part is a generation: nobody looks for all of them."""
+    made, last = area(tmp_path), 10**12
+    assert made.uploaded("job", last, 0) is None
+    with made.incoming("job", last - 1) as file:
+        file.write(b"first,")
+    assert made.uploaded("job", last, 6) == made.upload_path("job", last - 1)
+    with made.incoming("job", last, 6) as file:
+        file.write(b"then")
+    assert made.uploaded("job", last - 1, 0) is None
+    assert made.uploaded("job", last, 10) == made.upload_path("job", last)
+
+
 def test_a_sleeping_writer_spoils_nothing(tmp_path: pathlib.Path) -> None:
     """Its lease ended while it slept: the successor goes on with a copy of what was committed."""
     made = area(tmp_path)

@@ -83,7 +83,7 @@ def parameters(spec: base.ImageSpec, cloud: str) -> dict[str, Any]:
 def _there(row: Property, value: str) -> str | None:
     if row.values:
         return row.values.get(value.lower())
-    text = "".join(filter(str.isprintable, value))
+    text = "".join(each for each in value if each.isascii() and each.isprintable())     # EC2 takes no more
     return text[:LONGEST_TEXT] or None
 
 
@@ -132,7 +132,7 @@ def lost(spec: base.ImageSpec, more: Mapping[str, str]) -> Iterator[str]:
             yield f"Property {each} has no counterpart in AWS."
     tagged = tags(spec, more)
     for each in (*filter(AS_TAGS.fullmatch, spec.properties), *spec.tags):
-        if each not in tagged:
+        if tagged.get(each) != spec.properties.get(each, ""):
             yield f"{each[:100]} could not become a tag in AWS."
     if name(spec.name) != spec.name:
         yield f"Its name in AWS is {name(spec.name)}: not every character may be in one."

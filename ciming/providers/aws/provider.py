@@ -340,7 +340,7 @@ class AWS(base.Provider):
         return sorted({*held, *random.sample(anywhere, few)})
 
     def remarks(self, staged: staging.Staged, spec: base.ImageSpec) -> Sequence[str]:
-        found = list(metadata.lost(spec, self._marks(spec, "")))
+        found = list(metadata.lost(spec, self._snapshot_tags(spec, "")))
         size = snapshots.volume_size(staged.virtual_size)
         if size * snapshots.GIB != staged.virtual_size:
             grown = f"The disk of {staged.virtual_size} bytes is one of {size} GiB there: grown by zeros."
@@ -476,12 +476,15 @@ class AWS(base.Provider):
         return f"account {self._account.words(account)} in {self._account.region}"
 
     def delete(self, image_ref: str) -> None:
-        if self._mark and self._show(image_ref) is None:
+        found = self._show(image_ref)
+        if self._mark and found is None:
             return
         if image_ref.startswith("snap-"):
             snapshots.delete(self._account, image_ref)
-        else:
-            images.deregister(self._account, image_ref)
+            return
+        for snapshot in images.snapshot_ids(found or {}).values():      # else nothing would lead to it
+            self._dry_run("DeleteSnapshot", "its snapshot may be deleted", SnapshotId=snapshot)
+        images.deregister(self._account, image_ref)
 
     def update(
         self, image_ref: str, changes: base.Changes, alive: base.Alive = lambda: None
@@ -553,8 +556,9 @@ class AWS(base.Provider):
         """EBS has no dry run: a snapshot is started, and deleted again."""
         tags = snapshots.as_tags({"Name": "ciming check", **self._mark})
         wanted = {"VolumeSize": 1, "Timeout": 10, "Tags": tags, **self._encryption()}
-        made = self._account.ask("ebs", "StartSnapshot", **wanted)
-        snapshots.delete(self._account, made["SnapshotId"])
+        made = str(self._account.ask("ebs", "StartSnapshot", **wanted)["SnapshotId"])
+        snapshots.await_seen(lambda: snapshots.show(self._account, made))
+        snapshots.delete(self._account, made)
         return True, "A snapshot was started, and deleted again."
 
     def _try_bucket(self) -> tuple[bool | None, str]:

@@ -278,12 +278,20 @@ def delete(account: Account, snapshot_id: str) -> None:
 def blocks(account: Account, snapshot_id: str, start: int = 0) -> Iterator[tuple[int, str]]:
     """Indices and tokens of the blocks that a snapshot has, in order."""
     token: dict[str, str] = {}
+    listed = start
     while True:
-        page = account.ask(
-            "ebs", "ListSnapshotBlocks", SnapshotId=snapshot_id, StartingBlockIndex=start, **token
-        )
+        try:
+            page = account.ask(
+                "ebs", "ListSnapshotBlocks", SnapshotId=snapshot_id, StartingBlockIndex=start, **token
+            )
+        except Refusal as error:
+            if start == listed or error.reason != "INVALID_PAGE_TOKEN":
+                raise
+            listed, token = start, {}       # it lives for an hour, and blocks take their time
+            continue
         for block in page["Blocks"]:
             yield block["BlockIndex"], block["BlockToken"]
+            start = block["BlockIndex"] + 1
         if not page.get("NextToken"):
             return
         token = {"NextToken": page["NextToken"]}

@@ -39,7 +39,6 @@ FILE_SIZE = 8192
 PENDING = 100
 DEFAULT_TIMEOUT = 60
 BLOCK_TOKEN_LIFE = datetime.timedelta(days=7)
-PAGE_TOKEN_LIFE = datetime.timedelta(hours=1)
 PAGE = 10000
 
 
@@ -294,6 +293,8 @@ def list_snapshot_blocks(call: Call) -> dict[str, Any]:
             raise _invalid("The page token is not valid", "INVALID_PAGE_TOKEN")
         first, page = int(words[1]), int(words[2])
     size = 0 if state.settings.sparse_pages and page % 2 == 0 else wanted.get("MaxResults", PAGE)
+    size = min(size, state.settings.page_blocks)
+    life = datetime.timedelta(seconds=state.settings.page_token_seconds)
     left = sorted(index for index in snapshot.digests if index >= first)
     expires = now() + BLOCK_TOKEN_LIFE
     answer = {
@@ -306,7 +307,7 @@ def list_snapshot_blocks(call: Call) -> dict[str, Any]:
         "BlockSize": BLOCK,
     }
     if left[size:]:
-        answer["NextToken"] = _token(state, PAGE_TOKEN_LIFE, snapshot.id, left[size], page + 1)
+        answer["NextToken"] = _token(state, life, snapshot.id, left[size], page + 1)
     return answer
 
 

@@ -86,6 +86,7 @@ def register_image(call: Call) -> dict[str, Any]:
     if unknown := [name for name in NOT_DONE if name in wanted]:
         raise errors.Refused("UnsupportedOperation", f"{', '.join(unknown)}: not done here")
     check_name(call, wanted["Name"])
+    _check_ascii(wanted.get("Description", ""))
     labels = tags.of_specifications(wanted, ("image",)).get("image", {})
     spec = {name: wanted[name] for name in KEPT if name in wanted}
     spec |= _machine(wanted)
@@ -94,6 +95,12 @@ def register_image(call: Call) -> dict[str, Any]:
     image = add(call, spec, call.state.settings.image_seconds)
     image.tags[image.owner] = labels
     return {"ImageId": image.id}
+
+
+def _check_ascii(description: str) -> None:
+    """No page says it, but EC2 does."""
+    if not description.isascii():
+        raise _invalid("Character sets beyond ASCII are not supported")
 
 
 def check_name(call: Call, name: str) -> None:
@@ -364,6 +371,7 @@ def modify_image_attribute(call: Call) -> dict[str, Any]:
         text = wanted.get("Description", {}).get("Value", wanted.get("Value"))
         if text is None or len(text) > 255:
             raise _invalid("A description has at most 255 characters")
+        _check_ascii(text)
         image.spec["Description"] = text
     elif changes == {"ImdsSupport"}:
         if wanted["ImdsSupport"].get("Value") != "v2.0":

@@ -41,6 +41,10 @@ class Settings:
     """How long nobody sees a new object: the API is eventually consistent."""
     puts_per_second: int = 0
     """Blocks that may be put in a second; 0: any number."""
+    page_blocks: int = 10_000
+    """How many blocks of a snapshot are in a page, at most."""
+    page_token_seconds: float = 3600.0
+    """How long the token lives that leads to the next one."""
     sparse_pages: bool = False
     """Whether every other page of a list is empty, but has a token: it may be."""
     encryption_by_default: bool = False

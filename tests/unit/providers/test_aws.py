@@ -70,6 +70,22 @@ def test_a_description_that_is_cut_is_said() -> None:
     assert not [*metadata.lost(spec(properties={**said, "description": "a disk"}), {})]
 
 
+def test_a_description_is_ascii_there() -> None:
+    """EC2 takes no other, and says so when all bytes are there."""
+    said = spec(properties={"architecture": "x86_64", "description": "Größe \tx"})
+    assert metadata.parameters(said, "amazon")["Description"] == "Gre x"
+    assert [*metadata.lost(said, {})] == ["Its description in AWS has 5 of its 8 characters."]
+
+
+def test_what_a_tag_of_the_cloud_replaces_is_lost() -> None:
+    """Those come first."""
+    image = spec(properties={"architecture": "x86_64", "os_distro": "debian"}, tags=("team", "Name", "blue"))
+    lost = [*metadata.lost(image, {**MARKS, "Name": "one", "team": "images", "os_distro": "ubuntu"})]
+    for each in ("os_distro", "team", "Name"):
+        assert f"{each} could not become a tag in AWS." in lost
+    assert len(lost) == 3
+
+
 def test_every_row_goes_there_and_back() -> None:
     """What it becomes there comes back as what was said first of those that become it."""
     for row in metadata.PROPERTIES:
