@@ -419,6 +419,14 @@ def test_lists_of_aws(
     assert read == b"".join(provider.download(image_ref, 0))
 
 
+def test_what_is_complete_has_a_checksum(
+    subject: on_aws.AWS, provider: door.AWS, staged: Staged, spec: Spec, key: str
+) -> None:
+    """AWS holds it against that of all blocks; it does not demand one."""
+    subject.standin.settings(checksum_needed=True)
+    bring(provider, staged, spec, key)
+
+
 def test_throttled(subject: on_aws.AWS, provider: door.AWS, many: Staged, spec: Spec, key: str) -> None:
     """It goes on at the pace that AWS lets it."""
     subject.standin.settings(puts_per_second=24)

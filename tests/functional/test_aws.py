@@ -3,19 +3,25 @@
 
 import contextlib
 import json
+import os
 import pathlib
 import subprocess
 from collections.abc import Iterator
 
 import pytest
 
+from ciming.providers import pace
 from tests.contract.on_aws import keys
+from tests.functional import crash
+from tests.functional.conftest import soon
+from tests.functional.test_bad_input import Another
 from tests.functional.test_clouds import secret
 from tests.person import JSON, Person
 from tests.sandbox import aws, ciming
 
 pytestmark = pytest.mark.usefixtures("service")
-GIB = 1 << 30
+GIB, BLOCK = 1 << 30, 512 * 1024
+MANY = 160          # blocks, of which a fifth may be on their way
 MACHINE = {"architecture": "x86_64", "hw_machine_type": "q35"}
 
 
@@ -125,6 +131,29 @@ def test_what_anothers_credential_does_not_see_is_not_gone(
     again = member.call("POST", f"/v1/jobs/{deleting['id']}/retry", json={"credentials": given})
     assert again.status_code == 202, again.text
     assert member.wait(deleting["id"])["status"] == "success"
+    assert standin.images() == standin.snapshots() == []
+
+
+def test_killed_among_the_blocks(another: Another, standin: aws.StandIn) -> None:
+    """Whoever goes on puts no more of them again than were on their way: which are there is in a journal."""
+    service, member = another(crash.OPTIONS)
+    disk = os.urandom(MANY * BLOCK)
+    standin.settings(puts_per_second=MANY // 4)
+    began = standin.counters()["puts"]
+    with registered(member, standin, "slow", "eu-west-1"):
+        made = member.create(clouds=["slow"], size=len(disk), disk_format="raw", properties=MACHINE)
+        assert member.put(made["image"]["id"], disk).status_code == 204
+        soon(lambda: standin.counters()["puts"] - began > MANY // 2)
+        for part in service.parts:
+            part.kill()
+        before = standin.counters()["puts"] - began
+        standin.settings(puts_per_second=0)
+        service.start()
+        job = member.wait(made["job"]["id"], seconds=200)
+        assert job["status"] == "success", job
+        assert MANY // 2 < before < MANY <= standin.counters()["puts"] - began <= MANY + pace.MOST
+        answer = member.call("DELETE", f"/v1/images/{made['image']['id']}")
+        assert member.wait(answer.json()["job"]["id"])["status"] == "success"
     assert standin.images() == standin.snapshots() == []
 
 

@@ -244,6 +244,8 @@ def complete_snapshot(call: Call) -> dict[str, Any]:
     given = [name in wanted for name in ("Checksum", "ChecksumAlgorithm", "ChecksumAggregationMethod")]
     if any(given) and not all(given):
         raise _invalid("Checksum, ChecksumAlgorithm and ChecksumAggregationMethod go together")
+    if call.state.settings.checksum_needed and not all(given):
+        raise _invalid("There is no Checksum")
     if "Checksum" in wanted and wanted["Checksum"] != linear(snapshot.digests):
         raise _invalid("The checksum does not match the snapshot's blocks")
     snapshot.sealed = True

@@ -41,6 +41,8 @@ class Settings:
     """How long nobody sees a new object: the API is eventually consistent."""
     puts_per_second: int = 0
     """Blocks that may be put in a second; 0: any number."""
+    checksum_needed: bool = False
+    """Whether CompleteSnapshot is refused without one. AWS does not demand it: who sends it is tested so."""
     page_blocks: int = 10_000
     """How many blocks of a snapshot are in a page, at most."""
     page_token_seconds: float = 3600.0
