@@ -122,7 +122,7 @@ def _tagged(tags: Sequence[str]) -> Clause:
 def _plain(tag: str) -> str:
     """As it stands in that list: no quotes but those around it."""
     said = json.dumps(tag)[1:-1]
-    for old, new in PLAINER[:-1]:
+    for old, new in PLAINER:
         said = said.replace(old, new)
     return f'"{said}"'
 

@@ -208,7 +208,7 @@ def test_what_is_missing_is_named(
     assert not isinstance(refused.value, exceptions.TransientProviderError)
 
 
-def test_delete_that_leaves_the_snapshot(
+def test_delete_that_would_leave_the_snapshot(
     subject: on_aws.AWS, provider: door.AWS, staged: Staged, spec: Spec, key: str
 ) -> None:
     """AWS would call it a success, and nothing would lead to the snapshot any more."""
@@ -221,6 +221,21 @@ def test_delete_that_leaves_the_snapshot(
     subject.standin.allow("owner", *ALL_NEEDED)
     provider.delete(image_ref)
     assert provider.show(image_ref) is None
+    assert {each["id"] for each in subject.standin.snapshots()} == before
+
+
+def test_discard_that_leaves_the_snapshot(
+    subject: on_aws.AWS, provider: door.AWS, staged: Staged, spec: Spec, key: str
+) -> None:
+    """AWS calls it a success. The next one finds it by its tag."""
+    before = {each["id"] for each in subject.standin.snapshots()}
+    bring(provider, staged, spec, key)
+    subject.standin.allow("owner", *(each for each in ALL_NEEDED if each != "ec2:DeleteSnapshot"))
+    with pytest.raises(exceptions.ProviderError, match=r"its snapshot snap-\w+ is still there") as refused:
+        provider.discard(key)
+    assert refused.value.code == "cloud.forbidden" and "ec2:DeleteSnapshot" in str(refused.value)
+    subject.standin.allow("owner", *ALL_NEEDED)
+    provider.discard(key)
     assert {each["id"] for each in subject.standin.snapshots()} == before
 
 
