@@ -452,6 +452,17 @@ def test_throttled(subject: on_aws.AWS, provider: door.AWS, many: Staged, spec: 
     assert subject.refs(key) == {image_ref}
 
 
+@pytest.mark.parametrize("kind", ["throttling", "concurrent"])
+@pytest.mark.parametrize("action", ["StartSnapshot", "PutSnapshotBlock"])
+def test_too_much_for_now(
+    subject: on_aws.AWS, provider: door.AWS, staged: Staged, spec: Spec, key: str, kind: str, action: str
+) -> None:
+    """Whatever AWS calls it, it passes, and is no quota."""
+    subject.standin.fault(kind, action)
+    image_ref = bring(provider, staged, spec, key)
+    assert subject.refs(key) == {image_ref}
+
+
 def test_pace_that_never_fits(
     subject: on_aws.AWS, provider: door.AWS, staged: Staged, spec: Spec, key: str, monkeypatch: Any
 ) -> None:

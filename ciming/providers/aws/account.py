@@ -35,6 +35,7 @@ THROTTLED = frozenset(
     (
         *("RequestLimitExceeded", "RequestThrottled", "RequestThrottledException", "SlowDown"),
         *("Throttling", "ThrottlingException", "TooManyRequestsException", "EC2ThrottledException"),
+        "ConcurrentLimitExceededException",     # of requests, not of what there is
     )
 )
 _STUMBLED = frozenset(
@@ -58,8 +59,8 @@ _FORBIDDEN = frozenset(
 )
 _QUOTA = frozenset(
     (
-        *("AMIQuotaExceeded", "ConcurrentLimitExceededException", "ResourceCountLimitExceeded"),
-        *("ResourceLimitExceeded", "ServiceQuotaExceededException", "SnapshotLimitExceeded"),
+        *("AMIQuotaExceeded", "ResourceCountLimitExceeded", "ResourceLimitExceeded"),
+        *("ServiceQuotaExceededException", "SnapshotLimitExceeded"),
         *("LimitExceededException", "PendingSnapshotLimitExceeded", "TooManyBuckets"),
     )
 )

@@ -117,7 +117,8 @@ def _count_pending(call: Call) -> None:
     ]
     if len(pending) >= PENDING:
         message = f"You have reached the limit of {PENDING} pending snapshots"
-        raise errors.Refused("ConcurrentLimitExceededException", message)
+        reason = "DEPENDENCY_SERVICE_QUOTA_EXCEEDED"
+        raise errors.Refused("ServiceQuotaExceededException", message, 402, Reason=reason)
 
 
 def _key(call: Call) -> str | None:

@@ -13,7 +13,8 @@ KINDS: dict[str, errors.Cause | None] = {
     "503": "unavailable",
     "auth": "unknown key",
     "denied": "denied",
-    "throttling": None,  # EBS direct has two codes for it
+    "throttling": None,  # EBS direct has three codes for it
+    "concurrent": None,
     "quota": None,
     "reset": None,  # nothing is done, and the connection ends
     "lost": None,  # it is done, and the connection ends
@@ -24,7 +25,6 @@ KINDS: dict[str, errors.Cause | None] = {
 """The kinds, and the cause of those that are an answer."""
 
 QUOTAS: dict[str, errors.Code] = {
-    "StartSnapshot": errors.Code("ConcurrentLimitExceededException"),
     "RegisterImage": errors.Code("AMIQuotaExceeded"),
     "CopyImage": errors.Code("ResourceLimitExceeded"),
     "ImportSnapshot": errors.Code("ResourceCountLimitExceeded"),
@@ -76,6 +76,8 @@ class Fault:
             )
         if self.kind == "throttling":
             return errors.Refused("ThrottlingException", "Rate exceeded")
+        if self.kind == "concurrent":
+            return errors.Refused("ConcurrentLimitExceededException", "Too many requests at the same time")
         cause = KINDS[self.kind]
         if cause is None:
             return None

@@ -97,7 +97,7 @@ def test_client_token_at_the_same_time(ebs: Any) -> None:
 def test_no_more_than_100_pending(standin: aws.StandIn) -> None:
     ebs = standin.client("ebs", "stranger", "us-west-2")
     made = [ebs.start_snapshot(VolumeSize=1)["SnapshotId"] for _ in range(100)]
-    with refused("ConcurrentLimitExceededException"):
+    with refused("ServiceQuotaExceededException"):
         ebs.start_snapshot(VolumeSize=1)
     ec2 = standin.client("ec2", "stranger", "us-west-2")
     for one in made:

@@ -40,7 +40,8 @@ ACTIONS: dict[str, tuple[str, Callable[[Any], Any]]] = {
         ("auth", "StartSnapshot", "UnrecognizedClientException", 403),
         ("auth", "DescribeImages", "AuthFailure", 401),
         ("denied", "DescribeImages", "UnauthorizedOperation", 403),
-        ("quota", "StartSnapshot", "ConcurrentLimitExceededException", 400),
+        ("concurrent", "StartSnapshot", "ConcurrentLimitExceededException", 400),
+        ("quota", "StartSnapshot", "ServiceQuotaExceededException", 402),
     ],
 )
 def test_answers(standin: aws.StandIn, kind: str, action: str, code: str, status: int) -> None:
