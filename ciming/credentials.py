@@ -54,7 +54,8 @@ def of_place(job: models.Job, place: Place) -> tuple[dict[str, Any], Any]:
         return there, _given(job, row)
     if not row.credential_ref:
         raise exceptions.ProviderError(
-            f"Cloud {row.name} has no credential: set its credential_ref, then retry the Job.",
+            f"Cloud {row.name} has no credential: set its credential_ref, then retry the Job; or "
+            "give one with the retry.",
             code="credential.missing",
         )
     reader = trusts.service_session() if row.visibility == "public" else _as_user(job, place)
@@ -191,7 +192,7 @@ def _parsed(row: models.Cloud, payload: bytes) -> Mapping[str, Any]:
         )
     try:
         said = _loaded(payload.decode())
-    except (ValueError, RecursionError, yaml.YAMLError):
+    except Exception:   # PyYAML lets out what int() and others raise, and that may have the secret in it
         said = None
     if not isinstance(said, dict):
         raise _invalid(row, "it is neither a JSON object nor the YAML of one")

@@ -117,10 +117,6 @@ def _require_json() -> None:
         raise http.UnsupportedMediaType("The body must be JSON: Content-Type: application/json.")
     try:
         json.loads(flask.request.get_data(cache=True))
-    except RecursionError:
-        raise exceptions.InvalidRequest(
-            "The body is nested too deep.", code="request.invalid_json", field="body"
-        ) from None
     except ValueError as error:
         raise exceptions.InvalidRequest(
             f"The body is not JSON: {error}", code="request.invalid_json", field="body"

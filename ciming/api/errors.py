@@ -86,6 +86,15 @@ def flatten(messages: object, path: str = "") -> Iterator[tuple[str, str]]:
             yield path[:200], str(message)
 
 
+def _too_deep(error: RecursionError) -> flask.Response:
+    """Whoever came to it in the body, which is read more than once, from stacks of several depths."""
+    if flask.request.method not in ("POST", "PATCH"):
+        return _unexpected(error)
+    return _ours(
+        exceptions.InvalidRequest("The body is nested too deep.", code="request.invalid_json", field="body")
+    )
+
+
 def _unexpected(error: Exception) -> flask.Response:
     LOG.exception("Unexpected error")
     return _answer(
@@ -104,4 +113,5 @@ def _unexpected(error: Exception) -> flask.Response:
 def register(app: flask.Flask) -> None:
     app.register_error_handler(exceptions.CimingError, _ours)
     app.register_error_handler(http.HTTPException, _http)
+    app.register_error_handler(RecursionError, _too_deep)
     app.register_error_handler(Exception, _unexpected)

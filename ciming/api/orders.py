@@ -105,7 +105,8 @@ def linked(image: models.Image, names: Iterable[str]) -> list[models.Link]:
 
     :raises NotFound: there is none
     """
-    known = {key: link for link in image.links for key in (link.cloud, link.cloud_key)}
+    known = {link.cloud: link for link in image.links}
+    known |= {link.cloud_key: link for link in image.links}     # of a zone, its name: that goes first
     for name in names:
         if name not in known:
             raise images.not_linked(image.id, name)

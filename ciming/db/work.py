@@ -28,6 +28,8 @@ AWAY = (
 )
 LINKED = ("cloud_key", "cloud", "provider", "region", "image_ref")
 """What a Link has of a source."""
+TOLD = ("name", "min_disk", "min_ram", "whose")
+"""What it keeps of what that Cloud said."""
 INTERNAL = {
     "code": "internal",
     "message": "Something in CIMinG went wrong. Please report the Job's id to its operator.",
@@ -277,7 +279,7 @@ def staged(held: Claim, *, disk_format: str, virtual_size: int, digests: dict[st
                     image_id=image.id,
                     proof="bytes" if source["digests"] else "asserted",
                     verified_at=models.now(),
-                    told={name: source.get(name) for name in ("name", "min_disk", "min_ram")},
+                    told={name: source[name] for name in TOLD if name in source},
                     **{name: source[name] for name in LINKED},
                 )
             )

@@ -39,7 +39,7 @@ def check(
             found.append(base.Verdict("credential", False, error.detail))
         except Exception:       # its text may hold anything: for the log only
             LOG.exception("Unexpected error in a check of %s", place["cloud"])
-            found.append(base.Verdict("check", None, "Something in CIMinG went wrong."))
+            found.append(base.Verdict("check", False, "Something in CIMinG went wrong."))
         finally:
             custody.drop(job.id)
 

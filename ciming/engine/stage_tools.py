@@ -62,14 +62,15 @@ class StageTools(tools.Tools):
         :raises CimingError: it can not be read, or there is no room for it
         """
         found = locating.find(self.job, self.provider_of)
+        assert self._provider is not None       # of the last that was asked, which has it
+        found |= tools.whose(_place(found), self._provider)
         work.found(self._claim, found, self._room)
         self.job = work.load(self._claim)
 
     def origin(self) -> sources.Origin:
         """The source that was located, as the Job's user."""
         found = self._found
-        place = locating.Place(*(found[name] for name in locating.Place._fields))
-        return sources.Origin(self.provider_of(place), found["image_ref"], found["size"])
+        return sources.Origin(self.provider_of(_place(found)), found["image_ref"], found["size"])
 
     def provider_of(self, place: models.Target | locating.Place) -> base.Provider:
         """A Cloud that may have the source, as the Job's user."""
@@ -178,6 +179,10 @@ class StageTools(tools.Tools):
 
     def _write(self, **values: Any) -> None:
         work.update_stage(self._claim, step=values.get("step"), error=values.get("error"))
+
+
+def _place(found: Mapping[str, Any]) -> locating.Place:
+    return locating.Place(*(found[name] for name in locating.Place._fields))
 
 
 def _digest(staged: staging.StagedFile, algorithm: str) -> str:

@@ -11,7 +11,7 @@ from oslo_config import cfg
 from oslo_log import log
 
 from ciming import credentials, disk_image, exceptions, growing, lazy, metrics, staging, zone_plans
-from ciming.db import clouds, models, status, work
+from ciming.db import models, status, work
 from ciming.engine import conversions, events, locating, slots, tools
 from ciming.engine import watch as watch_
 from ciming.providers import base
@@ -433,17 +433,9 @@ class TargetTools(tools.Tools):
                 carry = self.entry["carry"]
                 told = {name: carry[name] for name in (*SAID, "tags", "properties") if name in carry}
                 source = {**said, "image_ref": said["image"], "told": told}
-        told = {**self._as_linked(image_ref), **self._whose()}
+        told = {**self._as_linked(image_ref), **tools.whose(self.target, self.provider)}
         work.add_link(self._claim, self.key, image_ref, proof, told, source)
         events.linked(self.job, self.target, image_ref, proof)
-
-    def _whose(self) -> dict[str, str]:
-        """Nothing of a zone, which has no credential of its own, or where the Cloud does not say it now."""
-        if clouds.is_zone(self.target.cloud_key, self.target.region):
-            return {}
-        with contextlib.suppress(exceptions.ProviderError):
-            return {"whose": self.provider.whose()}
-        return {}
 
     def _as_linked(self, image_ref: str) -> dict[str, Any]:
         """What the Cloud was told of the image, or says of one that it had."""

@@ -15,7 +15,7 @@ from oslo_config import cfg
 from oslo_log import log
 
 from ciming import credentials, exceptions, growing, metrics, trusts
-from ciming.db import models, work
+from ciming.db import clouds, models, work
 from ciming.engine import locating, sources
 from ciming.engine import watch as watch_
 from ciming.providers import base
@@ -59,6 +59,15 @@ def entry_of(job: models.Job, cloud_key: str) -> Mapping[str, Any]:
     """What a plan of zones says of the Job's image in one of them; nothing where there is no plan."""
     found: Mapping[str, Any] = (job.spec or {}).get("there", {}).get(cloud_key, {})
     return found
+
+
+def whose(place: models.Target | locating.Place, provider: base.Provider) -> dict[str, str]:
+    """Nothing of a zone, which has no credential of its own, or where the Cloud does not say it now."""
+    if clouds.is_zone(place.cloud_key, place.region):
+        return {}
+    with contextlib.suppress(exceptions.ProviderError):
+        return {"whose": provider.whose()}
+    return {}
 
 
 class Tools(abc.ABC):

@@ -272,15 +272,19 @@ def _laughs() -> str:
         json.dumps({"auth_type": "swordfish.Plugin", **PASSWORD}).encode(),
         b"!!python/object/apply:os.system [swordfish]",
         b"password: !!binary c3dvcmRmaXNo",
+        b"password: !!bool swordfish",
+        b"password: !!int ''",
+        b"password: !!timestamp swordfish",
         _laughs().encode(),
         json.dumps(SAID).encode() + b" " * 20_001,
     ],
-    ids=range(16),
+    ids=range(19),
 )
 def test_what_is_no_credential(world: World, payload: bytes) -> None:
     world.barbican.payload = payload
     error = refused(*world.target(), "credential.invalid")
     assert "other" in error.detail and len(error.detail) < 1000
+    assert error.__suppress_context__ or error.__context__ is None      # for who logs it
 
 
 def test_another_provider_has_another_schema(world: World) -> None:

@@ -228,7 +228,7 @@ def _add_credential(parser: argparse.ArgumentParser) -> argparse._MutuallyExclus
 def _credential(
     command: common.ShowOne, parsed_args: argparse.Namespace, name: str
 ) -> Iterator[dict[str, str]]:
-    """The credential_ref that was given, or is made; one that was made goes again if it is of no use."""
+    """The credential_ref that was given, or is made; one that was made goes again if it was refused."""
     if bool(parsed_args.credential) != parsed_args.store:
         raise exceptions.CommandError("--credential and --store go together: give both, or --credential-ref")
     if not parsed_args.store:
@@ -238,7 +238,8 @@ def _credential(
     ref = command.client.store_credential(f"credential for {name}", said)
     try:
         yield {"credential_ref": ref}
-    except BaseException:
-        with contextlib.suppress(sdk_exceptions.SDKException):
-            command.client.forget_credential(ref)
+    except sdk_exceptions.HttpException as error:
+        if error.status_code is not None and error.status_code < 500:   # else the cloud may have it by now
+            with contextlib.suppress(sdk_exceptions.SDKException):
+                command.client.forget_credential(ref)
         raise

@@ -87,7 +87,7 @@ def _entry(said: Any, path: str, name: str) -> dict[str, Any]:
         if name not in entries and len(entries) != 1:
             names = ", ".join(map(str, entries)) or "none"
             raise exceptions.CommandError(f"{path} has several clouds, and none of them is {name}: {names}")
-        said = entries.get(name) or next(iter(entries.values()))
+        said = entries[name] if name in entries else next(iter(entries.values()))
     if not isinstance(said, dict):
         raise exceptions.CommandError(f"{path} holds no credential: it is to be an object")
     return said

@@ -242,6 +242,14 @@ def test_a_body_that_is_no_json(member: Caller) -> None:
     refused(member("PATCH", "/other"), 400, "request.invalid_json")
 
 
+def test_a_body_of_any_depth(member: Caller) -> None:
+    """It is read more than once, from stacks of several depths."""
+    for depth in range(900, 1000):
+        body = b'{"name": "x", "config": ' + b"[" * depth + b"]" * depth + b"}"
+        answer = member("POST", "", data=body, content_type="application/json")
+        assert answer.status_code == 400, depth
+
+
 def test_change(member: Caller) -> None:
     made = member.register()
     assert "note" not in member("PATCH", "/other", json={}).get_json()

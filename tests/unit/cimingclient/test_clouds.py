@@ -82,6 +82,16 @@ def test_a_credential_of_no_use_is_not_left_behind(
     assert stub.secrets == {} and stub.calls[-1].startswith("DELETE /keys/v1/secrets/")
 
 
+@pytest.mark.parametrize("lost", [_stub.LOSE_ANSWER, _stub.Refusal(504, "The gateway waited too long")])
+def test_a_credential_that_a_cloud_may_have_by_now_stays(
+    stub: _stub.Stub, run: conftest.Runner, file: pathlib.Path, lost: _stub.Refusal
+) -> None:
+    stub.refuse("POST /v1/clouds", lost)
+    with pytest.raises(Exception, match=r"."):
+        run(cloud.CreateCloud, "other", "--credential", str(file), "--store")
+    assert len(stub.secrets) == 1
+
+
 @pytest.mark.parametrize("options", [("--credential", "file"), ("--store",), ("--config", "nonsense")])
 def test_what_does_not_go_together(
     stub: _stub.Stub, run: conftest.Runner, options: tuple[str, ...]
@@ -169,6 +179,7 @@ def test_files_with_a_credential(tmp_path: pathlib.Path, text: str, said: dict[s
         b"[" * 10_000,
         b"clouds: {x: {password: swordfish}, y: {}}",
         b"clouds: {x: swordfish}",
+        b"clouds: {x: {password: swordfish}, other: }",
         b"x: " + b"y" * 20_000,
         b"[a]\naws_access_key_id = swordfish\n[b]\naws_access_key_id = swordfish\n",
     ],

@@ -76,6 +76,16 @@ def test_a_sync_makes_an_image_pending_and_active_again() -> None:
     assert clouds(image_id) == ["zone-a", "zone-b"]
 
 
+def test_a_source_that_is_linked_has_what_its_cloud_said() -> None:
+    """And whose credential that was: another one may not see the image."""
+    claim = rows.take(rows.make_job().id)
+    said = {"name": "theirs", "min_disk": 1, "min_ram": None, "whose": "project p"}
+    work.found(claim, found(cloud_key="c", cloud="other", **said), plenty)
+    work.staged(claim, disk_format="raw", virtual_size=512, digests={"sha256": "", "sha512": SHA512})
+    [link] = api.get_image(str(work.load(claim).image_id), None).links
+    assert (link.cloud, link.image_ref, link.told) == ("other", "ref", said)
+
+
 def test_a_sync_that_fails_makes_it_partial_and_forgetting_mends_that() -> None:
     image_id = linked("zone-a").image_id
     job = another("sync", image_id, "zone-b")
