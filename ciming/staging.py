@@ -127,29 +127,32 @@ class StagingArea:
                     return path
         return None
 
-    def _earlier(self, job_id: str, generation: int) -> list[Path]:
+    def _earlier(self, job_id: str, generation: int, stem: str = "upload") -> list[Path]:
         """What writers before this generation left, the newest first."""
         try:    # generations are many: each part is one
             names = [path.name for path in self.folder(job_id).iterdir()]
         except FileNotFoundError:
             return []
-        numbers = (int(name.removeprefix("upload.")) for name in names if name.startswith("upload."))
-        return [self.upload_path(job_id, each) for each in sorted(numbers, reverse=True) if each < generation]
+        numbers = (int(name.removeprefix(f"{stem}.")) for name in names if name.startswith(f"{stem}."))
+        folder = self.folder(job_id)
+        return [folder / f"{stem}.{each}" for each in sorted(numbers, reverse=True) if each < generation]
 
     @contextlib.contextmanager
     def restored(self, job_id: str, generation: int) -> Iterator[BinaryIO]:
         """The file into which a Job's bytes are brought once more; it holds what earlier attempts brought.
 
         :raises StagingFull: the disk has no room left
+        :raises Conflict: a later generation has taken the file over
         """
-        folder = self.folder(job_id)
+        path = self.folder(job_id) / f"restored.{generation}"
         try:
-            _make_folder(folder)
-            path = folder / f"restored.{generation}"
-            earlier = sorted(folder.glob("restored.*"), key=lambda each: int(each.suffix[1:]))
-            if earlier and earlier[-1] != path:
-                rename(earlier[-1], path)
-            with path.open("r+b", buffering=0) if earlier else _make(path) as file:
+            _make_folder(path.parent)
+            earlier = self._earlier(job_id, generation, "restored")
+            there = earlier[0].stat().st_size if earlier else 0
+            with _again(path) if path.exists() else _taken_over(earlier, path, there) as file:
+                for each in earlier:
+                    unlink(each)
+                file.seek(0)
                 yield file
         except OSError as error:
             if error.errno in NO_ROOM:
@@ -171,6 +174,15 @@ class StagingArea:
         """Remove all bytes of a Job; absent is fine."""
         with contextlib.suppress(FileNotFoundError):
             shutil.rmtree(self.folder(job_id))
+
+
+@contextlib.contextmanager
+def _again(path: Path) -> Iterator[BinaryIO]:
+    """One's own file, from the start; whom it was given to may hold the lock still, and keep others out."""
+    with path.open("r+b", buffering=0) as file:
+        with contextlib.suppress(OSError):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield file
 
 
 @contextlib.contextmanager

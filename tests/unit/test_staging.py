@@ -216,6 +216,39 @@ def test_who_wakes_after_a_takeover_has_lost(tmp_path: pathlib.Path) -> None:
     assert made.upload_path("job", 3).read_bytes() == b"first,then"
 
 
+def test_what_is_brought_goes_on_where_it_was(tmp_path: pathlib.Path) -> None:
+    """In the same file, also of the same generation, while others read it still."""
+    made = area(tmp_path)
+    with made.restored("job", 1) as file:
+        reader = os.dup(file.fileno())
+        file.write(b"first,")
+    inode = os.fstat(reader).st_ino
+    with made.restored("job", 1) as file:
+        assert (file.read(), os.fstat(file.fileno()).st_ino) == (b"first,", inode)
+    os.close(reader)
+    with made.restored("job", 3) as file:
+        assert (file.read(), os.fstat(file.fileno()).st_ino) == (b"first,", inode)
+        file.write(b"then")
+    assert [path.name for path in made.folder("job").iterdir()] == ["restored.3"]
+    assert (made.folder("job") / "restored.3").read_bytes() == b"first,then"
+
+
+def test_who_brings_and_slept_spoils_nothing(tmp_path: pathlib.Path) -> None:
+    """A late block of zeros would cut the file: it is a copy by then."""
+    made, some, none = area(tmp_path), os.urandom(staging.BLOCK), bytes(staging.BLOCK)
+    with made.restored("job", 1) as late:
+        staging.write_sparse(late, some)
+        with made.restored("job", 2) as successor:
+            assert successor.read() == some
+            for block in (none, some):
+                staging.write_sparse(successor, block)
+            staging.write_sparse(late, none)
+            staging.write_sparse(successor, some)
+        with made.restored("job", 1) as again:      # it has not heard of the other one yet
+            staging.write_sparse(again, some)
+    assert (made.folder("job") / "restored.2").read_bytes() == some + none + some + some
+
+
 def test_no_room_says_how_much() -> None:
     assert "7 bytes are needed and 5 are left" in staging.no_room(7, 5).detail
     assert staging.no_room().status == 507
