@@ -41,6 +41,8 @@ SILENCE = {     # how a connection is given up whose other side has not answered
     socket.TCP_USER_TIMEOUT: 30_000,
 }
 
+READ_ONLY = {"25006", 1290, 1792, 1836}     # PostgreSQL's code, and MariaDB's
+
 
 @functools.cache
 def engine() -> sa.Engine:
@@ -63,6 +65,8 @@ def engine() -> sa.Engine:
     made.hide_parameters = True     # in errors, and so in logs
     sa.event.listen(made, "do_connect", _not_for_ever)
     sa.event.listen(made, "connect", _notice_silence)
+    is_away = functools.partial(_is_away, made.dialect.is_disconnect)
+    made.dialect.is_disconnect = is_away  # type: ignore[method-assign]  # no event comes before oslo.db's
     if made.dialect.name == "mysql":
         sa.event.listen(made, "connect", _mariadb_connect)
     if made.dialect.name == "postgresql":
@@ -118,6 +122,11 @@ def _notice_silence(connection: Any, _record: Any) -> None:
         same.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         for option, value in SILENCE.items():
             same.setsockopt(socket.IPPROTO_TCP, option, value)
+
+
+def _is_away(known: Callable[..., bool], error: Exception, *where: Any) -> bool:
+    """Also a server that takes no writes, as after a failover: the next connection may be to another one."""
+    return known(error, *where) or bool({getattr(error, "pgcode", None), *error.args[:1]} & READ_ONLY)
 
 
 def _mariadb_connect(connection: Any, _record: Any) -> None:
@@ -217,7 +226,7 @@ def _is_at_head(settings: alembic_config.Config, version_table: str) -> bool:
 
 def require_current_schema() -> None:
     """:raises NotReady: the schema is that of another release, or there is none"""
-    if not schema_is_current():
+    if not (schema_is_current() and taskflow_schema_is_current()):
         raise exceptions.NotReady(
             "The database schema is not that of this release. Run: ciming-manage db sync"
         )

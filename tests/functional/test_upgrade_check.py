@@ -67,6 +67,9 @@ def test_tables_of_taskflow(operator: Operator) -> None:
     with sqlite3.connect(operator.database) as connection:
         connection.execute("ALTER TABLE atomdetails DROP COLUMN revert_results")
     finds(operator, "TaskFlow's schema", FAILURE, "ciming-manage db sync")
+    for command in (("ciming-manage", "db", "purge"), ("ciming-engine",)):
+        run = operator.run(*command)
+        assert run.returncode != 0 and "ciming-manage db sync" in run.stdout + run.stderr, run
 
 
 @pytest.mark.parametrize("server", ["postgresql", "mariadb"])

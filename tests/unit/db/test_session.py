@@ -10,9 +10,10 @@ import pytest
 import sqlalchemy as sa
 from oslo_db import exception as oslo_db_exception
 
+from ciming import exceptions
 from ciming.db import models, session, work
 from tests.unit.db.test_work import at_once
-from tests.unit.rows import Database, make_job
+from tests.unit.rows import Database, make_job, take
 
 
 def test_a_server_that_the_network_hides_is_given_up(database: Database) -> None:
@@ -48,6 +49,24 @@ def test_who_falls_silent_in_a_transaction_holds_its_rows_for_a_while(
             silent.execute(change.values(generation=9))
     with session.reader() as after:
         assert after.scalar(sa.select(models.Job.generation)) == 8
+
+
+def test_a_server_that_takes_no_writes_is_away(database: Database) -> None:
+    """Its connections are not used again: after a failover the next one is to another server."""
+    read_only = {
+        "postgresql": "SET default_transaction_read_only = on",
+        "mysql": "SET SESSION TRANSACTION READ ONLY",
+    }
+    if session.engine().dialect.name not in read_only:
+        pytest.skip("a file")
+    held = take(make_job().id)
+    session.forget_connections()
+    with session.engine().connect() as demoted:
+        demoted.exec_driver_sql(read_only[demoted.dialect.name])
+        demoted.commit()
+    with pytest.raises(exceptions.Interrupted, match="read.only|READ ONLY"):
+        work.check(held)
+    work.check(held)
 
 
 @pytest.mark.sqlite
