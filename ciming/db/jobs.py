@@ -5,6 +5,7 @@ An engine, a sender and other users write the same rows at the same time, and no
 what is written here is conditional on the state that it needs.
 """
 
+import contextlib
 from collections.abc import Callable, Sequence
 
 import sqlalchemy as sa
@@ -73,7 +74,8 @@ def _stop(session: orm.Session, job_id: str, *conditions: sa.ColumnElement[bool]
     api.refresh(session, row)
     if row.kind == "zone-sync":
         for child_id in zone_syncs.open_children(session, job_id):
-            _stop(session, child_id)
+            with contextlib.suppress(exceptions.Conflict):      # it has just ended
+                _stop(session, child_id)
     return closed
 
 

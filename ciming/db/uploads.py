@@ -259,12 +259,13 @@ def commit(lease: Lease, offset: int, expires_at: int, room: Room) -> int:
 
 @points.mutation
 def complete(lease: Lease, size: int) -> None:
-    """All bytes are on disk: hand the Job to the engines."""
+    """All bytes are on disk: hand the Job to the engines, unless it has failed by then."""
     with db.writer() as session:
         whole = dict.fromkeys(("offset", "size", "reserved"), size)
         _fence(session, lease, complete=True, owner=None, leased_until=0, **whole)
+        comes = sa.update(models.Job).where(models.Job.id == lease.job_id, models.Job.stage == "uploading")
+        session.execute(comes.values(stage="staging"))
         job = session.get_one(models.Job, lease.job_id)
-        job.stage = "staging"
         session.get_one(models.Image, job.image_id).size = size
         api.refresh(session, job)
 

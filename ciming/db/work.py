@@ -74,16 +74,17 @@ def candidates(
 
     Parts of others come after those that somebody waits for.
 
-    Bytes that are on their way at this moment are followed, by one engine and once. Those that wait for
-    their user are not for engines, but to be cancelled, or ended when they waited for too long.
+    Bytes that are on their way at this moment are followed, by one engine and until they stall. Jobs that
+    wait for their user are not for engines, but to be cancelled, or ended when they waited for too long.
 
     :param large: bytes from which on an image takes long
     :param patience: seconds that a Job may wait for its user
     :param dead: owners who are judged already, wherever their locks were
     """
-    job, upload, image = models.Job, models.Upload, models.Image
+    job, upload, image, target = models.Job, models.Upload, models.Image, models.Target
+    receives = sa.exists().where(target.job_id == job.id, target.step == "receive")
     comes = sa.and_(
-        sa.or_(job.generation == 0, job.owner.is_not(None)),
+        sa.or_(job.generation == 0, job.owner.is_not(None), sa.not_(receives)),     # see stop_following()
         upload.offset > 0,
         upload.size.is_not(None),
         upload.leased_until > models.now(),
@@ -109,13 +110,18 @@ def candidates(
                 row.id,
                 row.owner,
                 row.generation,
-                row.stage == "uploading"
-                or row.parent_id is not None
-                or bool(large and (row.size or 0) >= large),
+                row.stage == "uploading" or row.parent_id is not None or is_large(row.kind, row.size, large),
                 row.kind,
             )
             for row in session.execute(query)
         ]
+
+
+def is_large(kind: str, size: int | None, large: int | None) -> bool:
+    """Does a Job of this kind take long? What comes out of a Cloud may be of any size until it is located."""
+    if size is None:
+        return large is not None and kind in status.MOVING
+    return large is not None and size >= large
 
 
 @points.mutation

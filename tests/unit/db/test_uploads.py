@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from ciming import exceptions
-from ciming.db import api, models, uploads
+from ciming.db import api, models, uploads, work
 from tests.unit import rows
 
 pytestmark = pytest.mark.usefixtures("database")
@@ -55,6 +55,16 @@ def test_from_begin_to_complete() -> None:
     assert (row.upload.complete, row.upload.reserved, row.upload.offset) == (True, 10, 10)
     assert row.progress == {"bytes_done": 10, "bytes_total": 30}       # for two Targets
     refused(lambda: begin(job), "image.has_data")
+
+
+def test_the_last_byte_undoes_no_failure() -> None:
+    """An engine that follows may have refused what came; what then comes is of no use."""
+    job = rows.make_job(stage="uploading")
+    lease = begin(job)
+    work.end_stage(rows.take(job.id))
+    uploads.complete(lease, rows.SIZE)
+    row = api.get_job(job.id, None)
+    assert row.stage == "failed" and row.upload is not None and row.upload.complete
 
 
 def test_of_many_who_begin_one_gets_the_lease() -> None:

@@ -12,7 +12,7 @@ import pytest
 import sqlalchemy as sa
 
 from ciming import exceptions
-from ciming.db import api, jobs, models, session, work
+from ciming.db import api, jobs, models, session, uploads, work
 from tests.unit import rows
 
 pytestmark = pytest.mark.usefixtures("database")
@@ -104,6 +104,49 @@ def test_candidates() -> None:
     assert [each.job_id for each in work.candidates(rows.AREA, rows.LOCKS)] == [free.id, ours.id]
     work.release(held)
     assert work.Candidate(ours.id, None, 1, kind="create") in work.candidates(rows.AREA, "third locks")
+    large = work.candidates(rows.AREA, "third locks", rows.SIZE)
+    assert [each.takes_long for each in large] == [True, True]
+
+
+def test_an_upload_is_followed_until_it_stalls() -> None:
+    """Also by the next engine, if that which followed it stops."""
+    job = rows.make_job(stage="uploading")
+    lease = uploads.begin(
+        job.image_id, "api", None, models.now() + 60_000, lambda *_: 1 << 40, marker=rows.AREA
+    )
+    uploads.commit(lease, 7, models.now() + 60_000, lambda *_: 1 << 40)
+
+    def comes() -> bool:
+        return [each.job_id for each in work.candidates(rows.AREA, rows.LOCKS)] == [job.id]
+
+    for owner in ("engine-1", "engine-2"):
+        assert comes()
+        held = rows.take(job.id, owner)
+        work.update_stage(held, step="inspect", error=None)
+        assert comes()      # should its owner be dead
+        work.release(held)
+    held = rows.take(job.id)
+    work.stop_following(held)
+    work.release(held)
+    assert not comes()
+    uploads.complete(lease, rows.SIZE)
+    assert comes()
+
+
+@pytest.mark.parametrize(
+    ("kind", "size", "long"),
+    [
+        ("create", rows.SIZE - 1, False),
+        ("create", rows.SIZE, True),
+        ("create", None, True),
+        ("sync", None, True),
+        ("delete", None, False),
+    ],
+)
+def test_what_takes_long(kind: str, size: int | None, long: bool) -> None:
+    """What is to come out of a Cloud may be of any size."""
+    assert work.is_large(kind, size, rows.SIZE) == long
+    assert not work.is_large(kind, size or 0, None)
 
 
 def test_an_ended_job_is_not_claimed() -> None:

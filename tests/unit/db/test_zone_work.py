@@ -8,7 +8,7 @@ import pytest
 import sqlalchemy as sa
 
 from ciming import exceptions, zone_plans
-from ciming.db import api, models, purge, session, work, zone_syncs, zone_work
+from ciming.db import api, jobs, models, purge, session, work, zone_syncs, zone_work
 from tests.unit import rows
 from tests.unit.db.test_work import at_once
 
@@ -307,6 +307,19 @@ def test_a_sync_that_is_cancelled_begins_nothing_more(held: work.Claim) -> None:
     seen = report(held)
     assert (seen["cancelled"], seen["failed"]) == (4, 0)
     assert seen["progress"]["images_done"] == seen["progress"]["images_total"] == 4
+
+
+def test_a_part_that_has_just_ended_is_in_nobodys_way(
+    held: work.Claim, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    zone_work.plan(held, plan(*(entry("+", str(number)) for number in range(2))))
+    zone_work.add_children(held, 2)
+    ended, runs = children(held)
+    end(ended)
+    seen_before = [ended.id, runs.id]
+    monkeypatch.setattr(zone_syncs, "open_children", lambda _session, of: seen_before * (of == held.job_id))
+    jobs.cancel(held.job_id)
+    assert [child.wanted for child in children(held)] == ["run", "cancel"]
 
 
 # How far it is
