@@ -243,7 +243,7 @@ class Runner:
         if job.stage != "failed":
             name, kit.source = self._source(claim, job, kit)
             done = self._run_stage(flows, name, kit)
-            if name == FETCH and not done and kit.lost:
+            if name == FETCH and not done and (kit.lost or flows.begun(RESTORE)):
                 kit.source = sources.Remote(self._area, claim, kit.origin, self._path(job))
                 done = self._run_stage(flows, RESTORE, kit)
             if done:
@@ -410,6 +410,10 @@ class Flows:
                 book.add(tf_models.FlowDetail(name, uuid=str(uuid.uuid4())))
             connection.save_logbook(book)
         self._details = {detail.name: detail for detail in book}
+
+    def begun(self, name: str) -> bool:
+        """Was anything of a flow done, in this run or an earlier one?"""
+        return len(self._details[name]) > 0
 
     def run(self, name: str, factory: Callable[[], Any], **injected: Any) -> str:
         """Run a flow, or what is left of it; its state at the end: SUCCESS, REVERTED or FAILURE.

@@ -37,6 +37,7 @@ class StageTools(tools.Tools):
         self._there = 0
         self._room = room
         self._let_in = bool(self._found)
+        self._fault = job.error
         self._provider: base.Provider | None = None
 
     @property

@@ -190,7 +190,9 @@ def test_an_interrupted_flow_goes_on(job: models.Job, tools: Tools) -> None:
         flows(claim).run("three", flow, tools=tools)
     work.release(claim)
     tools.on.clear()
-    assert flows(rows.take(job.id)).run("three", flow, tools=tools) == states.SUCCESS
+    later = flows(rows.take(job.id))
+    assert later.begun("three") and not later.begun("others")
+    assert later.run("three", flow, tools=tools) == states.SUCCESS
     assert tools.done == ["first", "second", "second", "third"]
 
 

@@ -1,15 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the runner does when something happens that nobody thought of, on a real database file."""
 
+import contextlib
 import pathlib
 import threading
+import types
 from typing import Any
 
 import pytest
 
-from ciming import exceptions, staging
+from ciming import exceptions, growing, staging
 from ciming.db import api, jobs, work
-from ciming.engine import runner, sources, target_tools
+from ciming.engine import runner, slots, sources, stage_tools, target_tools, tools, watch
 from tests.unit import rows
 
 
@@ -73,6 +75,31 @@ def test_lost_bytes_come_back_from_a_cloud_that_has_the_same_file(made: runner.R
         work.add_link(claim, target, "ref", proof)
         _name, source = made._source(claim, work.load(claim), kit)
         assert type(source) is kind
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_bytes_that_are_lost_are_brought_again_also_by_the_next_engine(
+    made: runner.Runner, monkeypatch: pytest.MonkeyPatch, begun: bool
+) -> None:
+    """The one before was stopped before that began; or in the midst of it, and the Job's error is another."""
+    claim = rows.take(rows.make_job().id)
+    error = sources.lost() if not begun else exceptions.TransientProviderError("the Cloud is away")
+    work.update_stage(claim, step="inspect", error=tools.fault(error))
+    flows: Any = types.SimpleNamespace(claim=claim, begun=lambda name: begun and name == runner.RESTORE)
+    names: list[str] = []
+
+    def run_stage(_flows: Any, name: str, _kit: Any) -> bool:
+        names.append(name)
+        return name == runner.RESTORE
+
+    monkeypatch.setattr(made, "_run_stage", run_stage)
+    row = work.load(claim)
+    row.kind = "sync"
+    slot, watching = slots.Slots(slots.Limits(1)).slot(), watch.Watch(claim, threading.Event())
+    with contextlib.closing(growing.GrowingFile()) as staged:
+        kit = stage_tools.StageTools(row, watching, staged, claim, slot, made._room)
+        made._stage(flows, row, kit)
+    assert names == [runner.FETCH, runner.RESTORE]
 
 
 def test_a_job_waits_for_its_user_only_when_all_else_has_ended() -> None:
