@@ -112,18 +112,19 @@ class GrowingFile:
     def virtual_size(self) -> int:
         return self._what.virtual_size
 
-    def digest(self, algorithm: str) -> str:
+    def digest(self, algorithm: str, alive: Alive = lambda: None) -> str:
         """The hex digest of the whole file.
 
+        :param alive: asked while it is read
         :raises ValueError: hashlib does not know the algorithm
         """
         assert self._whole is not None, "await_whole() comes first"
-        return self._whole.digest(algorithm)
+        return self._whole.digest(algorithm, alive)
 
-    def guest_digest(self) -> str:
+    def guest_digest(self, alive: Alive = lambda: None) -> str:
         """The digest of the disk in it; it is made up once."""
         assert self._whole is not None, "await_whole() comes first"
-        self._guest = self._guest or self._whole.guest_digest()
+        self._guest = self._guest or self._whole.guest_digest(alive)
         return self._guest
 
     @property

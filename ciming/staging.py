@@ -11,7 +11,7 @@ import hashlib
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent import futures
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,6 +21,8 @@ from ciming import disk_image, exceptions, points
 
 BLOCK = 1024 * 1024
 ZEROS = bytes(BLOCK)
+Alive = Callable[[], None]
+"""Raises where nobody is to go on."""
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -42,23 +44,28 @@ class StagedFile:
     def from_dict(cls, values: dict[str, Any]) -> Self:
         return cls(**values)
 
-    def digest(self, algorithm: str) -> str:
+    def digest(self, algorithm: str, alive: Alive = lambda: None) -> str:
         """The hex digest of the file; read again only for an algorithm nobody thought of.
 
+        :param alive: asked while the file is read; what that raises ends it
         :raises ValueError: hashlib does not know the algorithm
         """
-        if algorithm not in self.digests:
-            with Path(self.path).open("rb") as file:
-                return hashlib.file_digest(file, algorithm).hexdigest()
-        return self.digests[algorithm]
+        if algorithm in self.digests:
+            return self.digests[algorithm]
+        made = hashlib.new(algorithm)
+        for block in read_blocks(self.path):
+            alive()
+            made.update(block)
+        return made.hexdigest()
 
-    def guest_digest(self) -> str:
+    def guest_digest(self, alive: Alive = lambda: None) -> str:
         """The digest of the disk in it; the file is read where nobody knows it.
 
+        :param alive: as digest() has it
         :raises CimingError: see disk_image.guest_digest()
         """
         what = disk_image.Inspection(self.disk_format, self.virtual_size)
-        return self.guest or disk_image.guest_digest(Path(self.path), what)
+        return self.guest or disk_image.guest_digest(Path(self.path), what, alive)
 
 
 class Staged(Protocol):
@@ -72,9 +79,9 @@ class Staged(Protocol):
     def size(self) -> int: ...
     @property
     def virtual_size(self) -> int: ...
-    def digest(self, algorithm: str) -> str:
+    def digest(self, algorithm: str, alive: Alive = lambda: None) -> str:
         """:raises ValueError: hashlib does not know the algorithm"""
-    def guest_digest(self) -> str:
+    def guest_digest(self, alive: Alive = lambda: None) -> str:
         """Of the disk in it, in hex."""
 
 

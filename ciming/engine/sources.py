@@ -206,6 +206,8 @@ class Remote:
 
     def keep(self, path: str) -> str:
         if path != str(self._kept):
+            with Path(path).open("rb") as file:     # who notes that it is here counts on it after a power cut
+                os.fsync(file.fileno())
             staging.rename(Path(path), self._kept)
         return str(self._kept)
 

@@ -130,7 +130,7 @@ class StageTools(tools.Tools):
         image = work.load(self._claim).image
         size, sha512 = image.size, image.digests.get("sha512")
         theirs = self._found.get("digests", {})
-        others = [name for name, digest in theirs.items() if _digest(staged, name) != digest]
+        others = [name for name, digest in theirs.items() if self._digest(staged, name) != digest]
         if others or sha512 not in (None, staged.digests["sha512"]):      # they were looked at before
             staging.unlink(Path(staged.path))      # or a retry would find them again
             raise exceptions.ProviderError(
@@ -144,12 +144,22 @@ class StageTools(tools.Tools):
                 code="staging.damaged",
             )
         algorithm, _, promised = (self.job.spec or {}).get("checksum", "").partition(":")
-        if promised and staged.digest(algorithm) != promised.lower():
+        found = staged.digest(algorithm, self.alive) if promised else ""
+        if found != promised.lower():
             raise exceptions.ImageRejected(
-                f"The data has {algorithm} {staged.digest(algorithm)}, but {promised.lower()} was "
-                "given at create. Check the file, and create the image again.",
+                f"The data has {algorithm} {found}, but {promised.lower()} was given at create. Check the "
+                "file, and create the image again.",
                 code="image.checksum_mismatch",
             )
+
+    def _digest(self, staged: staging.StagedFile, algorithm: str) -> str:
+        try:
+            return staged.digest(algorithm, self.alive)
+        except ValueError:
+            raise exceptions.ProviderError(
+                f"The Cloud that has the image hashes by {algorithm}, which CIMinG can not compute.",
+                code="image.hash_unknown",
+            ) from None
 
     def find(self, received: staging.StagedFile) -> staging.StagedFile:
         """What was received, where it is now."""
@@ -184,13 +194,3 @@ class StageTools(tools.Tools):
 
 def _place(found: Mapping[str, Any]) -> locating.Place:
     return locating.Place(*(found[name] for name in locating.Place._fields))
-
-
-def _digest(staged: staging.StagedFile, algorithm: str) -> str:
-    try:
-        return staged.digest(algorithm)
-    except ValueError:
-        raise exceptions.ProviderError(
-            f"The Cloud that has the image hashes by {algorithm}, which CIMinG can not compute.",
-            code="image.hash_unknown",
-        ) from None

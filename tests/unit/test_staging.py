@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+import functools
 import hashlib
 import io
 import os
@@ -255,6 +256,24 @@ def test_no_room_says_how_much() -> None:
 
 
 # Bytes and digests
+
+
+@pytest.mark.parametrize("what", ["digest", "guest_digest"])
+def test_who_reads_a_whole_file_can_be_stopped(tmp_path: pathlib.Path, what: str) -> None:
+    data = os.urandom(3 * staging.BLOCK)
+    (tmp_path / "file").write_bytes(data)
+    made = staging.StagedFile(str(tmp_path / "file"), "raw", len(data), len(data), {})
+    read = functools.partial(made.digest, "md5") if what == "digest" else made.guest_digest
+    asked: list[None] = []
+    assert read(lambda: asked.append(None)) == read(lambda: None)
+    assert asked
+
+    def stop() -> None:
+        raise exceptions.Cancelled("The Job was cancelled.")
+
+    with pytest.raises(exceptions.Cancelled):
+        read(stop)
+
 
 
 @pytest.mark.parametrize("size", [0, 1, staging.BLOCK - 1, staging.BLOCK, 2 * staging.BLOCK + 1])

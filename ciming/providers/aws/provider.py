@@ -317,7 +317,7 @@ class AWS(base.Provider):
             )
         sample = self._sample(staged)
         theirs = snapshots.digest(self._account, ids[0], alive, sample)
-        ours = staged.guest_digest() if sample is None else _sample_digest(staged, sample)
+        ours = staged.guest_digest(alive) if sample is None else _sample_digest(staged, sample)
         if theirs != ours:
             raise exceptions.ProviderError(
                 f"{self._name} holds a disk with the guest digest {theirs}, but {ours} was sent.",

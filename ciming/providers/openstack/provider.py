@@ -108,7 +108,7 @@ class OpenStack(base.Provider):
         else:                   # Glance before Rocky
             algorithm, theirs = "md5", image.get("checksum")
         try:
-            ours = staged.digest(algorithm)
+            ours = staged.digest(algorithm, alive)
         except ValueError:
             raise exceptions.ProviderError(
                 f"{self._name} hashes images by {algorithm}, which CIMinG can not compute.",
