@@ -24,19 +24,16 @@ for name in $(compgen -e OS_ || true); do unset "$name"; done
 
 logs=.cache/test
 mkdir -p "$logs"
-report=()
-status=0
+report=$logs/report
+: >"$report"
 
-# stage NAME COMMAND…: run a check, keep its output, and remember how it ended.
+# stage NAME COMMAND…: run a check, keep its output, and note how it ended.
 stage() {
     local name=$1 began=$SECONDS word=ok log=$logs/$1.log
     shift
     printf '\n== %s: %s\n' "$name" "$*"
-    if ! "$@" 2>&1 | tee "$log"; then
-        word=FAILED
-        status=1
-    fi
-    report+=("$(printf '%-8s %-12s %4d s  %s' "$word" "$name" $((SECONDS - began)) "$(tail -n 1 "$log")")")
+    "$@" 2>&1 | tee "$log" || word=FAILED
+    printf '%-8s %-12s %4d s  %s\n' "$word" "$name" $((SECONDS - began)) "$(tail -n 1 "$log")" >>"$report"
 }
 
 run=(pytest -q --timeout 600 --durations 10)
@@ -76,16 +73,23 @@ real() {
     return $status
 }
 
-stage ruff ruff check .
-stage hacking flake8
-stage mypy mypy
-stage imports lint-imports
-stage docs sphinx-build -q -W --keep-going -b html doc/source doc/build/html
+# What needs one processor, beside what mostly waits.
+reading() {
+    stage ruff ruff check .
+    stage hacking flake8
+    stage mypy mypy
+    stage imports lint-imports
+    stage docs sphinx-build -q -W --keep-going -b html doc/source doc/build/html
+    stage fuzz pytest -q --timeout 900 tests/fuzz
+}
+
+reading >"$logs/reading.log" 2>&1 &
 stage unit pytest -q --timeout 120 -n 2 tests/unit
-stage fuzz pytest -q --timeout 900 tests/fuzz
+wait $!
+cat "$logs/reading.log"
 
 stage real real
 
 printf '\n'
-printf '%s\n' "${report[@]}"
-exit $status
+cat "$report"
+! grep -q ^FAILED "$report"
