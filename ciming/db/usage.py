@@ -44,6 +44,8 @@ def busiest(
 ) -> Sequence[tuple[str, int]]:
     """Which of some Clouds are public ones where a project had at least `nth` Jobs begin since a time.
 
+    A retry counts, too.
+
     :param since: in ms since the epoch
     :return: the Cloud's name, and when the nth latest began
     """
@@ -52,10 +54,12 @@ def busiest(
     found = []
     with db.reader() as session:
         for cloud_id, name in session.execute(public.order_by(cloud.name)).all():
-            latest = sa.select(job.created_at).join(target, target.job_id == job.id)
-            latest = latest.where(job.project_id == project_id, target.cloud_key == cloud_id)
-            latest = latest.where(job.created_at >= since).order_by(job.created_at.desc())
-            began = session.scalar(latest.offset(nth - 1).limit(1))
-            if began is not None:
-                found.append((name, began))
+            lately = sa.select(job.created_at, job.retried).join(target, target.job_id == job.id)
+            lately = lately.where(job.project_id == project_id, target.cloud_key == cloud_id)
+            again = sa.and_(job.retried.is_not(None), job.updated_at >= since)
+            lately = lately.where(sa.or_(job.created_at >= since, again))
+            times = [at for made, retried in session.execute(lately) for at in (made, *(retried or ()))]
+            latest = sorted((at for at in times if at >= since), reverse=True)
+            if len(latest) >= nth:
+                found.append((name, latest[nth - 1]))
     return found

@@ -3,8 +3,10 @@
 
 import pytest
 
-from ciming.db import models, session, uploads, usage
+from ciming.db import jobs, models, pending, session, uploads, usage, work
 from tests.unit import rows
+from tests.unit.db.test_clouds import into, register
+from tests.unit.db.test_jobs import LIKENESS
 
 pytestmark = pytest.mark.usefixtures("database")
 
@@ -38,3 +40,20 @@ def test_what_is_deleted_does_not_count() -> None:
         writing.get_one(models.Image, gone.image_id).deleted_at = models.now()
     assert usage.images("studio") == 1
     assert kept.image_id != gone.image_id
+
+
+def test_a_job_that_is_retried_begins_again() -> None:
+    shared = register("shared", visibility="public")
+    job, since = into(shared), models.now()
+    with session.writer() as writing:
+        writing.get_one(models.Job, job.id).created_at = since - 1
+    assert usage.busiest("studio", [shared.id], 1, since) == []
+    for count in (1, 2):
+        held = rows.take(job.id)
+        work.give_up(held)
+        work.finish(held, purge=False)
+        rows.go_on(jobs.retry, job.id, pending.announce(LIKENESS), "bob", f"trust-{count}")
+        times = [usage.busiest("studio", [shared.id], nth, since) for nth in (1, count, count + 1)]
+        (_, last), (_, first) = times[0][0], times[1][0]
+        assert since <= first <= last and times[2] == []
+    assert usage.busiest("studio", [shared.id], 1, last + 1) == usage.busiest("garage", [shared.id], 1, 0) == []
