@@ -56,4 +56,5 @@ def test_a_job_that_is_retried_begins_again() -> None:
         times = [usage.busiest("studio", [shared.id], nth, since) for nth in (1, count, count + 1)]
         (_, last), (_, first) = times[0][0], times[1][0]
         assert since <= first <= last and times[2] == []
-    assert usage.busiest("studio", [shared.id], 1, last + 1) == usage.busiest("garage", [shared.id], 1, 0) == []
+    assert usage.busiest("studio", [shared.id], 1, last + 1) == []
+    assert usage.busiest("garage", [shared.id], 1, 0) == []
