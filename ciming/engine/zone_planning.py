@@ -59,12 +59,15 @@ def plan(
     """
     request = spec["request"]
     here = request["filters"].get("owner", [None]) if spec["everything"] else [project_id]
-    there = [request["map_project"].get(owner, owner) for owner in here]
+    mapped = request["map_project"]
+    there = [mapped.get(owner, owner) for owner in here]
+    # What others have here is to be there, too: it is not only there.
+    all_here = [owner for owner in (*here, *mapped, *there) if mapped.get(owner, owner) in there]
     targets: dict[str, list[base.Surveyed]] = {}
     unread: dict[str, exceptions.CimingError] = {}
     with futures.ThreadPoolExecutor(1 + len(request["to"]), "zones") as pool:
         members = request["members"]
-        wanted = {request["from"]: here, **dict.fromkeys(request["to"], there)}
+        wanted = {request["from"]: all_here, **dict.fromkeys(request["to"], there)}
         reading = {
             zone: pool.submit(patiently, functools.partial(_read, zones, zone, owners, members, alive))
             for zone, owners in wanted.items()
@@ -82,7 +85,7 @@ def plan(
         raise next(iter(unread.values()))
     rules = comparing.Rules(
         filters=request["filters"],
-        map_project=request["map_project"],
+        map_project=mapped,
         everything=spec["everything"],
         properties=cfg.CONF.zone_sync.properties,
         largest=int(cfg.CONF.staging.max_image_size),

@@ -2,7 +2,7 @@
 """How often zones are read that do not answer, and what a plan has of them."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -11,7 +11,7 @@ from ciming import config, exceptions, zone_plans
 from ciming.db import models, zone_work
 from ciming.engine import zone_sync
 from ciming.providers import base
-from tests.unit.engine.test_comparing import ONE
+from tests.unit.engine.test_comparing import ELSEWHERE, ONE, OTHER, like
 
 ATTEMPTS = 3
 AWAY = exceptions.TransientProviderError("zone-x does not answer.", code="cloud.unreachable")
@@ -20,29 +20,30 @@ AWAY = exceptions.TransientProviderError("zone-x does not answer.", code="cloud.
 class Zone:
     """Lists its images, or does not answer."""
 
-    def __init__(self, name: str, asked: Counter[str], *, away: bool) -> None:
-        self._name, self._asked, self._away = name, asked, away
+    def __init__(self, name: str, zones: "Zones") -> None:
+        self._name, self._zones = name, zones
 
     def survey(self, owner: str | None = None) -> Iterator[base.Surveyed]:
-        self._asked[self._name] += 1
-        if self._away:
+        self._zones.asked[self._name] += 1
+        if self._name in self._zones.away:
             raise AWAY
-        return iter([ONE] if self._name == "zone-a" else [])
+        return (each for each in self._zones.images.get(self._name, ()) if owner in (None, each.owner))
 
 
 class Zones:
-    def __init__(self, *away: str) -> None:
+    def __init__(self, *away: str, **images: Sequence[base.Surveyed]) -> None:
         self.asked: Counter[str] = Counter()
-        self._away = away
+        self.away = away
+        self.images = {"zone-a": [ONE]} | {name.replace("_", "-"): each for name, each in images.items()}
 
     def provider(self, zone: str) -> Any:
-        return Zone(zone, self.asked, away=zone in self._away)
+        return Zone(zone, self)
 
 
-def kit(zones: Zones, *targets: str) -> Any:
+def kit(zones: Zones, *targets: str, everything: bool = False, **more: Any) -> Any:
     made: Any = zone_sync.ZoneTools.__new__(zone_sync.ZoneTools)
     request = {"from": "zone-a", "to": list(targets), "filters": {}, "members": False, "map_project": {}}
-    made._zones, made._spec = zones, {"request": request, "everything": False}
+    made._zones, made._spec = zones, {"request": request | more, "everything": everything}
     made.job, made.alive, made._pause = models.Job(project_id="studio"), lambda: None, lambda *_: None
     made._fault, made._let_in, made.written = None, True, []
     made._write = lambda **values: made.written.append(values)
@@ -55,6 +56,7 @@ def _few_attempts(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     config.CONF([], project="ciming", default_config_files=[], default_config_dirs=[])
     config.CONF.set_override("max_attempts", ATTEMPTS, group="engine")
     monkeypatch.setattr(zone_work, "linked", lambda *_: [])
+    monkeypatch.setattr(zone_work, "used_by_others", lambda *_: [])
     yield
     config.CONF.clear_override("max_attempts", group="engine")
 
@@ -88,3 +90,19 @@ def test_a_plan_is_the_same_in_whatever_words_a_zone_was_away() -> None:
     assert zone_plans.digest(plans[0]) == zone_plans.digest(plans[1])
     plans[1]["entries"][1]["why"] = "In other words."
     assert zone_plans.digest(plans[0]) != zone_plans.digest(plans[1])
+
+
+def test_what_others_have_here_is_not_only_there() -> None:
+    """One owner's images go to another, who has some of their own, and gets more from a third."""
+    theirs = like(image_ref="id-3", name="x", owner="lab", digest=OTHER)
+    of_a_third = like(image_ref="id-4", name="y", owner="hall")
+    zones = Zones(
+        zone_a=[ONE, theirs, of_a_third],
+        zone_b=[theirs, like(of_a_third, owner="lab"), like(ELSEWHERE, name="z", owner="lab")],
+    )
+    mapped = {"studio": "lab", "hall": "lab"}
+    made = kit(zones, "zone-b", everything=True, filters={"owner": ["studio"]}, map_project=mapped)
+    assert [(each["symbol"], each["image"], each["there"]) for each in planned(made)["entries"]] == [
+        ("+", "id-1", None),
+        ("-", None, "id-2"),
+    ]
