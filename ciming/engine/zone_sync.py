@@ -57,6 +57,7 @@ class ZoneTools(tools.Tools):
         :raises Conflict: that is not what was agreed to
         """
         self._tally("plan")
+        read_at = models.now()
         found = self._planned(self._tell)
         expected = self._spec.get("digest")
         if expected and found["digest"] != expected:
@@ -64,7 +65,7 @@ class ZoneTools(tools.Tools):
                 "The zones are not any more as they were when the plan was made: make another one.",
                 code="zone_sync.plan_outdated",
             )
-        zone_work.plan(self._claim, found)
+        zone_work.plan(self._claim, found, read_at)
 
     def _planned(self, tell: Callable[[exceptions.CimingError, bool], None]) -> dict[str, Any]:
         def patiently(read: zone_planning.Read) -> list[base.Surveyed]:
