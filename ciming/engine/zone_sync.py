@@ -123,7 +123,7 @@ class ZoneTools(tools.Tools):
     def prune(self) -> None:
         """Delete what only the targets have; nothing where anything went wrong before.
 
-        :raises Conflict: that is more than may be deleted
+        :raises Conflict: that is more than may be deleted, or a target can not be read now
         """
         request, entries = self._spec["request"], zone_work.to_prune(self._claim)
         self._tally("prune")
@@ -151,15 +151,23 @@ class ZoneTools(tools.Tools):
         if unread:
             why = f"Nothing was pruned: {' '.join(unread)}"
             zone_work.skip(self._claim, [number for number, _ in entries], why)
-            return []
+            raise exceptions.Conflict(why, code="zone_sync.not_pruned")
         left = [each for each in now if each["symbol"] == zone_plans.ONLY_THERE and not each["why"]]
         only = {(each["zone"], each["there"]) for each in left}
-        still = [(number, entry) for number, entry in entries if (entry["zone"], entry["there"]) in only]
+        still = [
+            (number, entry)
+            for number, entry in entries
+            if (entry["zone"], entry["there"]) in only or self._is_gone(entry)
+        ]
         others = {number for number, _ in entries} - {number for number, _ in still}
         if others:
             why = f"{len(others)} images were not pruned: since the plan was made, the zones have changed."
             zone_work.skip(self._claim, others, why)
         return still
+
+    def _is_gone(self, entry: zone_plans.Entry) -> bool:
+        """Was it deleted, perhaps by us, who could not note it any more?"""
+        return self._zones.provider(entry["zone"]).show(entry["there"]) is None
 
     def _delete(self, number: int, entry: zone_plans.Entry) -> None:
         try:

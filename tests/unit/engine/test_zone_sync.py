@@ -1,16 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """How often zones are read that do not answer, and what a plan has of them."""
 
+import threading
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from ciming import config, exceptions, zone_plans
-from ciming.db import models, zone_work
-from ciming.engine import zone_sync
+from ciming.db import api, models, work, zone_work
+from ciming.engine import watch, zone_sync
 from ciming.providers import base
+from tests.unit import rows
+from tests.unit.db.test_zone_work import an_image, entry, plan, sync
 from tests.unit.engine.test_comparing import ELSEWHERE, ONE, OTHER, like
 
 ATTEMPTS = 3
@@ -27,11 +30,26 @@ class Zone:
         self._zones.asked[self._name] += 1
         if self._name in self._zones.away:
             raise AWAY
-        return (each for each in self._zones.images.get(self._name, ()) if owner in (None, each.owner))
+        return (each for each in self._has if owner in (None, each.owner))
+
+    @property
+    def _has(self) -> list[base.Surveyed]:
+        return self._zones.images.setdefault(self._name, [])
+
+    def show(self, image_ref: str) -> base.Metadata | None:
+        found = [each for each in self._has if each.image_ref == image_ref]
+        return base.Metadata(image_ref, found[0].name, "active", "ready") if found else None
+
+    def describe(self, image: str) -> base.Description | None:
+        found = self.show(image)
+        return base.Description(image, found.name, None, None) if found else None
+
+    def delete(self, image_ref: str) -> None:
+        self._has[:] = [each for each in self._has if each.image_ref != image_ref]
 
 
 class Zones:
-    def __init__(self, *away: str, **images: Sequence[base.Surveyed]) -> None:
+    def __init__(self, *away: str, **images: list[base.Surveyed]) -> None:
         self.asked: Counter[str] = Counter()
         self.away = away
         self.images = {"zone-a": [ONE]} | {name.replace("_", "-"): each for name, each in images.items()}
@@ -106,3 +124,40 @@ def test_what_others_have_here_is_not_only_there() -> None:
         ("+", "id-1", None),
         ("-", None, "id-2"),
     ]
+
+
+def pruning(zones: Zones, *entries: zone_plans.Entry) -> Any:
+    """Tools for a sync that has brought all there was, and is to prune."""
+    least: dict[str, Any] = {"filters": {}, "members": False, "map_project": {}, "max_delete": 10}
+    held = rows.take(sync(prune=True, **least).id)
+    zone_work.plan(held, plan(*entries, prune=True), models.now())
+    job = api.get_job(held.job_id, None)
+    made: Any = zone_sync.ZoneTools(job, watch.Watch(held, threading.Event()), held)
+    made._zones, made._pause = zones, lambda *_: None
+    return made
+
+
+@pytest.mark.usefixtures("database")
+def test_what_was_pruned_before_a_crash_counts() -> None:
+    """Nobody could note it any more; its Link goes, too."""
+    image = api.get_image(an_image(), None)
+    zones = Zones(zone_b=[like(ELSEWHERE, name="x", digest=OTHER), like(image_ref="id-3")])
+    made = pruning(zones, *(entry("-", ref) for ref in ("ref in zone-b", "id-2", "id-3")))
+    made.attempt("prune", made.prune)
+    assert [each.image_ref for each in zones.images["zone-b"]] == ["id-3"]     # which is here by now
+    report = api.get_job(made.job.id, None).report or {}
+    assert (report["pruned"], report["not_pruned"][:8]) == (2, "1 images")
+    assert [link.cloud_key for link in api.get_image(image.id, None).links] == ["zone-a"]
+
+
+@pytest.mark.usefixtures("database")
+def test_a_target_that_is_away_when_it_is_to_be_pruned_is_an_error() -> None:
+    zones = Zones("zone-c", zone_b=[like(ELSEWHERE, name="x", digest=OTHER)])
+    made = pruning(zones, entry("-", "id-2"), entry("-", "id-3", "zone-c"))
+    with pytest.raises(exceptions.Conflict, match="Nothing was pruned: zone-c could not be read"):
+        made.attempt("prune", made.prune)
+    made.settle_children()
+    assert work.finish(made._claim, purge=True) == "error" and len(zones.images["zone-b"]) == 1
+    job = api.get_job(made.job.id, None)
+    assert (job.error or {})["code"] == "zone_sync.not_pruned"
+    assert ((job.report or {})["pruned"], (job.report or {})["failed"]) == (0, 0)
