@@ -38,7 +38,16 @@ class Zone:
 
     def show(self, image_ref: str) -> base.Metadata | None:
         found = [each for each in self._has if each.image_ref == image_ref]
-        return base.Metadata(image_ref, found[0].name, "active", "ready") if found else None
+        visibility = self._zones.meanwhile.get(image_ref, "shared")
+        if not found or visibility is None:
+            return None
+        return base.Metadata(image_ref, found[0].name, "active", "ready", visibility=visibility)
+
+    def members(self, image_ref: str) -> list[str]:
+        if image_ref in self._zones.meanwhile:
+            code = "forbidden" if self._zones.meanwhile[image_ref] else "not_found"
+            raise exceptions.ProviderError("It has no members.", code=f"cloud.{code}")
+        return ["lab"]
 
     def describe(self, image: str) -> base.Description | None:
         found = self.show(image)
@@ -52,6 +61,7 @@ class Zones:
     def __init__(self, *away: str, **images: list[base.Surveyed]) -> None:
         self.asked: Counter[str] = Counter()
         self.away = away
+        self.meanwhile: dict[str, str | None] = {}      # visibility of images after they were listed
         self.images = {"zone-a": [ONE]} | {name.replace("_", "-"): each for name, each in images.items()}
 
     def provider(self, zone: str) -> Any:
@@ -124,6 +134,23 @@ def test_what_others_have_here_is_not_only_there() -> None:
         ("+", "id-1", None),
         ("-", None, "id-2"),
     ]
+
+
+def test_what_is_gone_or_not_shared_any_more_when_it_is_asked_for_its_members() -> None:
+    zones = Zones(zone_a=[like(image_ref=ref, name=ref, visibility="shared") for ref in ("1", "2", "3")])
+    zones.meanwhile = {"2": None, "3": "private"}
+    entries = planned(kit(zones, "zone-b", members=True))["entries"]
+    carried = {each["image"]: (each["carry"]["visibility"], each["carry"]["members"]) for each in entries}
+    assert carried == {"1": ("shared", ["lab"]), "3": ("private", [])}
+    zones.meanwhile = {"1": "shared"}       # or who asks may not know them
+    with pytest.raises(exceptions.ProviderError, match="no members"):
+        planned(kit(zones, "zone-b", members=True))
+
+
+def test_one_that_is_hidden_while_the_zone_is_read() -> None:
+    zones = Zones(zone_a=[ONE, like(hidden=True)])
+    [found] = planned(kit(zones, "zone-b"))["entries"]
+    assert (found["symbol"], found["carry"]["hidden"]) == ("+", True)
 
 
 def pruning(zones: Zones, *entries: zone_plans.Entry) -> Any:
