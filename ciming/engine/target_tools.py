@@ -146,6 +146,8 @@ class TargetTools(tools.Tools):
     @property
     def _takes_bytes(self) -> bool:
         """Does it need those that the stage flow brings, as far as is known?"""
+        if self.entry.get("symbol") == zone_plans.METADATA:
+            return False
         return self._refused is not None or not self._origins
 
     @property

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the tools of a Target tell its provider."""
 
+import contextlib
 import threading
 from collections.abc import Mapping
 from typing import Any
@@ -90,15 +91,21 @@ def begun(claim: work.Claim, zone: Zone) -> target_tools.TargetTools:
     return made
 
 
+def planned(symbol: str, **more: Any) -> work.Claim:
+    """Of a Job with one Target, for which a plan has this."""
+    claim = rows.take(rows.make_job(zones=["zone-b"]).id)
+    with session.writer() as writing:
+        spec = {"there": {"zone-b": entry(symbol, "1", **more)}}
+        writing.get_one(models.Job, claim.job_id).spec = spec
+    return claim
+
+
 @pytest.mark.usefixtures("database")
 @pytest.mark.parametrize("hidden", [False, True])
 def test_what_was_to_be_replaced_is_shown_again_when_that_is_undone(*, hidden: bool) -> None:
     """Also by an engine that knows of it by its rows only; it stays hidden if others had hidden it."""
-    claim, zone = rows.take(rows.make_job(zones=["zone-b"]).id), Zone(hidden=hidden)
     carry = {"owner": "studio", "visibility": "private", "protected": False, "hidden": False}
-    with session.writer() as writing:
-        planned = entry("*", "1", there="former", carry=carry)
-        writing.get_one(models.Job, claim.job_id).spec = {"there": {"zone-b": planned}}
+    claim, zone = planned("*", there="former", carry=carry), Zone(hidden=hidden)
     for _attempt in range(2):
         with pytest.raises(exceptions.ProviderError, match="said no"):
             begun(claim, zone).link("new", "bytes")
@@ -106,3 +113,12 @@ def test_what_was_to_be_replaced_is_shown_again_when_that_is_undone(*, hidden: b
     begun(claim, zone).withdraw()
     assert zone.hidden == {"former": hidden}
     assert hidden or api.get_job(claim.job_id, None).targets[0].remarks is None
+
+
+@pytest.mark.usefixtures("database")
+@pytest.mark.parametrize(("symbol", "needed"), [("+", True), ("*", True), ("~", False)])
+def test_bytes_that_can_not_be_had_hold_up_who_needs_them(symbol: str, *, needed: bool) -> None:
+    kit: Any = begun(planned(symbol), Zone(hidden=False))
+    kit.staged.fail(exceptions.ProviderError("They are gone.", code="source.not_readable"))
+    with pytest.raises(exceptions.ProviderError, match="gone") if needed else contextlib.nullcontext():
+        kit.alive()
