@@ -2,6 +2,7 @@
 """How often zones are read that do not answer, and what a plan has of them."""
 
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
@@ -151,6 +152,41 @@ def test_one_that_is_hidden_while_the_zone_is_read() -> None:
     zones = Zones(zone_a=[ONE, like(hidden=True)])
     [found] = planned(kit(zones, "zone-b"))["entries"]
     assert (found["symbol"], found["carry"]["hidden"]) == ("+", True)
+
+
+@pytest.fixture
+def _most_two() -> Iterator[None]:
+    config.CONF.set_override("max_images", 2, group="zone_sync")
+    yield
+    config.CONF.clear_override("max_images", group="zone_sync")
+
+
+MANY = [like(image_ref=f"id-{number}", name=f"{number}") for number in range(3)]
+
+
+@pytest.mark.usefixtures("_most_two")
+def test_a_zone_that_has_more_than_may_be_looked_at() -> None:
+    for zones in (Zones(zone_a=MANY), Zones(zone_b=MANY)):
+        with pytest.raises(exceptions.ProviderError, match="more than 2 images") as caught:
+            planned(kit(zones, "zone-b"))
+        assert caught.value.code == "zone_sync.too_many"
+    entries = planned(kit(Zones(zone_a=MANY[:2], zone_b=MANY), "zone-b", "zone-c"))["entries"]
+    assert [(each["zone"], each["symbol"]) for each in entries] == [
+        ("zone-b", "!"), ("zone-c", "+"), ("zone-c", "+")
+    ]
+    assert "zone-b has more than 2 images" in entries[0]["why"]
+
+
+def test_rate() -> None:
+    """Of this run: what was there before it counts for nothing; what takes longest is what is left."""
+    made = kit(Zones(), "zone-b")
+    made._moved, made._began = None, time.monotonic() - 10
+    amount = {"bytes_done": 100, "bytes_total": 1100, "images_done": 1, "images_total": 11}
+    assert made._rate(amount) == {"bytes_per_second": 0, "seconds_left": None}
+    for done, left in (({"bytes_done": 600}, 10), ({"bytes_done": 600, "images_done": 3}, 40)):
+        found = made._rate(amount | done)
+        assert found["bytes_per_second"] == pytest.approx(50, abs=1)
+        assert found["seconds_left"] == pytest.approx(left, abs=1)
 
 
 def pruning(zones: Zones, *entries: zone_plans.Entry) -> Any:
