@@ -63,8 +63,9 @@ def _differences(
     if told.get("name") and _printable(seen["name"]) not in names:
         yield "name", told["name"], seen["name"]
     for flag in ("hidden", "deprecated"):
-        if seen[flag] and not told.get(flag):
-            yield flag, False, True
+        told_so, is_so = bool(told.get(flag)), seen[flag]
+        if is_so not in (None, told_so):
+            yield flag, told_so, is_so
     for what in ("visibility", "min_disk", "min_ram"):
         mine, its = told.get(what), seen[what]
         if None not in (mine, its) and mine != its:

@@ -410,13 +410,15 @@ def add_link(
 
     :param told: what its Cloud says of it by now
     :param source: what it was proven against without any bytes: a place and its `image_ref`, and what is
-        `told` of it
+        `told` of it; if that is linked, its own proof stays
     """
     with fenced(held) as (session, job):
         target = session.get_one(models.Target, target_id)
         if source:
             here = {name: source[name] for name in LINKED}
-            same = {"image_id": job.image_id, "proof": proof, "verified_at": models.now()}
+            known = {(link.cloud_key, link.image_ref): link.proof for link in job.image.links}
+            its = known.get((source["cloud_key"], source["image_ref"]), proof)
+            same = {"image_id": job.image_id, "proof": its, "verified_at": models.now()}
             session.merge(models.Link(**same, **here, told=source["told"]))
         session.merge(
             models.Link(

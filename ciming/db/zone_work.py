@@ -16,6 +16,7 @@ MOST_FAILURES = 100     # that a report names
 MOST_ID = 36            # characters of an Image's id
 ENTRY_ENDS = (*status.TARGET_ENDS, "skipped")
 BRINGS = (zone_plans.CREATE, zone_plans.CONTENT)
+PROVEN = ("bytes", "guest")
 DONE = {
     zone_plans.CREATE: "created",
     zone_plans.METADATA: "updated",
@@ -42,10 +43,14 @@ def lock(held: work.Claim) -> str | None:
 
 
 @points.mutation
-def plan(held: work.Claim, found: Mapping[str, Any]) -> None:
-    """Note what a plan has to be done, and what not, in place of what was noted before."""
+def plan(held: work.Claim, found: Mapping[str, Any], read_at: int) -> None:
+    """Note what a plan has to be done, and what not, in place of what was noted before.
+
+    :param read_at: when the zones began to be read
+    """
     request, summary, number = found["request"], found["summary"], 0
     with work.fenced(held) as (session, job):
+        job.spec = {**(job.spec or {}), "read_at": read_at}
         session.execute(sa.delete(models.ZoneEntry).where(models.ZoneEntry.job_id == job.id))
         for entry in found["entries"]:
             cannot = entry["symbol"] == zone_plans.CANNOT
@@ -112,6 +117,8 @@ def add_children(held: work.Claim, most: int, *, patient: bool = True) -> Sequen
             rows = session.scalars(query.where(entry.image_ref == image_ref).order_by(entry.number)).all()
             child = _child(session, job, rows)
             for row in rows:
+                if row.status in ENTRY_ENDS:
+                    continue
                 if isinstance(child, models.Job):
                     row.child_id, row.status, row.error = child.id, "given", None
                 else:
@@ -136,8 +143,8 @@ def _next(session: orm.Session, job_id: str, most: int) -> Sequence[str]:
 
 def _child(
     session: orm.Session, job: models.Job, rows: Sequence[models.ZoneEntry]
-) -> models.Job | dict[str, Any]:
-    """The Job of one image; or why there can be none now."""
+) -> models.Job | dict[str, Any] | None:
+    """The Job of one image; or why there can be none now; or None, as others have done it."""
     first, spec = rows[0].said, job.spec or {}
     zone = spec["request"]["from"]
     source = {**_place(zone), "image": first["image"]}
@@ -147,6 +154,12 @@ def _child(
             images.alone_with(session, image.id)
     except (exceptions.Conflict, exceptions.NotFound) as error:
         return {"code": error.code, "message": error.detail}
+    for row in rows:
+        if _was_brought(session, job, image, row):
+            row.status, row.error = "success", None
+    rows = [row for row in rows if row.status not in ENTRY_ENDS]
+    if not rows:
+        return None
     there = {row.zone: {**row.said, "image": None} for row in rows}
     child = models.Job(
         id=models.new_id(),
@@ -172,6 +185,16 @@ def _child(
     session.add(images.from_cloud(child.id))
     api.refresh(session, child)
     return child
+
+
+def _was_brought(
+    session: orm.Session, job: models.Job, image: models.Image, row: models.ZoneEntry
+) -> bool:
+    """Has another Job brought it for this project? Not what was there before: that may be gone."""
+    link = session.get(models.Link, (image.id, row.zone))
+    if link is None or link.proof not in PROVEN or link.verified_at <= (job.spec or {})["read_at"]:
+        return False
+    return row.symbol in BRINGS and row.said["carry"]["owner"] == job.project_id
 
 
 def _target(row: models.ZoneEntry) -> models.Target:
@@ -420,7 +443,7 @@ def linked(source: str, target: str) -> Collection[tuple[str, str]]:
         sa.select(here.image_ref, there.image_ref.label("there"))
         .join(there, there.image_id == here.image_id)
         .where(here.cloud_key == source, there.cloud_key == target)
-        .where(here.proof.in_(("bytes", "guest")), there.proof.in_(("bytes", "guest")))
+        .where(here.proof.in_(PROVEN), there.proof.in_(PROVEN))
     )
     with db.reader() as session:
         return [(row.image_ref, row.there) for row in session.execute(query)]

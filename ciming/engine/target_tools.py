@@ -146,6 +146,8 @@ class TargetTools(tools.Tools):
     @property
     def _takes_bytes(self) -> bool:
         """Does it need those that the stage flow brings, as far as is known?"""
+        if self.entry.get("symbol") == zone_plans.METADATA:
+            return False
         return self._refused is not None or not self._origins
 
     @property
@@ -327,7 +329,15 @@ class TargetTools(tools.Tools):
         """Remove what this Target made in its cloud; what can not be removed is said in its error."""
         self._undoing = True
         with contextlib.suppress(exceptions.CimingError):
-            self.undo(lambda: self.provider.discard(self.key, self._watch.ask))
+            self.undo(self._withdraw)
+
+    def _withdraw(self) -> None:
+        self.provider.discard(self.key, self._watch.ask)
+        if (self.checkpoint or {}).get("hides"):
+            former = self.entry["there"]
+            if self.provider.show(former):
+                self.provider.settle(former, {"hidden": False}, self._watch.ask)
+            self._write(remarks=None)
 
     def _place(self) -> str:
         return metrics.place(self.target)
@@ -462,9 +472,17 @@ class TargetTools(tools.Tools):
             wanted |= {"members": members} if members else {}
         if wanted:
             self.provider.settle(image_ref, wanted, self.alive)
-        if symbol == zone_plans.CONTENT and former != image_ref and self.provider.show(former):
+        if symbol == zone_plans.CONTENT and former != image_ref:
+            self._hide(former)
+
+    def _hide(self, former: str) -> None:
+        found = self.provider.show(former)
+        if found is None:
+            return
+        if not found.hidden:        # else it is to stay so, whatever comes of this
+            self.save_checkpoint({**(self.checkpoint or {}), "hides": True})
             self.provider.settle(former, {"hidden": True}, self.alive)
-            self._write(remarks=self._remarks(f"It replaces image {former}, which is hidden now."))
+        self._write(remarks=self._remarks(f"It replaces image {former}, which is hidden now."))
 
     def _write(self, **values: Any) -> None:
         work.update_target(self._claim, self.key, **values)

@@ -59,12 +59,15 @@ def plan(
     """
     request = spec["request"]
     here = request["filters"].get("owner", [None]) if spec["everything"] else [project_id]
-    there = [request["map_project"].get(owner, owner) for owner in here]
+    mapped = request["map_project"]
+    there = [mapped.get(owner, owner) for owner in here]
+    # What others have here is to be there, too: it is not only there.
+    all_here = [owner for owner in (*here, *mapped, *there) if mapped.get(owner, owner) in there]
     targets: dict[str, list[base.Surveyed]] = {}
     unread: dict[str, exceptions.CimingError] = {}
     with futures.ThreadPoolExecutor(1 + len(request["to"]), "zones") as pool:
         members = request["members"]
-        wanted = {request["from"]: here, **dict.fromkeys(request["to"], there)}
+        wanted = {request["from"]: all_here, **dict.fromkeys(request["to"], there)}
         reading = {
             zone: pool.submit(patiently, functools.partial(_read, zones, zone, owners, members, alive))
             for zone, owners in wanted.items()
@@ -82,7 +85,7 @@ def plan(
         raise next(iter(unread.values()))
     rules = comparing.Rules(
         filters=request["filters"],
-        map_project=request["map_project"],
+        map_project=mapped,
         everything=spec["everything"],
         properties=cfg.CONF.zone_sync.properties,
         largest=int(cfg.CONF.staging.max_image_size),
@@ -108,28 +111,41 @@ def _read(
     :raises ProviderError: it has too many, or can not be read
     """
     provider, most = zones.provider(zone), int(cfg.CONF.zone_sync.max_images)
-    found = []
+    found: dict[str, base.Surveyed] = {}    # one that is hidden meanwhile is listed twice
     for image in itertools.chain.from_iterable(map(provider.survey, dict.fromkeys(owners))):
         alive()
-        found.append(image)
+        found[image.image_ref] = image
         if len(found) > most:
             raise exceptions.ProviderError(
                 f"{zone} has more than {most} images: sync those of some owners only.",
                 code="zone_sync.too_many",
             )
-    return list(_with_members(provider, found, alive)) if members else found
+    return list(_with_members(provider, found.values(), alive) if members else found.values())
 
 
 def _with_members(
     provider: base.Provider, images: Iterable[base.Surveyed], alive: Alive
 ) -> Iterator[base.Surveyed]:
-    def ask(image: base.Surveyed) -> base.Surveyed:
+    """Those that are still there, and who has them shared by now."""
+
+    def ask(image: base.Surveyed) -> base.Surveyed | None:
         alive()
-        there = provider.members(image.image_ref) if image.visibility == "shared" else ()
-        return dataclasses.replace(image, members=tuple(there))
+        if image.visibility != "shared":
+            return dataclasses.replace(image, members=())
+        try:
+            return dataclasses.replace(image, members=tuple(provider.members(image.image_ref)))
+        except exceptions.ProviderError as error:
+            if error.code not in ("cloud.not_found", "cloud.forbidden"):
+                raise
+            now = provider.show(image.image_ref)
+            if now is None:
+                return None
+            if now.visibility == "shared":
+                raise
+            return dataclasses.replace(image, visibility=str(now.visibility), members=())
 
     with futures.ThreadPoolExecutor(AT_A_TIME, "members") as pool:
-        yield from pool.map(ask, images)
+        yield from filter(None, pool.map(ask, images))
 
 
 def _hang_up(zones: Zones) -> None:

@@ -57,6 +57,7 @@ class ZoneTools(tools.Tools):
         :raises Conflict: that is not what was agreed to
         """
         self._tally("plan")
+        read_at = models.now()
         found = self._planned(self._tell)
         expected = self._spec.get("digest")
         if expected and found["digest"] != expected:
@@ -64,7 +65,7 @@ class ZoneTools(tools.Tools):
                 "The zones are not any more as they were when the plan was made: make another one.",
                 code="zone_sync.plan_outdated",
             )
-        zone_work.plan(self._claim, found)
+        zone_work.plan(self._claim, found, read_at)
 
     def _planned(self, tell: Callable[[exceptions.CimingError, bool], None]) -> dict[str, Any]:
         def patiently(read: zone_planning.Read) -> list[base.Surveyed]:
@@ -122,7 +123,7 @@ class ZoneTools(tools.Tools):
     def prune(self) -> None:
         """Delete what only the targets have; nothing where anything went wrong before.
 
-        :raises Conflict: that is more than may be deleted
+        :raises Conflict: that is more than may be deleted, or a target can not be read now
         """
         request, entries = self._spec["request"], zone_work.to_prune(self._claim)
         self._tally("prune")
@@ -150,15 +151,23 @@ class ZoneTools(tools.Tools):
         if unread:
             why = f"Nothing was pruned: {' '.join(unread)}"
             zone_work.skip(self._claim, [number for number, _ in entries], why)
-            return []
+            raise exceptions.Conflict(why, code="zone_sync.not_pruned")
         left = [each for each in now if each["symbol"] == zone_plans.ONLY_THERE and not each["why"]]
         only = {(each["zone"], each["there"]) for each in left}
-        still = [(number, entry) for number, entry in entries if (entry["zone"], entry["there"]) in only]
+        still = [
+            (number, entry)
+            for number, entry in entries
+            if (entry["zone"], entry["there"]) in only or self._is_gone(entry)
+        ]
         others = {number for number, _ in entries} - {number for number, _ in still}
         if others:
             why = f"{len(others)} images were not pruned: since the plan was made, the zones have changed."
             zone_work.skip(self._claim, others, why)
         return still
+
+    def _is_gone(self, entry: zone_plans.Entry) -> bool:
+        """Was it deleted, perhaps by us, who could not note it any more?"""
+        return self._zones.provider(entry["zone"]).show(entry["there"]) is None
 
     def _delete(self, number: int, entry: zone_plans.Entry) -> None:
         try:

@@ -14,8 +14,6 @@ from ciming.providers import base
 from ciming.providers.aws import metadata, snapshots
 from ciming.providers.aws.account import Account
 
-SOON = datetime.timedelta(minutes=2)    # more than AWS's clock may differ from ours, and than it rounds
-
 
 def update(
     account: Account, described: Mapping[str, Any], changes: base.Changes, alive: base.Alive
@@ -66,10 +64,11 @@ def _tags(
 def _deprecate(
     account: Account, image: Mapping[str, Any], alive: base.Alive, *, deprecated: bool
 ) -> None:
-    at, now = image.get("DeprecationTime"), datetime.datetime.now(datetime.UTC)
-    if deprecated and (at is None or datetime.datetime.fromisoformat(at) > now + 2 * SOON):
+    at = image.get("DeprecationTime")
+    if deprecated and not metadata.is_over(at):
         alive()
-        _enable_deprecation(account, image["ImageId"], now + SOON)
+        soon = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=metadata.SOON)
+        _enable_deprecation(account, image["ImageId"], soon)
     elif at is not None and not deprecated:
         alive()
         _disable_deprecation(account, image["ImageId"])

@@ -48,6 +48,7 @@ LONGEST_TEXT = 255      # of a description
 LONGEST_KEY, LONGEST_VALUE = 127, 256       # of a tag
 MOST_TAGS = 50
 OURS = "ciming:"
+SOON = 120      # seconds until an image is deprecated: more than AWS's clock may differ, and than it rounds
 
 
 def parameters(spec: base.ImageSpec, cloud: str) -> dict[str, Any]:
@@ -181,7 +182,7 @@ def seen(described: Mapping[str, Any], its_tags: Mapping[str, str]) -> base.Meta
         owner=described.get("OwnerId"),
         tags=glance_tags(its_tags),
         properties=properties(described, its_tags),
-        deprecated=_is_over(described.get("DeprecationTime")) if "ImageId" in described else None,
+        deprecated=is_over(described.get("DeprecationTime")) if "ImageId" in described else None,
         protected=str(described.get("DeregistrationProtection")).startswith("enabled")
         if "ImageId" in described
         else None,
@@ -202,6 +203,7 @@ def _size(described: Mapping[str, Any]) -> int | None:
     return None if size is None else size << 30
 
 
-def _is_over(moment: str | None) -> bool:
+def is_over(moment: str | None) -> bool:
+    """Or as near as one that we name?"""
     ends = base.milliseconds(moment)
-    return ends is not None and ends <= time.time() * 1000
+    return ends is not None and ends <= (time.time() + 2 * SOON) * 1000

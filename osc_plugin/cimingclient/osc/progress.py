@@ -11,7 +11,10 @@ from cimingclient.osc import text
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One thing under way; `done` and `total` in bytes, `total` None where nobody knows."""
+    """One thing under way; `done` and `total` in bytes, `total` None where nobody knows.
+
+    `pace` is shown where there is no `note`; a change of it alone is no news.
+    """
 
     name: str
     status: str
@@ -19,6 +22,7 @@ class Row:
     done: int = 0
     total: int | None = None
     note: str = ""
+    pace: str = ""
 
     @property
     def percent(self) -> int | None:
@@ -29,7 +33,8 @@ class Row:
         amount = f"{text.size(self.done)} of {text.size(self.total)}" if self.total else ""
         if not self.total and self.done:
             amount = text.size(self.done)
-        name, status, step, note = map(text.plain, (self.name, self.status, self.step, self.note))
+        said = (self.name, self.status, self.step, self.note or self.pace)
+        name, status, step, note = map(text.plain, said)
         cells = (f"{name:<{width}}", f"{status:<9}", f"{step:<8}", f"{share:>5}", amount, note)
         return "  ".join(cells).rstrip()
 
@@ -95,7 +100,7 @@ class Terminal:
 
 
 class Log:
-    """Writes a line when a row's status or step changes, and at each tenth of the bytes."""
+    """Writes a line when a row's status, step or note changes, and at each tenth of the bytes."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = _Stream(stream)

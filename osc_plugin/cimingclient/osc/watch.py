@@ -111,11 +111,11 @@ def _rows(job: _job.Job) -> list[progress.Row]:
         return [_row(target, _note(job, target)) for target in job.targets]
     amount = job.progress or {}
     done, total = amount.get("bytes_done") or 0, amount.get("bytes_total")
-    note = waits_for(job) or _images(amount)
-    return [progress.Row(job.kind or "job", job.status, done=done, total=total, note=note)]
+    said = {"note": waits_for(job), "pace": _pace(amount)}
+    return [progress.Row(job.kind or "job", job.status, done=done, total=total, **said)]
 
 
-def _images(amount: dict[str, Any]) -> str:
+def _pace(amount: dict[str, Any]) -> str:
     """How far a sync of zones is."""
     if amount.get("images_total") is None:
         return ""

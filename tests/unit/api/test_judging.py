@@ -84,6 +84,15 @@ def test_what_was_said_when_it_was_linked() -> None:
     assert judged("bytes", None, name="x", min_disk=3) == ("available", [])     # nobody wrote it down
 
 
+@pytest.mark.parametrize("flag", ["hidden", "deprecated"])
+def test_flags(flag: str) -> None:
+    """Not where a Cloud has no such thing, or nobody said anything."""
+    assert judged("bytes", {flag: True}, **{flag: False}) == ("drifted", [(flag, "true", "false")])
+    assert judged("bytes", {flag: False}, **{flag: True}) == ("drifted", [(flag, "false", "true")])
+    for told, its in ((True, True), (True, None), (False, False), (None, False), (None, None)):
+        assert judged("bytes", {flag: told}, **{flag: its}) == ("available", [])
+
+
 def test_notes() -> None:
     """Properties and tags that it had; others are added by whoever likes."""
     told = {"tags": ["a", "b"], "properties": {"os_distro": "debian", "os_version": "12", "x": "y" * 300}}

@@ -69,6 +69,19 @@ def test_sizes_without_an_end_are_shown_as_they_are() -> None:
     ]
 
 
+def test_a_log_has_a_line_for_each_tenth_and_each_note() -> None:
+    stream = io.StringIO()
+    board = progress.Log(stream)
+    for done in range(100):
+        board.show([progress.Row("zone-sync", "running", "", done, 100, pace=f"{done} of 100 images")])
+    board.show([progress.Row("zone-sync", "running", "", 99, 100, note="is being cancelled", pace="x")])
+    lines = stream.getvalue().splitlines()
+    assert [line.rsplit("  ", 1)[1] for line in lines] == [
+        *(f"{done} of 100 images" for done in range(0, 100, 10)),
+        "is being cancelled",
+    ]
+
+
 def test_nobody_reading_does_not_stop_the_work() -> None:
     reading, writing = os.pipe()
     os.close(reading)

@@ -37,3 +37,13 @@ def note(status: str, target: dict[str, Any], **more: Any) -> str:
 )
 def test_note(status: str, target: dict[str, Any], more: dict[str, Any], expected: str) -> None:
     assert note(status, target, **more) == expected
+
+
+def test_how_far_a_sync_of_zones_is() -> None:
+    amount = {"bytes_done": 1, "bytes_total": 2, "images_done": 120, "images_total": 300}
+    amount |= {"bytes_per_second": 38 << 20, "seconds_left": 45}
+    [row] = watch._rows(_job.Job.existing(**_stub.job("running", kind="zone-sync", progress=amount)))
+    assert (row.note, row.pace) == ("", "120 of 300 images, 38.0 MiB/s, 45 s left")
+    assert row.line(9).endswith("50 %  1 B of 2 B  120 of 300 images, 38.0 MiB/s, 45 s left")
+    [row] = watch._rows(_job.Job.existing(**_stub.job("queued", kind="zone-sync", progress=amount)))
+    assert row.line(9).endswith("waits for an engine")

@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """`zone sync`: what its options say to the service, what is refused before it is asked, what is shown."""
 
+import csv
+import io
 import json
 import pathlib
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+import yaml
 from osc_lib import exceptions
 
 from cimingclient.osc import zone
@@ -194,6 +197,14 @@ def test_it_waits_and_its_status_tells_the_end(
     assert done.status == code
     assert (row["Status"], row["Created"], row["Failed"], row["Seconds"]) == (status, 7, 1, 2.5)
     assert "No image matches." not in done.stderr
+
+
+def test_its_report_for_other_programs(stub: _stub.Stub, run: conftest.Runner) -> None:
+    stub.outcome = [ended("partial", created=7, failed=1)]
+    told = run(zone.SyncZone, *FROM_TO, "--wait", "-f", "json").json
+    [row] = csv.DictReader(io.StringIO(run(zone.SyncZone, *FROM_TO, "--wait", "-f", "csv").stdout))
+    assert (row["Status"], row["Created"], row["Failed"], row["Seconds"]) == ("partial", "7", "1", "2.5")
+    assert yaml.safe_load(run(zone.SyncZone, *FROM_TO, "--wait", "-f", "yaml").stdout) == told
 
 
 def test_a_zone_that_can_not_be_read(stub: _stub.Stub, run: conftest.Runner) -> None:

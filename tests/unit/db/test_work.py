@@ -274,6 +274,20 @@ def test_a_job_from_start_to_end() -> None:
     ]
 
 
+@pytest.mark.parametrize(("ref", "proof"), [("ref-1", "bytes"), ("another", "guest")])
+def test_a_source_keeps_its_own_proof(ref: str, proof: str) -> None:
+    """What was converted for another zone is one disk with it, and another file."""
+    job = rows.make_job()
+    held = rows.take(job.id)
+    first, second = job.targets
+    work.add_link(held, first.id, ref, "bytes")
+    place = {name: getattr(first, name) for name in ("cloud_key", "cloud", "provider", "region")}
+    source = {**place, "image_ref": "ref-1", "told": {"name": "demo"}}
+    work.add_link(held, second.id, "ref-2", "guest", {}, source)
+    found = [(link.image_ref, link.proof) for link in api.get_image(job.image_id, None).links]
+    assert found == [("ref-1", proof), ("ref-2", "guest")]
+
+
 def test_partial() -> None:
     job = rows.make_job()
     held = rows.take(job.id)

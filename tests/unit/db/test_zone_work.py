@@ -16,7 +16,7 @@ pytestmark = pytest.mark.usefixtures("database")
 
 WRITES: dict[str, Callable[[work.Claim], Any]] = {
     "lock": zone_work.lock,
-    "plan": lambda held: zone_work.plan(held, plan()),
+    "plan": lambda held: zone_work.plan(held, plan(), models.now()),
     "add_children": lambda held: zone_work.add_children(held, 5),
     "tally": lambda held: zone_work.tally(held, "bring", dict),
     "pruned": lambda held: zone_work.pruned(held, 1, entry("-", "z")),
@@ -32,7 +32,7 @@ def entry(symbol: str, image: str, zone: str = "zone-b", **more: Any) -> zone_pl
     if symbol == zone_plans.ONLY_THERE:
         known |= {"image": None, "there": image}
     rest = {"size": 10, "digest": "sha512:55", "differs": [], "why": None, "proof": None}
-    return {**known, "owner": "studio", "carry": {"tags": ["t"]}, **rest, **more}
+    return {**known, "owner": "studio", "carry": {"owner": "studio", "tags": ["t"]}, **rest, **more}
 
 
 def request(**more: Any) -> dict[str, Any]:
@@ -157,7 +157,7 @@ def test_what_a_check_refuses_holds_nothing() -> None:
 def test_what_is_to_be_done_is_noted(held: work.Claim) -> None:
     every = (entry("+", "1"), entry("=", "2"), entry("*", "3"), entry("-", "4"), entry("!", "5", why="Off."))
     found = plan(*every)
-    zone_work.plan(held, found)
+    zone_work.plan(held, found, models.now())
     assert report(held) == {
         **dict.fromkeys(("created", "updated", "replaced", "pruned", "failed", "cancelled"), 0),
         "same": 1, "left": 1, "only_there": 1, "cannot": 1, "not_pruned": None, "digest": found["digest"],
@@ -172,7 +172,7 @@ def test_what_is_to_be_done_is_noted(held: work.Claim) -> None:
     }
     assert zone_work.to_prune(held) == []
     again = (entry("*", "3"), entry("-", "4"), entry("-", "6", why="Protected."))
-    zone_work.plan(held, plan(*again, replace=True, prune=True))        # in place of the first
+    zone_work.plan(held, plan(*again, replace=True, prune=True), models.now())        # in place of the first
     seen = report(held)
     assert (seen["same"], seen["left"], seen["only_there"], seen["cannot"]) == (0, 0, 2, 0)
     assert seen["progress"] | {"images_total": 2, "bytes_total": 10} == seen["progress"]
@@ -185,7 +185,7 @@ def test_what_is_to_be_done_is_noted(held: work.Claim) -> None:
 def test_a_job_for_each_image(held: work.Claim) -> None:
     """In order, so many at a time; all zones that one image is to come to are of one Job."""
     every = (entry("+", "1"), entry("~", "2", there="x"), entry("+", "1", "zone-c"), entry("+", "3"))
-    zone_work.plan(held, plan(*every))
+    zone_work.plan(held, plan(*every), models.now())
     assert len(zone_work.add_children(held, 2)) == 2
     assert zone_work.children(held) == (2, 0, 1)
     one, two = children(held)
@@ -207,7 +207,7 @@ def test_without_a_trust_they_are_this_engines() -> None:
     with session.writer() as writing:
         writing.execute(sa.update(models.Job).values(trust_id=None))
     held = rows.take(job.id)
-    zone_work.plan(held, plan(entry("+", "1")))
+    zone_work.plan(held, plan(entry("+", "1")), models.now())
     zone_work.add_children(held, 1)
     [child] = children(held)
     assert (child.owner, child.trust_id) == (rows.ENGINE, None)
@@ -222,7 +222,7 @@ def test_an_image_that_a_job_works_on_comes_last_and_then_is_given_up(held: work
     linked, other = an_image(), rows.make_job()
     with session.writer() as writing:
         writing.execute(sa.update(models.Job).where(models.Job.id == other.id).values(image_id=linked))
-    zone_work.plan(held, plan(entry_of(linked), entry("+", "2"), entry("+", "3")))
+    zone_work.plan(held, plan(entry_of(linked), entry("+", "2"), entry("+", "3")), models.now())
     assert zone_work.add_children(held, 1) == []        # it was the first,
     assert len(zone_work.add_children(held, 1)) == 1    # and now others are
     assert len(zone_work.add_children(held, 5)) == 1
@@ -239,7 +239,7 @@ def test_an_image_that_was_busy_is_brought_when_that_has_ended(held: work.Claim)
     moved = sa.update(models.Job).where(models.Job.id == other.id)
     with session.writer() as writing:
         writing.execute(moved.values(image_id=linked))
-    zone_work.plan(held, plan(entry_of(linked)))
+    zone_work.plan(held, plan(entry_of(linked)), models.now())
     assert zone_work.add_children(held, 1) == []
     with session.writer() as writing:
         writing.execute(moved.values(finished_at=1))
@@ -249,11 +249,42 @@ def test_an_image_that_was_busy_is_brought_when_that_has_ended(held: work.Claim)
     assert report(held)["created"] == 1 and report(held)["failures"] == []
 
 
+@pytest.mark.parametrize(
+    ("proof", "owner", "left"),
+    [("bytes", "studio", ["zone-c"]), ("guest", "studio", ["zone-c"]),
+     ("asserted", "studio", ["zone-b", "zone-c"]), ("bytes", "garage", ["zone-b", "zone-c"])],
+)
+def test_what_a_job_has_brought_meanwhile_is_there(
+    held: work.Claim, proof: str, owner: str, left: list[str]
+) -> None:
+    """Though not what a person says, or what the project has for itself and not for another."""
+    linked, other = an_image(), rows.make_job(zones=["zone-b"])
+    with session.writer() as writing:
+        writing.execute(sa.update(models.Job).where(models.Job.id == other.id).values(image_id=linked))
+    first = entry_of(linked) | {"carry": {"owner": owner, "tags": []}}
+    zone_work.plan(held, plan(first, first | {"zone": "zone-c"}), models.now())
+    assert zone_work.add_children(held, 1) == []
+    work.add_link(rows.take(other.id), other.targets[0].id, "brought", proof)
+    end(other)
+    assert len(zone_work.add_children(held, 1)) == 1
+    [child] = children(held)
+    assert [target.cloud_key for target in child.targets] == left
+    end(child)
+    assert report(held)["created"] == 2 and zone_work.children(held).left == 0
+
+
+def test_an_image_that_is_everywhere_by_now_gets_no_job(held: work.Claim) -> None:
+    read_at, linked = models.now() - 1, an_image()
+    zone_work.plan(held, plan(entry_of(linked)), read_at)
+    assert zone_work.add_children(held, 1) == [] and zone_work.children(held) == (0, 0, 0)
+    assert report(held)["created"] == 1
+
+
 def test_two_syncs_of_one_source_have_one_image() -> None:
     """The second waits for the first, which brings the same image to another zone."""
     first, second = (rows.take(sync(to=[zone]).id) for zone in ("zone-b", "zone-c"))
-    zone_work.plan(first, plan(entry("+", "1"), to=["zone-b"]))
-    zone_work.plan(second, plan(entry("+", "1", "zone-c"), to=["zone-c"]))
+    zone_work.plan(first, plan(entry("+", "1"), to=["zone-b"]), models.now())
+    zone_work.plan(second, plan(entry("+", "1", "zone-c"), to=["zone-c"]), models.now())
     results = at_once(2, lambda number: zone_work.add_children((first, second)[number], 1))
     assert sorted(map(len, results)) == [0, 1], results
     [child] = [*children(first), *children(second)]
@@ -279,7 +310,7 @@ def test_which_image_it_is(held: work.Claim) -> None:
     converted = "of other bytes zone-a"     # as it is there, by a Link that is `guest`
     refs = (str(gone.image_id), str(theirs.image_id), long, converted)
     entries = [entry_of(linked), entry_of(str(known.image_id), str(known.image_id))]
-    zone_work.plan(held, plan(*entries, *(entry("+", ref) for ref in refs)))
+    zone_work.plan(held, plan(*entries, *(entry("+", ref) for ref in refs)), models.now())
     zone_work.add_children(held, 9)
     found = {str((child.spec or {})["source"]["image"]): child.image for child in children(held)}
     assert found["ref in zone-a"].id == linked
@@ -291,7 +322,7 @@ def test_which_image_it_is(held: work.Claim) -> None:
 
 
 def test_a_sync_that_is_cancelled_begins_nothing_more(held: work.Claim) -> None:
-    zone_work.plan(held, plan(*(entry("+", str(number)) for number in range(4))))
+    zone_work.plan(held, plan(*(entry("+", str(number)) for number in range(4))), models.now())
     zone_work.add_children(held, 1)
     with session.writer() as writing:
         writing.execute(sa.update(models.Job).where(models.Job.id == held.job_id).values(wanted="cancel"))
@@ -327,7 +358,7 @@ def test_a_part_that_has_just_ended_is_in_nobodys_way(
 
 def test_it_counts_what_its_jobs_came_to(held: work.Claim) -> None:
     entries = [entry("+", "1"), entry("+", "1", "zone-c"), entry("*", "2"), entry("~", "3"), entry("+", "4")]
-    zone_work.plan(held, plan(*entries, replace=True))
+    zone_work.plan(held, plan(*entries, replace=True), models.now())
     zone_work.add_children(held, 3)
     first, second, third = children(held)
     end(first, **{"zone-c": {"code": "cloud.forbidden", "message": "403"}})
@@ -351,7 +382,7 @@ def test_it_counts_what_its_jobs_came_to(held: work.Claim) -> None:
 
 
 def test_what_a_running_sync_counts_is_not_purged(held: work.Claim) -> None:
-    zone_work.plan(held, plan(entry("+", "1"), entry("+", "2")))
+    zone_work.plan(held, plan(entry("+", "1"), entry("+", "2")), models.now())
     zone_work.add_children(held, 2)
     first, second = children(held)
     end(first)
@@ -364,7 +395,7 @@ def test_what_a_running_sync_counts_is_not_purged(held: work.Claim) -> None:
 def test_prune(held: work.Claim) -> None:
     linked = an_image()
     entries = [entry("-", "ref in zone-b"), entry("-", "2"), entry("-", "3")]
-    zone_work.plan(held, plan(*entries, prune=True))
+    zone_work.plan(held, plan(*entries, prune=True), models.now())
     (one, first), (two, second), (three, _) = zone_work.to_prune(held)
     zone_work.pruned(held, one, first)
     zone_work.pruned(held, two, second, {"code": "cloud.forbidden", "message": "403"})
@@ -391,7 +422,7 @@ def test_what_others_use(held: work.Claim) -> None:
 
 @pytest.mark.parametrize("name", WRITES)
 def test_who_lost_the_job_writes_nothing(held: work.Claim, name: str) -> None:
-    zone_work.plan(held, plan(entry("-", "z"), entry("+", "1"), prune=True))
+    zone_work.plan(held, plan(entry("-", "z"), entry("+", "1"), prune=True), models.now())
     rows.take(held.job_id, "engine-2")
     before = rows.everything()
     with pytest.raises(exceptions.ClaimLost):

@@ -1,13 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the tools of a Target tell its provider."""
 
+import contextlib
+import threading
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
 from oslo_db import exception as db_exceptions
 
-from ciming import exceptions, staging
-from ciming.engine import target_tools
+from ciming import exceptions, growing, staging
+from ciming.db import api, models, session, work
+from ciming.engine import slots, target_tools, watch
+from ciming.providers import base
+from tests.unit import rows
+from tests.unit.db.test_zone_work import entry
 
 TIB = 1 << 40
 
@@ -53,3 +60,65 @@ def test_a_database_that_is_away_in_the_midst_of_a_step_ends_no_target() -> None
     with pytest.raises(exceptions.Interrupted, match="database"):
         kit._until_final("check", broken, lambda error, _final: told.append(error), lambda: None)
     assert not told
+
+
+class Zone:
+    """Has images by their ids, hidden or not; of the new one it says nothing."""
+
+    def __init__(self, *, hidden: bool) -> None:
+        self.hidden = {"former": hidden, "new": False}
+
+    def show(self, image_ref: str) -> base.Metadata | None:
+        if image_ref == "new":
+            raise exceptions.ProviderError("zone-b said no.")
+        hidden = self.hidden.get(image_ref)
+        return hidden if hidden is None else base.Metadata(image_ref, "", "active", "ready", hidden=hidden)
+
+    def settle(self, image_ref: str, carry: Mapping[str, Any], _alive: base.Alive) -> None:
+        self.hidden[image_ref] = carry["hidden"]
+
+    def discard(self, _key: str, _alive: base.Alive) -> None:
+        self.hidden.pop("new", None)
+
+
+def begun(claim: work.Claim, zone: Zone) -> target_tools.TargetTools:
+    """Tools for the only Target of a Job, as after a restart."""
+    job = api.get_job(claim.job_id, None)
+    slot = slots.Slots(slots.Limits(1)).slot(cloud="zone-b", project="studio", large=False)
+    watching = watch.Watch(claim, threading.Event())
+    made = target_tools.TargetTools(job, watching, growing.GrowingFile(), claim, job.targets[0], slot)
+    made.__dict__["provider"] = zone
+    return made
+
+
+def planned(symbol: str, **more: Any) -> work.Claim:
+    """Of a Job with one Target, for which a plan has this."""
+    claim = rows.take(rows.make_job(zones=["zone-b"]).id)
+    with session.writer() as writing:
+        spec = {"there": {"zone-b": entry(symbol, "1", **more)}}
+        writing.get_one(models.Job, claim.job_id).spec = spec
+    return claim
+
+
+@pytest.mark.usefixtures("database")
+@pytest.mark.parametrize("hidden", [False, True])
+def test_what_was_to_be_replaced_is_shown_again_when_that_is_undone(*, hidden: bool) -> None:
+    """Also by an engine that knows of it by its rows only; it stays hidden if others had hidden it."""
+    carry = {"owner": "studio", "visibility": "private", "protected": False, "hidden": False}
+    claim, zone = planned("*", there="former", carry=carry), Zone(hidden=hidden)
+    for _attempt in range(2):
+        with pytest.raises(exceptions.ProviderError, match="said no"):
+            begun(claim, zone).link("new", "bytes")
+        assert zone.hidden == {"former": True, "new": False}
+    begun(claim, zone).withdraw()
+    assert zone.hidden == {"former": hidden}
+    assert hidden or api.get_job(claim.job_id, None).targets[0].remarks is None
+
+
+@pytest.mark.usefixtures("database")
+@pytest.mark.parametrize(("symbol", "needed"), [("+", True), ("*", True), ("~", False)])
+def test_bytes_that_can_not_be_had_hold_up_who_needs_them(symbol: str, *, needed: bool) -> None:
+    kit: Any = begun(planned(symbol), Zone(hidden=False))
+    kit.staged.fail(exceptions.ProviderError("They are gone.", code="source.not_readable"))
+    with pytest.raises(exceptions.ProviderError, match="gone") if needed else contextlib.nullcontext():
+        kit.alive()

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """How often zones are read that do not answer, and what a plan has of them."""
 
+import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
@@ -8,10 +10,12 @@ from typing import Any
 import pytest
 
 from ciming import config, exceptions, zone_plans
-from ciming.db import models, zone_work
-from ciming.engine import zone_sync
+from ciming.db import api, models, work, zone_work
+from ciming.engine import watch, zone_sync
 from ciming.providers import base
-from tests.unit.engine.test_comparing import ONE
+from tests.unit import rows
+from tests.unit.db.test_zone_work import an_image, entry, plan, sync
+from tests.unit.engine.test_comparing import ELSEWHERE, ONE, OTHER, like
 
 ATTEMPTS = 3
 AWAY = exceptions.TransientProviderError("zone-x does not answer.", code="cloud.unreachable")
@@ -20,29 +24,55 @@ AWAY = exceptions.TransientProviderError("zone-x does not answer.", code="cloud.
 class Zone:
     """Lists its images, or does not answer."""
 
-    def __init__(self, name: str, asked: Counter[str], *, away: bool) -> None:
-        self._name, self._asked, self._away = name, asked, away
+    def __init__(self, name: str, zones: "Zones") -> None:
+        self._name, self._zones = name, zones
 
     def survey(self, owner: str | None = None) -> Iterator[base.Surveyed]:
-        self._asked[self._name] += 1
-        if self._away:
+        self._zones.asked[self._name] += 1
+        if self._name in self._zones.away:
             raise AWAY
-        return iter([ONE] if self._name == "zone-a" else [])
+        return (each for each in self._has if owner in (None, each.owner))
+
+    @property
+    def _has(self) -> list[base.Surveyed]:
+        return self._zones.images.setdefault(self._name, [])
+
+    def show(self, image_ref: str) -> base.Metadata | None:
+        found = [each for each in self._has if each.image_ref == image_ref]
+        visibility = self._zones.meanwhile.get(image_ref, "shared")
+        if not found or visibility is None:
+            return None
+        return base.Metadata(image_ref, found[0].name, "active", "ready", visibility=visibility)
+
+    def members(self, image_ref: str) -> list[str]:
+        if image_ref in self._zones.meanwhile:
+            code = "forbidden" if self._zones.meanwhile[image_ref] else "not_found"
+            raise exceptions.ProviderError("It has no members.", code=f"cloud.{code}")
+        return ["lab"]
+
+    def describe(self, image: str) -> base.Description | None:
+        found = self.show(image)
+        return base.Description(image, found.name, None, None) if found else None
+
+    def delete(self, image_ref: str) -> None:
+        self._has[:] = [each for each in self._has if each.image_ref != image_ref]
 
 
 class Zones:
-    def __init__(self, *away: str) -> None:
+    def __init__(self, *away: str, **images: list[base.Surveyed]) -> None:
         self.asked: Counter[str] = Counter()
-        self._away = away
+        self.away = away
+        self.meanwhile: dict[str, str | None] = {}      # visibility of images after they were listed
+        self.images = {"zone-a": [ONE]} | {name.replace("_", "-"): each for name, each in images.items()}
 
     def provider(self, zone: str) -> Any:
-        return Zone(zone, self.asked, away=zone in self._away)
+        return Zone(zone, self)
 
 
-def kit(zones: Zones, *targets: str) -> Any:
+def kit(zones: Zones, *targets: str, everything: bool = False, **more: Any) -> Any:
     made: Any = zone_sync.ZoneTools.__new__(zone_sync.ZoneTools)
     request = {"from": "zone-a", "to": list(targets), "filters": {}, "members": False, "map_project": {}}
-    made._zones, made._spec = zones, {"request": request, "everything": False}
+    made._zones, made._spec = zones, {"request": request | more, "everything": everything}
     made.job, made.alive, made._pause = models.Job(project_id="studio"), lambda: None, lambda *_: None
     made._fault, made._let_in, made.written = None, True, []
     made._write = lambda **values: made.written.append(values)
@@ -55,6 +85,7 @@ def _few_attempts(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     config.CONF([], project="ciming", default_config_files=[], default_config_dirs=[])
     config.CONF.set_override("max_attempts", ATTEMPTS, group="engine")
     monkeypatch.setattr(zone_work, "linked", lambda *_: [])
+    monkeypatch.setattr(zone_work, "used_by_others", lambda *_: [])
     yield
     config.CONF.clear_override("max_attempts", group="engine")
 
@@ -88,3 +119,108 @@ def test_a_plan_is_the_same_in_whatever_words_a_zone_was_away() -> None:
     assert zone_plans.digest(plans[0]) == zone_plans.digest(plans[1])
     plans[1]["entries"][1]["why"] = "In other words."
     assert zone_plans.digest(plans[0]) != zone_plans.digest(plans[1])
+
+
+def test_what_others_have_here_is_not_only_there() -> None:
+    """One owner's images go to another, who has some of their own, and gets more from a third."""
+    theirs = like(image_ref="id-3", name="x", owner="lab", digest=OTHER)
+    of_a_third = like(image_ref="id-4", name="y", owner="hall")
+    zones = Zones(
+        zone_a=[ONE, theirs, of_a_third],
+        zone_b=[theirs, like(of_a_third, owner="lab"), like(ELSEWHERE, name="z", owner="lab")],
+    )
+    mapped = {"studio": "lab", "hall": "lab"}
+    made = kit(zones, "zone-b", everything=True, filters={"owner": ["studio"]}, map_project=mapped)
+    assert [(each["symbol"], each["image"], each["there"]) for each in planned(made)["entries"]] == [
+        ("+", "id-1", None),
+        ("-", None, "id-2"),
+    ]
+
+
+def test_what_is_gone_or_not_shared_any_more_when_it_is_asked_for_its_members() -> None:
+    zones = Zones(zone_a=[like(image_ref=ref, name=ref, visibility="shared") for ref in ("1", "2", "3")])
+    zones.meanwhile = {"2": None, "3": "private"}
+    entries = planned(kit(zones, "zone-b", members=True))["entries"]
+    carried = {each["image"]: (each["carry"]["visibility"], each["carry"]["members"]) for each in entries}
+    assert carried == {"1": ("shared", ["lab"]), "3": ("private", [])}
+    zones.meanwhile = {"1": "shared"}       # or who asks may not know them
+    with pytest.raises(exceptions.ProviderError, match="no members"):
+        planned(kit(zones, "zone-b", members=True))
+
+
+def test_one_that_is_hidden_while_the_zone_is_read() -> None:
+    zones = Zones(zone_a=[ONE, like(hidden=True)])
+    [found] = planned(kit(zones, "zone-b"))["entries"]
+    assert (found["symbol"], found["carry"]["hidden"]) == ("+", True)
+
+
+@pytest.fixture
+def _most_two() -> Iterator[None]:
+    config.CONF.set_override("max_images", 2, group="zone_sync")
+    yield
+    config.CONF.clear_override("max_images", group="zone_sync")
+
+
+MANY = [like(image_ref=f"id-{number}", name=f"{number}") for number in range(3)]
+
+
+@pytest.mark.usefixtures("_most_two")
+def test_a_zone_that_has_more_than_may_be_looked_at() -> None:
+    for zones in (Zones(zone_a=MANY), Zones(zone_b=MANY)):
+        with pytest.raises(exceptions.ProviderError, match="more than 2 images") as caught:
+            planned(kit(zones, "zone-b"))
+        assert caught.value.code == "zone_sync.too_many"
+    entries = planned(kit(Zones(zone_a=MANY[:2], zone_b=MANY), "zone-b", "zone-c"))["entries"]
+    assert [(each["zone"], each["symbol"]) for each in entries] == [
+        ("zone-b", "!"), ("zone-c", "+"), ("zone-c", "+")
+    ]
+    assert "zone-b has more than 2 images" in entries[0]["why"]
+
+
+def test_rate() -> None:
+    """Of this run: what was there before it counts for nothing; what takes longest is what is left."""
+    made = kit(Zones(), "zone-b")
+    made._moved, made._began = None, time.monotonic() - 10
+    amount = {"bytes_done": 100, "bytes_total": 1100, "images_done": 1, "images_total": 11}
+    assert made._rate(amount) == {"bytes_per_second": 0, "seconds_left": None}
+    for done, left in (({"bytes_done": 600}, 10), ({"bytes_done": 600, "images_done": 3}, 40)):
+        found = made._rate(amount | done)
+        assert found["bytes_per_second"] == pytest.approx(50, abs=1)
+        assert found["seconds_left"] == pytest.approx(left, abs=1)
+
+
+def pruning(zones: Zones, *entries: zone_plans.Entry) -> Any:
+    """Tools for a sync that has brought all there was, and is to prune."""
+    least: dict[str, Any] = {"filters": {}, "members": False, "map_project": {}, "max_delete": 10}
+    held = rows.take(sync(prune=True, **least).id)
+    zone_work.plan(held, plan(*entries, prune=True), models.now())
+    job = api.get_job(held.job_id, None)
+    made: Any = zone_sync.ZoneTools(job, watch.Watch(held, threading.Event()), held)
+    made._zones, made._pause = zones, lambda *_: None
+    return made
+
+
+@pytest.mark.usefixtures("database")
+def test_what_was_pruned_before_a_crash_counts() -> None:
+    """Nobody could note it any more; its Link goes, too."""
+    image = api.get_image(an_image(), None)
+    zones = Zones(zone_b=[like(ELSEWHERE, name="x", digest=OTHER), like(image_ref="id-3")])
+    made = pruning(zones, *(entry("-", ref) for ref in ("ref in zone-b", "id-2", "id-3")))
+    made.attempt("prune", made.prune)
+    assert [each.image_ref for each in zones.images["zone-b"]] == ["id-3"]     # which is here by now
+    report = api.get_job(made.job.id, None).report or {}
+    assert (report["pruned"], report["not_pruned"][:8]) == (2, "1 images")
+    assert [link.cloud_key for link in api.get_image(image.id, None).links] == ["zone-a"]
+
+
+@pytest.mark.usefixtures("database")
+def test_a_target_that_is_away_when_it_is_to_be_pruned_is_an_error() -> None:
+    zones = Zones("zone-c", zone_b=[like(ELSEWHERE, name="x", digest=OTHER)])
+    made = pruning(zones, entry("-", "id-2"), entry("-", "id-3", "zone-c"))
+    with pytest.raises(exceptions.Conflict, match="Nothing was pruned: zone-c could not be read"):
+        made.attempt("prune", made.prune)
+    made.settle_children()
+    assert work.finish(made._claim, purge=True) == "error" and len(zones.images["zone-b"]) == 1
+    job = api.get_job(made.job.id, None)
+    assert (job.error or {})["code"] == "zone_sync.not_pruned"
+    assert ((job.report or {})["pruned"], (job.report or {})["failed"]) == (0, 0)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What of AWS needs no AWS: names of things, pace, and blocks."""
 
+import datetime
 import hashlib
 import pathlib
 import random
@@ -294,6 +295,14 @@ def test_a_credential_without_keys() -> None:
     with pytest.raises(exceptions.ProviderError) as refused:
         account.Account({"region": "eu-west-1", "cloud": "amazon"}, {"access_key_id": "AKIA"})
     assert refused.value.code == "credential.invalid"
+
+
+@pytest.mark.parametrize(("minutes", "deprecated"), [(-9, True), (2, True), (3, True), (9, False)])
+def test_what_is_deprecated_in_a_moment_is_deprecated(minutes: int, *, deprecated: bool) -> None:
+    """As AWS was told, which takes no time that is not to come."""
+    at = datetime.datetime.now(datetime.UTC) + datetime.timedelta(minutes=minutes)
+    described = {"ImageId": "ami-1", "State": "available", "DeprecationTime": at.isoformat()}
+    assert metadata.seen(described, {}).deprecated is deprecated
 
 
 def test_external_id() -> None:
