@@ -191,8 +191,8 @@ def _was_brought(
     session: orm.Session, job: models.Job, image: models.Image, row: models.ZoneEntry
 ) -> bool:
     """Has another Job brought it for this project? Not what was there before: that may be gone."""
-    link = session.get(models.Link, (image.id, row.zone))
-    if link is None or link.proof not in PROVEN or link.verified_at <= (job.spec or {})["read_at"]:
+    link, read_at = session.get(models.Link, (image.id, row.zone)), (job.spec or {}).get("read_at")
+    if link is None or link.proof not in PROVEN or read_at is None or link.verified_at <= read_at:
         return False
     return row.symbol in BRINGS and row.said["carry"]["owner"] == job.project_id
 
