@@ -343,7 +343,7 @@ def test_a_sync_that_is_cancelled_begins_nothing_more(held: work.Claim) -> None:
 def test_a_part_that_has_just_ended_is_in_nobodys_way(
     held: work.Claim, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    zone_work.plan(held, plan(*(entry("+", str(number)) for number in range(2))))
+    zone_work.plan(held, plan(*(entry("+", str(number)) for number in range(2))), 0)
     zone_work.add_children(held, 2)
     ended, runs = children(held)
     end(ended)
