@@ -410,7 +410,7 @@ class TargetTools(tools.Tools):
                 code="image_ref.protected",
             )
         self.alive()
-        self.provider.delete(self._ref)
+        self.provider.delete(self._ref, self.alive)
 
     def _check_whose(self) -> None:
         """:raises ProviderError: it was linked with a credential that sees what this one does not"""

@@ -189,7 +189,7 @@ class ZoneTools(tools.Tools):
                 f"Image {found.image_ref} in {entry['zone']} is protected by now: it is left alone.",
                 code="image_ref.protected",
             )
-        provider.delete(found.image_ref)
+        provider.delete(found.image_ref, self.alive)
 
     def say_why(self, error: dict[str, Any]) -> None:
         """It has failed: if nobody knows why, say that at least."""

@@ -316,8 +316,11 @@ class Provider(abc.ABC):
         """Where this credential's images are, in words: what is not there for another place may be there."""
 
     @abc.abstractmethod
-    def delete(self, image_ref: str) -> None:
-        """Delete an image; absent is fine."""
+    def delete(self, image_ref: str, alive: Alive = lambda: None) -> None:
+        """Delete an image; absent is fine.
+
+        :param alive: to be asked while that takes long, see Transfer
+        """
 
     def update(
         self, image_ref: str, changes: Changes, alive: Alive = lambda: None

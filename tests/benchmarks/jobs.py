@@ -107,7 +107,7 @@ class Nowhere(base.Provider):
         """There is one account."""
         return "all"
 
-    def delete(self, image_ref: str) -> None:
+    def delete(self, image_ref: str, alive: base.Alive = lambda: None) -> None:
         """There is nothing."""
 
 

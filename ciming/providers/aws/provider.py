@@ -475,7 +475,7 @@ class AWS(base.Provider):
         account = self._account.ask("sts", "GetCallerIdentity")["Account"]
         return f"account {self._account.words(account)} in {self._account.region}"
 
-    def delete(self, image_ref: str) -> None:
+    def delete(self, image_ref: str, alive: base.Alive = lambda: None) -> None:
         found = self._show(image_ref)
         if self._mark and found is None:
             return

@@ -324,7 +324,7 @@ class OpenStack(base.Provider):
         return f"project {self._account.project_id()} in {self._account.region}"
 
     @points.mutation
-    def delete(self, image_ref: str) -> None:
+    def delete(self, image_ref: str, alive: base.Alive = lambda: None) -> None:
         if self._tenant and self._show(image_ref) is None:
             return
         self._account.call("DELETE", f"/images/{_path(image_ref)}", also=404)

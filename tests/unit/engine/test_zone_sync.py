@@ -54,7 +54,7 @@ class Zone:
         found = self.show(image)
         return base.Description(image, found.name, None, None) if found else None
 
-    def delete(self, image_ref: str) -> None:
+    def delete(self, image_ref: str, alive: base.Alive = lambda: None) -> None:
         self._has[:] = [each for each in self._has if each.image_ref != image_ref]
 
 
