@@ -111,6 +111,12 @@ def in_bucket(subject: on_gcp.GCP, key: str) -> set[str]:
     return {each["name"] for each in subject.standin.objects(BUCKET) if key in each["name"]}
 
 
+def in_size(subject: on_gcp.GCP, key: str) -> int:
+    """Bytes of an archive that is there."""
+    (found,) = (each for each in subject.standin.objects(BUCKET) if key in each["name"])
+    return int(found["size"])
+
+
 class Counted:
     """How often each call was made since."""
 
@@ -368,6 +374,27 @@ def test_short_pages(
     image_ref = bring(provider, many, spec, key)
     assert counted["storage.objects.insert"] < MANY
     assert provider.describe(image_ref) and subject.refs(key) == {image_ref}
+
+
+def test_lists_that_do_not_end(
+    subject: on_gcp.GCP, small_pieces: None, provider: door.GCP, many: Staged, spec: Spec, key: str,
+    monkeypatch: Any,
+) -> None:  # fmt: skip
+    for _ in range(2):
+        subject.make_image("owner", BUCKET, f"a-{subjects.new_key()}", {})
+    with pytest.raises(exceptions.Interrupted):
+        provider.upload(many, spec, key, Transfer(20))
+    subject.standin.settings(page_size=1)
+    for module, action, look in (
+        (images, "compute.images.list", lambda: list(provider.list({}))),
+        (objects, "storage.objects.list", lambda: provider.discard(key)),
+    ):
+        counted = Counted(subject)
+        with monkeypatch.context() as patched:
+            patched.setattr(module, "MOST_PAGES", 1)
+            with pytest.raises(exceptions.TransientProviderError, match=action) as refused:
+                look()
+        assert refused.value.code == "cloud.bad_answer" and counted[action] == 1
 
 
 def test_insert_whose_answer_was_lost(
@@ -631,6 +658,23 @@ def test_archive_that_is_read_otherwise(
     subject.standin.fault("corrupt", "storage.objects.get", after=2)
     with pytest.raises(exceptions.ProviderError, match="not gzipped, or damaged"):
         list(provider.download(image_ref, 0))
+
+
+def test_archive_whose_reading_is_cut(
+    subject: on_gcp.GCP, many: Staged, spec: Spec, key: str
+) -> None:
+    """In the midst of a range: that passes, as where there is no answer at all."""
+    provider = subject.at("owner", keep_archive=True)
+    bring(provider, many, spec, key)
+    url = f"gs://{BUCKET}/{objects.object_name(key)}"
+    subject.standin.fault("cut", "storage.objects.get", after=1)       # the first one shows what is there
+    with pytest.raises(exceptions.TransientProviderError, match="IncompleteRead") as broken:
+        provider.describe(url)
+    assert broken.value.code == "cloud.unreachable"
+    subject.standin.fault("cut", "storage.objects.get", after=3, times=3)
+    counted = Counted(subject)
+    assert b"".join(provider.download(url, 0)).rstrip(b"\0") == pathlib.Path(many.path).read_bytes()
+    assert counted["storage.objects.get"] == 1 + -(-in_size(subject, key) // objects.RANGE) + 3
 
 
 # Where it goes

@@ -26,6 +26,7 @@ from google.oauth2 import service_account
 from google.protobuf import json_format
 from oslo_config import cfg
 from oslo_log import log
+from urllib3 import exceptions as urllib3_exceptions
 
 from ciming import answers, connections, egress, exceptions
 from ciming.providers import pace
@@ -45,6 +46,10 @@ THROTTLED = frozenset(("rateLimitExceeded", "userRateLimitExceeded", "RATE_LIMIT
 BUSY = frozenset(("resourceNotReady", "resourceInUseByAnotherResource"))    # it is being made, or deleted
 QUOTA = frozenset(("quotaExceeded", "QUOTA_EXCEEDED", "resourceCountLimitExceeded", "limitExceeded"))
 STUMBLED = frozenset((408, 429, 500, 502, 503, 504))
+UNANSWERED = (      # urllib3's own errors come where an object is read
+    *(google_exceptions.RetryError, requests.RequestException, urllib3_exceptions.HTTPError),
+    *(OSError, ValueError),
+)
 
 
 class Refusal(exceptions.ProviderError):
@@ -190,13 +195,16 @@ class Account:
             raise self._refusal(what, error) from None
         except auth_exceptions.GoogleAuthError as error:
             raise self._not_logged_in(what, error) from None
-        except (google_exceptions.RetryError, requests.RequestException, OSError, ValueError) as error:
+        except UNANSWERED as error:
             raise self._failure(what, error) from None
         except (json_format.Error, AttributeError, LookupError, TypeError, RecursionError) as error:
             LOG.info("What %s answered to %s can not be read: %s", self.name, what, type(error).__name__)
-            raise exceptions.TransientProviderError(
-                f"{self.name} answered {what} with something that is not Google's.", code="cloud.bad_answer"
-            ) from None
+            raise self.bad_answer(what) from None
+
+    def bad_answer(self, what: str) -> exceptions.TransientProviderError:
+        return exceptions.TransientProviderError(
+            f"{self.name} answered {what} with something that is not Google's.", code="cloud.bad_answer"
+        )
 
     def hang_up(self) -> None:
         """End all calls that run, from another thread."""

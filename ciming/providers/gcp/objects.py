@@ -12,6 +12,8 @@ https://cloud.google.com/storage/docs/composite-objects, https://cloud.google.co
 import base64
 import contextlib
 import functools
+import io
+import itertools
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -27,6 +29,7 @@ from ciming.providers.gcp.account import Account, Refusal
 AT_ONCE = 8             # pieces on their way
 MOST_SOURCES = 32       # of one object that is put together
 PIECE_SECONDS = 300     # in which a piece has to be there
+MOST_PAGES = 10_000     # of a list: the largest disk has 9 million pieces
 RANGE = 2 << 20         # bytes that are read at a time; some tens of them are in memory
 GUEST = "ciming-guest"  # the digest of the disk in an archive; beside it, its CRC-32C as it has to be
 SUM = "ciming-crc32c"
@@ -184,18 +187,24 @@ _IN_NAMES = str.maketrans("+/=", "-_.")
 
 def _listed(place: Bucket, prefix: str) -> list[tuple[str, int, int]]:
     """Objects by name, with CRC-32C and size; none in a bucket that is gone."""
-    client = place.account.storage
     found = place.account.call(
         "storage.objects.list",
         lambda: [
             (each.name, int.from_bytes(base64.b64decode(each.crc32c), "big"), int(each.size))
-            for each in client.list_blobs(
-                place.name, prefix=prefix, fields="items(name,crc32c,size),nextPageToken", **place.asked
-            )
+            for each in _pages(place, prefix)
         ],
         missing=404,
     )
     return found or []
+
+
+def _pages(place: Bucket, prefix: str) -> Iterator[Any]:
+    """:raises TransientProviderError: the list does not end"""
+    fields = "items(name,crc32c,size),nextPageToken"
+    found = place.account.storage.list_blobs(place.name, prefix=prefix, fields=fields, **place.asked)
+    yield from itertools.chain.from_iterable(itertools.islice(found.pages, MOST_PAGES))
+    if found.next_page_token:
+        raise place.account.bad_answer("storage.objects.list")
 
 
 def _send(
@@ -357,16 +366,29 @@ def size_of_disk(place: Bucket, found: Any) -> int:
 def _range(place: Bucket, name: str, generation: int, size: int, start: int) -> bytes:
     blob = place.account.storage.bucket(place.name).blob(name, generation=generation)
     end = min(start + RANGE, size)
-    data: bytes = place.account.call(
+    data = _Room(place.account, end - start)
+    place.account.call(
         "storage.objects.get",
-        lambda: blob.download_as_bytes(
-            start=start, end=end - 1, raw_download=True, checksum=None, **place.asked
+        lambda: blob.download_to_file(
+            data, start=start, end=end - 1, raw_download=True, checksum=None, **place.asked
         ),
     )
-    if len(data) != end - start:
+    if data.tell() != end - start:
         raise exceptions.TransientProviderError(
-            f"{place.account.name}: of gs://{place.name}/{name} came {len(data)} bytes, not {end - start}."
+            f"{place.account.name}: of gs://{place.name}/{name} came {data.tell()} bytes, not {end - start}."
         )
-    return data
+    return data.getvalue()
 
+
+class _Room(io.BytesIO):
+    """For so many bytes: who is asked for a range may answer without end."""
+
+    def __init__(self, account: Account, size: int) -> None:
+        super().__init__()
+        self._account, self._size = account, size
+
+    def write(self, data: Any) -> int:
+        if self.tell() + len(data) > self._size:
+            raise self._account.bad_answer("storage.objects.get")
+        return super().write(data)
 

@@ -24,6 +24,7 @@ KINDS = (
     "quota",
     "reset",  # nothing is done, and the connection ends
     "lost",  # it is done, and the connection ends
+    "cut",  # half of what is downloaded is answered, and the connection ends
     "slow",  # it is done `seconds` later
     "corrupt",  # what is stored, or answered, has one bit flipped
     "fail",  # the operation is accepted, and ends with an error

@@ -22,6 +22,7 @@ import google_crc32c
 import hypothesis
 import pytest
 import requests
+import urllib3
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from google.api_core import exceptions as google_exceptions
@@ -34,7 +35,7 @@ from oslo_config import cfg
 from ciming import disk_image, egress, exceptions
 from ciming.configs import gcp as config
 from ciming.providers import base, pace
-from ciming.providers.gcp import account, archive, images, metadata
+from ciming.providers.gcp import account, archive, images, metadata, objects
 from ciming.providers.gcp import provider as door
 
 BLOCK, GIB = disk_image.BLOCK, archive.GIB
@@ -653,6 +654,8 @@ def test_what_is_missing_may_be_an_answer(google: account.Account) -> None:
         (google_exceptions.RetryError("late", cause=OSError()), exceptions.TransientProviderError),
         (requests.ConnectionError("reset"), exceptions.TransientProviderError),
         (requests.ReadTimeout("late"), exceptions.TransientProviderError),
+        (urllib3.exceptions.ProtocolError("cut"), exceptions.TransientProviderError),
+        (urllib3.exceptions.ReadTimeoutError(None, "", "late"), exceptions.TransientProviderError),  # type: ignore[arg-type]
         (ValueError("no JSON"), exceptions.TransientProviderError),
     ],
     ids=lambda each: type(each).__name__ if isinstance(each, Exception) else "",
@@ -667,6 +670,37 @@ def test_no_answer(google: account.Account, error: Exception, kind: type[Excepti
 def test_an_answer_that_is_none(google: account.Account, error: Exception) -> None:
     found = raised(google, error)
     assert isinstance(found, exceptions.TransientProviderError) and found.code == "cloud.bad_answer"
+
+
+class Endless(io.RawIOBase):
+    """Zeros, as many as are asked for, but not for ever."""
+
+    given = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        self.given += len(buffer)
+        return len(buffer) if self.given < 64 << 20 else 0
+
+
+def test_range_that_does_not_end(google: account.Account, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No more of it is taken than was asked for."""
+    body = Endless()
+
+    def send(_session: requests.Session, request: requests.PreparedRequest, **_how: Any) -> requests.Response:
+        answer = requests.Response()
+        answer.status_code = 200 if "alt=media" in str(request.url) else 404   # Google's client asks more
+        answer.raw = urllib3.HTTPResponse(body if answer.ok else io.BytesIO(), preload_content=False)
+        return answer
+
+    monkeypatch.setattr(requests.Session, "send", send)
+    google._credentials.token = "ya29.c.a-token-of-ours"
+    with pytest.raises(exceptions.TransientProviderError, match=r"storage\.objects\.get") as refused:
+        objects._range(objects.Bucket(google, "bucket"), "its.tar.gz", 1, 1 << 30, 0)
+    assert refused.value.code == "cloud.bad_answer"
+    assert body.given < objects.RANGE + (1 << 20)
 
 
 def test_where_nothing_may_go(google: account.Account) -> None:
