@@ -1010,6 +1010,27 @@ def test_archive_that_is_not(provider: door.GCP, url: str) -> None:
     assert refused.value.code == "cloud.not_found"
 
 
+def test_archive_that_is_linked(
+    subject: on_gcp.GCP, provider: door.GCP, tmp_path: pathlib.Path
+) -> None:
+    """Others made it: it is neither changed nor deleted, and that is said."""
+    url = put(subject, "linked.tar.gz", gzip.compress(tar_of(tmp_path, "disk.raw")))
+    before = provider.show(url)
+    assert before is not None
+    changes = base.Changes(name="new", tags=("blue",), hidden=True, deprecated=True)
+    (remark,) = provider.update(url, changes)
+    assert "neither name nor tags" in remark
+    with pytest.raises(exceptions.ProviderError, match=r"linked\.tar\.gz.*Unlink it") as refused:
+        provider.delete(url)
+    assert refused.value.code == "image_ref.not_ours"
+    assert provider.show(url) == before
+    subject.standin.storage_client().bucket(BUCKET).delete_blob("linked.tar.gz")
+    provider.delete(url)
+    with pytest.raises(exceptions.ProviderError) as refused:
+        provider.update(url, changes)
+    assert refused.value.code == "image_ref.not_found"
+
+
 def test_image_without_its_archive(
     subject: on_gcp.GCP, staged: Staged, spec: Spec, key: str
 ) -> None:

@@ -308,6 +308,11 @@ class GCP(base.Provider):
 
     def delete(self, image_ref: str) -> None:
         """The image, and the archive that was kept of it."""
+        if self._seen_archive(image_ref):
+            raise exceptions.ProviderError(
+                f"{image_ref[:255]} is an archive that CIMinG did not make, so it is not deleted. Unlink it.",
+                code="image_ref.not_ours",
+            )
         image = self._show(image_ref)
         if image is None:
             return
@@ -325,6 +330,8 @@ class GCP(base.Provider):
     def update(
         self, image_ref: str, changes: base.Changes, alive: base.Alive = lambda: None
     ) -> Sequence[str]:
+        if self._seen_archive(image_ref):
+            return ("An archive in a bucket can be told neither name nor tags, nor be hidden or deprecated.",)
         image = self._show(image_ref)
         if image is None:
             raise base.gone(self._name, image_ref)
