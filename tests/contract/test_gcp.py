@@ -645,7 +645,9 @@ def test_piece_that_an_earlier_run_left_otherwise(
     subject.standin.fault("corrupt", "storage.objects.insert", after=3)
     with pytest.raises(exceptions.Interrupted):
         provider.upload(many, spec, key, Transfer(MANY // 2))
-    assert in_bucket(subject, key)
+    before, counted = len(in_bucket(subject, key)), Counted(subject)
+    provider.upload(many, spec, key, Transfer())
+    assert counted["storage.objects.insert"] == MANY + 2 - before + 1       # this one, once more
     image_ref = bring(provider, many, spec, key)
     assert subject.read(image_ref) == pathlib.Path(many.path).read_bytes()
 

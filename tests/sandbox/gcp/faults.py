@@ -26,7 +26,7 @@ KINDS = (
     "lost",  # it is done, and the connection ends
     "cut",  # half of what is downloaded is answered, and the connection ends
     "slow",  # it is done `seconds` later
-    "corrupt",  # what is stored, or answered, has one bit flipped
+    "corrupt",  # what is stored, or answered, has one bit flipped; checksums are those of what is stored
     "fail",  # the operation is accepted, and ends with an error
     "stuck",  # the operation is accepted, and does not end before reset()
 )
