@@ -781,6 +781,58 @@ def test_least_disk(subject: on_gcp.GCP, staged: Staged, key: str, monkeypatch: 
         provider.discard(key)
 
 
+@pytest.mark.parametrize("min_disk", [0, 20])
+def test_disk_that_is_larger(
+    subject: on_gcp.GCP, provider: door.GCP, staged: Staged, key: str, min_disk: int
+) -> None:
+    """Than was asked for, whoever looks at it."""
+    subject.standin.fault("grown", "compute.images.insert")
+    spec = subjects.new_spec(min_disk=min_disk)
+    blob = provider.upload(staged, spec, key, Transfer())
+    for each in (provider, subject.at("owner")):
+        wrong = rf"{max(1, min_disk) + 1} GiB, but one of {max(1, min_disk)} GiB"
+        with pytest.raises(exceptions.ProviderError, match=wrong) as refused:
+            each.register(blob, spec, key)
+        assert refused.value.code == "image.size_mismatch"
+
+
+def test_disk_that_is_smaller(
+    provider: door.GCP, staged: Staged, spec: Spec, key: str
+) -> None:
+    image_ref = bring(provider, staged, spec, key)
+    with pytest.raises(exceptions.ProviderError, match="holds a disk of 1 GiB, made of RAW") as refused:
+        provider.verify(image_ref, dataclasses.replace(staged, virtual_size=archive.GIB + 1))
+    assert refused.value.code == "image.size_mismatch"
+
+
+def test_image_that_is_made_of_something_else(
+    provider: door.GCP, staged: Staged, spec: Spec, key: str, monkeypatch: Any
+) -> None:
+    image_ref, show = bring(provider, staged, spec, key), images.show
+    monkeypatch.setattr(images, "show", lambda *what: {**(show(*what) or {}), "source_type": "SNAPSHOT"})
+    with pytest.raises(exceptions.ProviderError, match="made of SNAPSHOT") as refused:
+        provider.verify(image_ref, staged)
+    assert refused.value.code == "image.size_mismatch"
+
+
+@pytest.mark.parametrize("status", ["PENDING", "FAILED"])
+def test_image_that_is_not_ready_is_not_proven(
+    subject: on_gcp.GCP, provider: door.GCP, staged: Staged, spec: Spec, key: str, status: str
+) -> None:
+    subject.standin.settings(pending_seconds=2.0 if status == "PENDING" else 0.0)
+    blob = provider.upload(staged, spec, key, Transfer())
+    stop_at: int | None = 2
+    if status == "FAILED":
+        subject.standin.fault("fail", "compute.images.insert")
+        stop_at = None
+    with pytest.raises((exceptions.Interrupted, exceptions.TransientProviderError)):
+        provider.register(blob, spec, key, Transfer(stop_at).alive)
+    image_ref = images.ref_in(provider._account.project, images.name(spec.name, spec.image_id))
+    with pytest.raises(exceptions.ProviderError, match=f"is {status}") as refused:
+        provider.verify(image_ref, staged)
+    assert refused.value.code == "image.not_active"
+
+
 def test_remarks(provider: door.GCP, staged: Staged, spec: Spec) -> None:
     assert not provider.remarks(dataclasses.replace(staged, virtual_size=2 << 30), spec)
     (grown,) = provider.remarks(dataclasses.replace(staged, virtual_size=(2 << 30) + 512), spec)
