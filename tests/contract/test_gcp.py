@@ -11,8 +11,10 @@ import random
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
+from concurrent import futures
 from typing import Any
 
 import pytest
@@ -617,6 +619,38 @@ def test_steps_of_putting_together(
     image_ref = bring(provider, many, spec, key)
     assert subject.read(image_ref) == pathlib.Path(many.path).read_bytes()
     assert not in_bucket(subject, key)
+
+
+def on_disk(folder: pathlib.Path) -> set[str]:
+    """All files below it, and those that this process has open without a name."""
+    found = {str(each.relative_to(folder)) for each in folder.rglob("*") if each.is_file()}
+    for each in pathlib.Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(OSError):      # closed meanwhile
+            target = str(each.readlink())
+            if target.startswith(str(folder)) and target.endswith(" (deleted)"):
+                found.add(target)
+    return found
+
+
+def test_archive_is_nowhere_on_disk(
+    subject: on_gcp.GCP, small_pieces: None, provider: door.GCP, many: Staged, spec: Spec, key: str,
+    monkeypatch: Any, tmp_path: pathlib.Path,
+) -> None:  # fmt: skip
+    """As long as it is sent: there is what was staged, and no more."""
+    for name in ("staging", "temporary"):
+        (tmp_path / name).mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "temporary"))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    staged = subjects.stage(tmp_path / "staging/staged", pathlib.Path(many.path).read_bytes())
+    subject.standin.fault("slow", "storage.objects.*", after=MANY // 2, seconds=2.0)
+    seen, held, counted = [], 0, Counted(subject)
+    with futures.ThreadPoolExecutor(1) as pool:
+        sending = pool.submit(provider.upload, staged, spec, key, Transfer())
+        while not sending.done():
+            seen.append(on_disk(tmp_path))
+            held += counted["storage.objects.insert"] > MANY // 4
+        assert sending.result() == objects.object_name(key)
+    assert held and all(each == {"staging/staged"} for each in seen)
 
 
 # What Google spoils
