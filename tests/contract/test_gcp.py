@@ -18,6 +18,7 @@ from concurrent import futures
 from typing import Any
 
 import pytest
+from google.api_core import exceptions as google_exceptions
 from google.cloud import compute_v1
 
 from ciming import config, disk_image, exceptions, staging
@@ -921,6 +922,34 @@ def test_others_rights_stay(subject: on_gcp.GCP, staged: Staged, spec: Spec, key
     counted = Counted(subject)
     images.share(subject.at("owner")._account, image_ref.rpartition("/")[2], wanted, lambda: None)
     assert counted["compute.images.setIamPolicy"] == 0
+
+
+def test_conditions_stay(subject: on_gcp.GCP, staged: Staged, spec: Spec, key: str) -> None:
+    """Of somebody else's binding of the same role, which is no binding without them."""
+    image_ref = bring(subject.at("owner"), staged, spec, key)
+    project, name = images.parse(image_ref) or ("", "")
+    condition = {"title": "until", "expression": 'request.time < timestamp("2030-01-01T00:00:00Z")'}
+    theirs = {"role": images.USER, "members": [stranger(subject)], "condition": condition}
+    wanted = compute_v1.Policy(version=3, bindings=[compute_v1.Binding(theirs)])
+    client = subject.standin.images_client()
+    client.set_iam_policy(
+        project=project,
+        resource=name,
+        global_set_policy_request_resource=compute_v1.GlobalSetPolicyRequest(policy=wanted),
+    )
+    for _ in range(2):
+        images.share(subject.at("owner")._account, name, [stranger(subject)], lambda: None)
+        ours = {"role": images.USER, "members": [stranger(subject)]}
+        assert made(subject, image_ref)["policy"]["bindings"] == [theirs, ours]
+    old = client.get_iam_policy(project=project, resource=name)
+    assert old.version == 1 and "_withcond_" in old.bindings[0].role and not old.bindings[0].condition.title
+    old = compute_v1.Policy(etag=old.etag, bindings=old.bindings[1:])
+    with pytest.raises(google_exceptions.BadRequest, match="version 3"):
+        client.set_iam_policy(
+            project=project,
+            resource=name,
+            global_set_policy_request_resource=compute_v1.GlobalSetPolicyRequest(policy=old),
+        )
 
 
 def test_who_may_use_it_can(subject: on_gcp.GCP, staged: Staged, spec: Spec, key: str) -> None:

@@ -210,7 +210,8 @@ def set_labels(call: Call, request: messages.Request, project: str, name: str) -
 
 
 def get_policy(call: Call, request: messages.Request, project: str, name: str) -> messages.Found:
-    return policies.get(call, _any(call, project, name, "compute.images.getIamPolicy"))
+    version = request.query.get("optionsRequestedPolicyVersion", "0")
+    return policies.get(call, _any(call, project, name, "compute.images.getIamPolicy"), version)
 
 
 def set_policy(call: Call, request: messages.Request, project: str, name: str) -> messages.Found:
