@@ -360,10 +360,16 @@ def _no_zone() -> exceptions.ProviderError:
 def load(name: str) -> type[Provider]:
     """The class of a provider, by its entry point.
 
-    :raises ProviderError: none of this name is installed
+    :raises ProviderError: none of this name is installed, or not what it needs
     """
     for entry in metadata.entry_points(group=GROUP, name=name):
-        found: type[Provider] = entry.load()
+        try:
+            found: type[Provider] = entry.load()
+        except ImportError as error:
+            raise exceptions.ProviderError(
+                f"The provider {name} lacks what it needs: {error}. The service needs ciming[{name}].",
+                code="provider.not_installed",
+            ) from None
         return found
     raise exceptions.ProviderError(
         f"The provider {name} is not installed.", code="provider.not_installed"

@@ -11,11 +11,14 @@ import random
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
+from concurrent import futures
 from typing import Any
 
 import pytest
+from google.api_core import exceptions as google_exceptions
 from google.cloud import compute_v1
 
 from ciming import config, disk_image, exceptions, staging
@@ -109,6 +112,12 @@ def made(subject: on_gcp.GCP, image_ref: str) -> dict[str, Any]:
 
 def in_bucket(subject: on_gcp.GCP, key: str) -> set[str]:
     return {each["name"] for each in subject.standin.objects(BUCKET) if key in each["name"]}
+
+
+def in_size(subject: on_gcp.GCP, key: str) -> int:
+    """Bytes of an archive that is there."""
+    (found,) = (each for each in subject.standin.objects(BUCKET) if key in each["name"])
+    return int(found["size"])
 
 
 class Counted:
@@ -370,6 +379,27 @@ def test_short_pages(
     assert provider.describe(image_ref) and subject.refs(key) == {image_ref}
 
 
+def test_lists_that_do_not_end(
+    subject: on_gcp.GCP, small_pieces: None, provider: door.GCP, many: Staged, spec: Spec, key: str,
+    monkeypatch: Any,
+) -> None:  # fmt: skip
+    for _ in range(2):
+        subject.make_image("owner", BUCKET, f"a-{subjects.new_key()}", {})
+    with pytest.raises(exceptions.Interrupted):
+        provider.upload(many, spec, key, Transfer(20))
+    subject.standin.settings(page_size=1)
+    for module, action, look in (
+        (images, "compute.images.list", lambda: list(provider.list({}))),
+        (objects, "storage.objects.list", lambda: provider.discard(key)),
+    ):
+        counted = Counted(subject)
+        with monkeypatch.context() as patched:
+            patched.setattr(module, "MOST_PAGES", 1)
+            with pytest.raises(exceptions.TransientProviderError, match=action) as refused:
+                look()
+        assert refused.value.code == "cloud.bad_answer" and counted[action] == 1
+
+
 def test_insert_whose_answer_was_lost(
     subject: on_gcp.GCP, provider: door.GCP, staged: Staged, spec: Spec, key: str
 ) -> None:
@@ -592,6 +622,38 @@ def test_steps_of_putting_together(
     assert not in_bucket(subject, key)
 
 
+def on_disk(folder: pathlib.Path) -> set[str]:
+    """All files below it, and those that this process has open without a name."""
+    found = {str(each.relative_to(folder)) for each in folder.rglob("*") if each.is_file()}
+    for each in pathlib.Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(OSError):      # closed meanwhile
+            target = str(each.readlink())
+            if target.startswith(str(folder)) and target.endswith(" (deleted)"):
+                found.add(target)
+    return found
+
+
+def test_archive_is_nowhere_on_disk(
+    subject: on_gcp.GCP, small_pieces: None, provider: door.GCP, many: Staged, spec: Spec, key: str,
+    monkeypatch: Any, tmp_path: pathlib.Path,
+) -> None:  # fmt: skip
+    """As long as it is sent: there is what was staged, and no more."""
+    for name in ("staging", "temporary"):
+        (tmp_path / name).mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "temporary"))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    staged = subjects.stage(tmp_path / "staging/staged", pathlib.Path(many.path).read_bytes())
+    subject.standin.fault("slow", "storage.objects.*", after=MANY // 2, seconds=2.0)
+    seen, held, counted = [], 0, Counted(subject)
+    with futures.ThreadPoolExecutor(1) as pool:
+        sending = pool.submit(provider.upload, staged, spec, key, Transfer())
+        while not sending.done():
+            seen.append(on_disk(tmp_path))
+            held += counted["storage.objects.insert"] > MANY // 4
+        assert sending.result() == objects.object_name(key)
+    assert held and all(each == {"staging/staged"} for each in seen)
+
+
 # What Google spoils
 
 
@@ -618,7 +680,9 @@ def test_piece_that_an_earlier_run_left_otherwise(
     subject.standin.fault("corrupt", "storage.objects.insert", after=3)
     with pytest.raises(exceptions.Interrupted):
         provider.upload(many, spec, key, Transfer(MANY // 2))
-    assert in_bucket(subject, key)
+    before, counted = len(in_bucket(subject, key)), Counted(subject)
+    provider.upload(many, spec, key, Transfer())
+    assert counted["storage.objects.insert"] == MANY + 2 - before + 1       # this one, once more
     image_ref = bring(provider, many, spec, key)
     assert subject.read(image_ref) == pathlib.Path(many.path).read_bytes()
 
@@ -631,6 +695,23 @@ def test_archive_that_is_read_otherwise(
     subject.standin.fault("corrupt", "storage.objects.get", after=2)
     with pytest.raises(exceptions.ProviderError, match="not gzipped, or damaged"):
         list(provider.download(image_ref, 0))
+
+
+def test_archive_whose_reading_is_cut(
+    subject: on_gcp.GCP, many: Staged, spec: Spec, key: str
+) -> None:
+    """In the midst of a range: that passes, as where there is no answer at all."""
+    provider = subject.at("owner", keep_archive=True)
+    bring(provider, many, spec, key)
+    url = f"gs://{BUCKET}/{objects.object_name(key)}"
+    subject.standin.fault("cut", "storage.objects.get", after=1)       # the first one shows what is there
+    with pytest.raises(exceptions.TransientProviderError, match="IncompleteRead") as broken:
+        provider.describe(url)
+    assert broken.value.code == "cloud.unreachable"
+    subject.standin.fault("cut", "storage.objects.get", after=3, times=3)
+    counted = Counted(subject)
+    assert b"".join(provider.download(url, 0)).rstrip(b"\0") == pathlib.Path(many.path).read_bytes()
+    assert counted["storage.objects.get"] == 1 + -(-in_size(subject, key) // objects.RANGE) + 3
 
 
 # Where it goes
@@ -735,6 +816,58 @@ def test_least_disk(subject: on_gcp.GCP, staged: Staged, key: str, monkeypatch: 
         provider.discard(key)
 
 
+@pytest.mark.parametrize("min_disk", [0, 20])
+def test_disk_that_is_larger(
+    subject: on_gcp.GCP, provider: door.GCP, staged: Staged, key: str, min_disk: int
+) -> None:
+    """Than was asked for, whoever looks at it."""
+    subject.standin.fault("grown", "compute.images.insert")
+    spec = subjects.new_spec(min_disk=min_disk)
+    blob = provider.upload(staged, spec, key, Transfer())
+    for each in (provider, subject.at("owner")):
+        wrong = rf"{max(1, min_disk) + 1} GiB, but one of {max(1, min_disk)} GiB"
+        with pytest.raises(exceptions.ProviderError, match=wrong) as refused:
+            each.register(blob, spec, key)
+        assert refused.value.code == "image.size_mismatch"
+
+
+def test_disk_that_is_smaller(
+    provider: door.GCP, staged: Staged, spec: Spec, key: str
+) -> None:
+    image_ref = bring(provider, staged, spec, key)
+    with pytest.raises(exceptions.ProviderError, match="holds a disk of 1 GiB, made of RAW") as refused:
+        provider.verify(image_ref, dataclasses.replace(staged, virtual_size=archive.GIB + 1))
+    assert refused.value.code == "image.size_mismatch"
+
+
+def test_image_that_is_made_of_something_else(
+    provider: door.GCP, staged: Staged, spec: Spec, key: str, monkeypatch: Any
+) -> None:
+    image_ref, show = bring(provider, staged, spec, key), images.show
+    monkeypatch.setattr(images, "show", lambda *what: {**(show(*what) or {}), "source_type": "SNAPSHOT"})
+    with pytest.raises(exceptions.ProviderError, match="made of SNAPSHOT") as refused:
+        provider.verify(image_ref, staged)
+    assert refused.value.code == "image.size_mismatch"
+
+
+@pytest.mark.parametrize("status", ["PENDING", "FAILED"])
+def test_image_that_is_not_ready_is_not_proven(
+    subject: on_gcp.GCP, provider: door.GCP, staged: Staged, spec: Spec, key: str, status: str
+) -> None:
+    subject.standin.settings(pending_seconds=2.0 if status == "PENDING" else 0.0)
+    blob = provider.upload(staged, spec, key, Transfer())
+    stop_at: int | None = 2
+    if status == "FAILED":
+        subject.standin.fault("fail", "compute.images.insert")
+        stop_at = None
+    with pytest.raises((exceptions.Interrupted, exceptions.TransientProviderError)):
+        provider.register(blob, spec, key, Transfer(stop_at).alive)
+    image_ref = images.ref_in(provider._account.project, images.name(spec.name, spec.image_id))
+    with pytest.raises(exceptions.ProviderError, match=f"is {status}") as refused:
+        provider.verify(image_ref, staged)
+    assert refused.value.code == "image.not_active"
+
+
 def test_remarks(provider: door.GCP, staged: Staged, spec: Spec) -> None:
     assert not provider.remarks(dataclasses.replace(staged, virtual_size=2 << 30), spec)
     (grown,) = provider.remarks(dataclasses.replace(staged, virtual_size=(2 << 30) + 512), spec)
@@ -789,6 +922,34 @@ def test_others_rights_stay(subject: on_gcp.GCP, staged: Staged, spec: Spec, key
     counted = Counted(subject)
     images.share(subject.at("owner")._account, image_ref.rpartition("/")[2], wanted, lambda: None)
     assert counted["compute.images.setIamPolicy"] == 0
+
+
+def test_conditions_stay(subject: on_gcp.GCP, staged: Staged, spec: Spec, key: str) -> None:
+    """Of somebody else's binding of the same role, which is no binding without them."""
+    image_ref = bring(subject.at("owner"), staged, spec, key)
+    project, name = images.parse(image_ref) or ("", "")
+    condition = {"title": "until", "expression": 'request.time < timestamp("2030-01-01T00:00:00Z")'}
+    theirs = {"role": images.USER, "members": [stranger(subject)], "condition": condition}
+    wanted = compute_v1.Policy(version=3, bindings=[compute_v1.Binding(theirs)])
+    client = subject.standin.images_client()
+    client.set_iam_policy(
+        project=project,
+        resource=name,
+        global_set_policy_request_resource=compute_v1.GlobalSetPolicyRequest(policy=wanted),
+    )
+    for _ in range(2):
+        images.share(subject.at("owner")._account, name, [stranger(subject)], lambda: None)
+        ours = {"role": images.USER, "members": [stranger(subject)]}
+        assert made(subject, image_ref)["policy"]["bindings"] == [theirs, ours]
+    old = client.get_iam_policy(project=project, resource=name)
+    assert old.version == 1 and "_withcond_" in old.bindings[0].role and not old.bindings[0].condition.title
+    old = compute_v1.Policy(etag=old.etag, bindings=old.bindings[1:])
+    with pytest.raises(google_exceptions.BadRequest, match="version 3"):
+        client.set_iam_policy(
+            project=project,
+            resource=name,
+            global_set_policy_request_resource=compute_v1.GlobalSetPolicyRequest(policy=old),
+        )
 
 
 def test_who_may_use_it_can(subject: on_gcp.GCP, staged: Staged, spec: Spec, key: str) -> None:
@@ -964,6 +1125,27 @@ def test_archive_that_is_not(provider: door.GCP, url: str) -> None:
     with pytest.raises(exceptions.ProviderError, match=r"is not there|no image") as refused:
         list(provider.download(url, 0))
     assert refused.value.code == "cloud.not_found"
+
+
+def test_archive_that_is_linked(
+    subject: on_gcp.GCP, provider: door.GCP, tmp_path: pathlib.Path
+) -> None:
+    """Others made it: it is neither changed nor deleted, and that is said."""
+    url = put(subject, "linked.tar.gz", gzip.compress(tar_of(tmp_path, "disk.raw")))
+    before = provider.show(url)
+    assert before is not None
+    changes = base.Changes(name="new", tags=("blue",), hidden=True, deprecated=True)
+    (remark,) = provider.update(url, changes)
+    assert "neither name nor tags" in remark
+    with pytest.raises(exceptions.ProviderError, match=r"linked\.tar\.gz.*Unlink it") as refused:
+        provider.delete(url)
+    assert refused.value.code == "image_ref.not_ours"
+    assert provider.show(url) == before
+    subject.standin.storage_client().bucket(BUCKET).delete_blob("linked.tar.gz")
+    provider.delete(url)
+    with pytest.raises(exceptions.ProviderError) as refused:
+        provider.update(url, changes)
+    assert refused.value.code == "image_ref.not_found"
 
 
 def test_image_without_its_archive(

@@ -10,11 +10,15 @@ https://cloud.google.com/compute/docs/troubleshooting/troubleshooting-resource-q
 """
 
 import email.utils
+import re
 import time
+import urllib.parse
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import requests
+from cryptography.exceptions import UnsupportedAlgorithm
 from google.api_core import exceptions as google_exceptions
 from google.auth import exceptions as auth_exceptions
 from google.auth import identity_pool
@@ -26,6 +30,7 @@ from google.oauth2 import service_account
 from google.protobuf import json_format
 from oslo_config import cfg
 from oslo_log import log
+from urllib3 import exceptions as urllib3_exceptions
 
 from ciming import answers, connections, egress, exceptions
 from ciming.providers import pace
@@ -41,10 +46,19 @@ EXCHANGE_URLS = ("https://sts.googleapis.com/v1/token",)
 IMPERSONATION = "https://iamcredentials.googleapis.com/"
 REQUEST_IDS = ("x-guploader-uploadid", "x-cloud-trace-context", "x-request-id")
 CONNECTIONS = 16    # as many as pieces may be on their way
+NO_KEY = (      # the last two: a key of a kind that signs nothing, or that cryptography does not know
+    *(ValueError, KeyError, TypeError, auth_exceptions.GoogleAuthError),
+    *(AttributeError, UnsupportedAlgorithm),
+)
+CONFIDED = ("assertion", "subject_token")       # of a form that asks for a token: it grants one
 THROTTLED = frozenset(("rateLimitExceeded", "userRateLimitExceeded", "RATE_LIMIT_EXCEEDED"))
 BUSY = frozenset(("resourceNotReady", "resourceInUseByAnotherResource"))    # it is being made, or deleted
 QUOTA = frozenset(("quotaExceeded", "QUOTA_EXCEEDED", "resourceCountLimitExceeded", "limitExceeded"))
 STUMBLED = frozenset((408, 429, 500, 502, 503, 504))
+UNANSWERED = (      # urllib3's own errors come where an object is read
+    *(google_exceptions.RetryError, requests.RequestException, urllib3_exceptions.HTTPError),
+    *(OSError, ValueError),
+)
 
 
 class Refusal(exceptions.ProviderError):
@@ -69,6 +83,7 @@ class Account:
         self.timeout = float(place.get("timeout") or 60)
         self._secrets = [text for text in _texts(credential) if len(text) > 8]
         self._secrets += [line for text in self._secrets for line in text.splitlines() if len(line) > 16]
+        self._told: deque[str] = deque(maxlen=3 * CONNECTIONS)      # what else, to who gives tokens
         self._date: str | None = None       # what Google's clock said last
         self._token_status = 0              # of the last answer to who asked for a token
         self._sessions = [self._checked(requests.Session())]
@@ -128,7 +143,7 @@ class Account:
                     self._pin(impersonated, (), "service_account_impersonation_url")
                 egress.check_url(credential["credential_source"]["url"])
                 return identity_pool.Credentials.from_info(credential, scopes=SCOPES)
-        except (ValueError, KeyError, TypeError, auth_exceptions.GoogleAuthError):
+        except NO_KEY:
             pass        # what it says may have the key in it
         raise exceptions.ProviderError(
             f"The credential of Cloud {self.name} is no key of a service account, nor of a workload identity "
@@ -146,10 +161,11 @@ class Account:
         egress.check_url(url)
 
     def _within(self, request: Any) -> Any:
-        """A request for a token, with a limit of time; how it was answered is noted."""
+        """A request for a token, with a limit of time; what it confides and how it was answered is noted."""
 
         def ask(url: str, method: str = "GET", **more: Any) -> Any:
             self._token_status = 0
+            self._told.extend(_confided(more.get("body"), more.get("headers") or {}))
             answer = request(url, method, **{**more, "timeout": self.timeout})
             self._token_status = int(answer.status)
             return answer
@@ -190,13 +206,16 @@ class Account:
             raise self._refusal(what, error) from None
         except auth_exceptions.GoogleAuthError as error:
             raise self._not_logged_in(what, error) from None
-        except (google_exceptions.RetryError, requests.RequestException, OSError, ValueError) as error:
+        except UNANSWERED as error:
             raise self._failure(what, error) from None
         except (json_format.Error, AttributeError, LookupError, TypeError, RecursionError) as error:
             LOG.info("What %s answered to %s can not be read: %s", self.name, what, type(error).__name__)
-            raise exceptions.TransientProviderError(
-                f"{self.name} answered {what} with something that is not Google's.", code="cloud.bad_answer"
-            ) from None
+            raise self.bad_answer(what) from None
+
+    def bad_answer(self, what: str) -> exceptions.TransientProviderError:
+        return exceptions.TransientProviderError(
+            f"{self.name} answered {what} with something that is not Google's.", code="cloud.bad_answer"
+        )
 
     def hang_up(self) -> None:
         """End all calls that run, from another thread."""
@@ -208,7 +227,7 @@ class Account:
     def words(self, text: object) -> str:
         """Google's own words, without what we told it in confidence."""
         token = getattr(self._credentials, "token", None) if hasattr(self, "_credentials") else None
-        return answers.words(text, [*self._secrets, *filter(None, [token])])
+        return answers.words(text, [*self._secrets, *self._told, *filter(None, [token])])
 
     def _refusal(self, what: str, error: google_exceptions.GoogleAPICallError) -> exceptions.ProviderError:
         status = int(error.code or 0)
@@ -270,11 +289,23 @@ def _errors(error: google_exceptions.GoogleAPICallError) -> Sequence[Any]:
 
 
 def _texts(value: Any) -> list[str]:
-    """All secret texts in a credential: names of things are none."""
+    """All secret texts in a credential: names of things are none, but what is behind a URL's host may be."""
     secret = ("private_key", "headers", "private_key_id")
     found: list[str] = []
     for name in secret:
         each = value.get(name) or (value.get("credential_source") or {}).get(name)
         found += each.values() if isinstance(each, Mapping) else [each] if each else []
+    url = str((value.get("credential_source") or {}).get("url") or "")
+    behind = re.split(r"//[^/?#]*", url, maxsplit=1)[-1]
+    path, _, query = behind.partition("?")
+    found += [behind, path, query, *dict(urllib.parse.parse_qsl(query)).values()]
     return [str(each) for each in found]
+
+
+def _confided(body: Any, headers: Mapping[str, str]) -> list[str]:
+    """What grants access, in a request for a token."""
+    text = body.decode(errors="replace") if isinstance(body, bytes) else str(body or "")
+    form = dict(urllib.parse.parse_qsl(text))
+    bearers = [each.rpartition(" ")[2] for name, each in headers.items() if name.lower() == "authorization"]
+    return [*(form[name] for name in CONFIDED if name in form), *bearers]
 

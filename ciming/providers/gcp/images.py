@@ -20,6 +20,7 @@ NAME = r"[a-z](?:[-a-z0-9]{0,61}[a-z0-9])?"
 LONGEST_NAME = 63
 REF = re.compile(rf"(?:https://[a-z.]+/compute/v1/)?projects/([a-z0-9.:-]+)/global/images/({NAME})")
 PAGE = 500
+MOST_PAGES = 1000       # of a list; one that does not end is none
 PATIENCE = 2 * 3600     # seconds for Google to make an image
 TO_DELETE = 900
 USER = "roles/compute.imageUser"
@@ -77,13 +78,14 @@ def find(account: Account, labels: Mapping[str, str]) -> Iterator[Mapping[str, A
     """Images of the project with these labels, or all of it."""
     wanted = " AND ".join(f"(labels.{key}={value})" for key, value in labels.items())
     request = compute_v1.ListImagesRequest(project=account.project, max_results=PAGE, filter=wanted)
-    while True:
+    for _page in range(MOST_PAGES):
         pager = account.call("compute.images.list", lambda: account.images.list(request, **asked(account)))
         page = next(iter(pager.pages))
         yield from map(as_dict, page.items)
         if not page.next_page_token:
             return
         request.page_token = page.next_page_token
+    raise account.bad_answer("compute.images.list")
 
 
 def asked(account: Account) -> dict[str, Any]:

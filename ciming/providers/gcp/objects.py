@@ -3,8 +3,8 @@
 
 No piece needs a session of Google's, whose URI would be a right to write that has to be kept somewhere. A
 piece is an object of its own, whose name says what is in it, so after a crash those that are there are known
-by that: Google took none with another CRC-32C than it was said to have. What is put together has to have the
-sum that all pieces have together.
+by that, and by the CRC-32C and size that they must have. What is put together has to have the sum that all
+pieces have together.
 
 https://cloud.google.com/storage/docs/composite-objects, https://cloud.google.com/storage/docs/composing-objects
 """
@@ -12,6 +12,8 @@ https://cloud.google.com/storage/docs/composite-objects, https://cloud.google.co
 import base64
 import contextlib
 import functools
+import io
+import itertools
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -27,6 +29,7 @@ from ciming.providers.gcp.account import Account, Refusal
 AT_ONCE = 8             # pieces on their way
 MOST_SOURCES = 32       # of one object that is put together
 PIECE_SECONDS = 300     # in which a piece has to be there
+MOST_PAGES = 10_000     # of a list: the largest disk has 9 million pieces
 RANGE = 2 << 20         # bytes that are read at a time; some tens of them are in memory
 GUEST = "ciming-guest"  # the digest of the disk in an archive; beside it, its CRC-32C as it has to be
 SUM = "ciming-crc32c"
@@ -61,6 +64,10 @@ def _folder(key: str) -> str:
 def _text(crc: int) -> str:
     """As Google writes it."""
     return base64.b64encode(crc.to_bytes(4, "big")).decode()
+
+
+def _number(text: str) -> int:
+    return int.from_bytes(base64.b64decode(text), "big")
 
 
 # May it be used?
@@ -145,7 +152,7 @@ def put(
     :param marks: metadata of the object
     """
     parts = archive.pieces(Path(staged.path), staged.virtual_size)
-    there = {name: (crc, size) for name, crc, size in _listed(place, _folder(key))}
+    there = {each.name: each for each in _listed(place, _folder(key))}
     total = sum(len(part.blocks) for part in parts)
     with Path(staged.path).open("rb", buffering=0) as file:
         send = functools.partial(_send, place, _folder(key), there, file.fileno(), transfer.alive)
@@ -160,11 +167,8 @@ def put(
                 transfer.progress(staged.size * len(records) // max(1, total + 1))
     guest = disk_image.digest_of(records)
     last = archive.end(found)
-    found.add_packed(google_crc32c.value(last), len(last))
     name = f"{_folder(key)}end-{_text(google_crc32c.value(last)).translate(_IN_NAMES)}"
-    transfer.alive()
-    if name not in there:
-        _put(place, name, last)
+    found.add_packed(*_bring(place, there, name, last, transfer.alive))
     size = archive.disk_size(staged.virtual_size)
     said = {**marks, GUEST: guest, SUM: _text(found.packed), SIZE: str(size)}
     _put_together(place, key, [*names, name], said, transfer.alive)
@@ -182,26 +186,39 @@ def put(
 _IN_NAMES = str.maketrans("+/=", "-_.")
 
 
-def _listed(place: Bucket, prefix: str) -> list[tuple[str, int, int]]:
-    """Objects by name, with CRC-32C and size; none in a bucket that is gone."""
-    client = place.account.storage
+class _There(NamedTuple):
+    name: str
+    crc32c: int
+    size: int
+    generation: int
+
+
+def _listed(place: Bucket, prefix: str) -> list[_There]:
+    """Objects; none in a bucket that is gone."""
     found = place.account.call(
         "storage.objects.list",
         lambda: [
-            (each.name, int.from_bytes(base64.b64decode(each.crc32c), "big"), int(each.size))
-            for each in client.list_blobs(
-                place.name, prefix=prefix, fields="items(name,crc32c,size),nextPageToken", **place.asked
-            )
+            _There(each.name, _number(each.crc32c), int(each.size), int(each.generation))
+            for each in _pages(place, prefix)
         ],
         missing=404,
     )
     return found or []
 
 
+def _pages(place: Bucket, prefix: str) -> Iterator[Any]:
+    """:raises TransientProviderError: the list does not end"""
+    fields = "items(name,crc32c,size,generation),nextPageToken"
+    found = place.account.storage.list_blobs(place.name, prefix=prefix, fields=fields, **place.asked)
+    yield from itertools.chain.from_iterable(itertools.islice(found.pages, MOST_PAGES))
+    if found.next_page_token:
+        raise place.account.bad_answer("storage.objects.list")
+
+
 def _send(
     place: Bucket,
     folder: str,
-    there: Mapping[str, tuple[int, int]],
+    there: Mapping[str, _There],
     file: int,
     alive: Alive,
     piece: archive.Piece,
@@ -209,28 +226,35 @@ def _send(
     data, records = archive.content(file, piece)
     name = folder + archive.name(piece, records)
     plain, length = archive.crc32(data), len(data)
-    crc, size = there.get(name) or (0, 0)
-    if not size:
-        packed = archive.pack(piece, data)
-        del data        # it need not be in memory while the other is sent
-        crc, size = google_crc32c.value(packed), len(packed)
-        alive()     # we may have slept
-        _put(place, name, packed)
+    packed = archive.pack(piece, data)
+    del data        # it need not be in memory while the other is sent
+    crc, size = _bring(place, there, name, packed, alive)
     return _Sent(name, plain, length, crc, size, records)
 
 
+def _bring(
+    place: Bucket, there: Mapping[str, _There], name: str, data: bytes, alive: Alive
+) -> tuple[int, int]:
+    """Have an object with these bytes there; their CRC-32C and size."""
+    crc, size, found = google_crc32c.value(data), len(data), there.get(name)
+    if found is None or (found.crc32c, found.size) != (crc, size):
+        alive()     # we may have slept
+        _put(place, name, data, found.generation if found else 0)
+    return crc, size
+
+
 @points.mutation
-def _put(place: Bucket, name: str, data: bytes) -> None:
-    """An object, if there is none; with its CRC-32C, without which Google does not take it."""
+def _put(place: Bucket, name: str, data: bytes, over: int) -> None:
+    """An object over this generation, or none; with its CRC-32C, without which Google does not take it."""
     blob = place.blob(name)
-    how = {"content_type": TYPE, "checksum": "crc32c", "if_generation_match": 0, "retry": None}
+    how = {"content_type": TYPE, "checksum": "crc32c", "if_generation_match": over, "retry": None}
     try:
         place.account.call(
             "storage.objects.create",
             lambda: blob.upload_from_string(data, timeout=max(PIECE_SECONDS, place.account.timeout), **how),
         )
     except Refusal as error:
-        if error.http_status != 412:        # what has this name is this
+        if error.http_status != 412:        # what has this name by now is this, or the sum will tell
             raise
 
 
@@ -287,12 +311,12 @@ def renew(place: Bucket, name: str) -> None:
 
 def tidy(place: Bucket, key: str, alive: Alive) -> None:
     """Remove the pieces of an archive."""
-    _remove(place, [name for name, _, _ in _listed(place, _folder(key))], alive)
+    _remove(place, [each.name for each in _listed(place, _folder(key))], alive)
 
 
 def clear(place: Bucket, key: str, alive: Alive) -> None:
     """Remove an archive and its pieces; absent is fine."""
-    names = [name for name, _, _ in _listed(place, _folder(key))]
+    names = [each.name for each in _listed(place, _folder(key))]
     _remove(place, [*names, object_name(key)], alive)
 
 
@@ -357,16 +381,29 @@ def size_of_disk(place: Bucket, found: Any) -> int:
 def _range(place: Bucket, name: str, generation: int, size: int, start: int) -> bytes:
     blob = place.account.storage.bucket(place.name).blob(name, generation=generation)
     end = min(start + RANGE, size)
-    data: bytes = place.account.call(
+    data = _Room(place.account, end - start)
+    place.account.call(
         "storage.objects.get",
-        lambda: blob.download_as_bytes(
-            start=start, end=end - 1, raw_download=True, checksum=None, **place.asked
+        lambda: blob.download_to_file(
+            data, start=start, end=end - 1, raw_download=True, checksum=None, **place.asked
         ),
     )
-    if len(data) != end - start:
+    if data.tell() != end - start:
         raise exceptions.TransientProviderError(
-            f"{place.account.name}: of gs://{place.name}/{name} came {len(data)} bytes, not {end - start}."
+            f"{place.account.name}: of gs://{place.name}/{name} came {data.tell()} bytes, not {end - start}."
         )
-    return data
+    return data.getvalue()
 
+
+class _Room(io.BytesIO):
+    """For so many bytes: who is asked for a range may answer without end."""
+
+    def __init__(self, account: Account, size: int) -> None:
+        super().__init__()
+        self._account, self._size = account, size
+
+    def write(self, data: Any) -> int:
+        if self.tell() + len(data) > self._size:
+            raise self._account.bad_answer("storage.objects.get")
+        return super().write(data)
 

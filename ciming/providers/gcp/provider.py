@@ -76,11 +76,24 @@ class GCP(base.Provider):
         self, blob: str, spec: base.ImageSpec, key: str, alive: base.Alive = lambda: None
     ) -> str:
         name = self._made(key, alive) or self._make(blob, spec, key, alive)
+        self._check_disk(name, spec, key)
         if self._place.get("share_with"):
             images.share(self._account, name, self._place["share_with"], alive)
         if not self._place.get("keep_archive"):
             objects.clear(self._bucket, key, alive)
         return images.ref_in(self._account.project, name)
+
+    def _check_disk(self, name: str, spec: base.ImageSpec, key: str) -> None:
+        """:raises ProviderError: it is larger than was asked for, which only its archive tells"""
+        kept = objects.show(self._bucket, objects.object_name(key))
+        packed = objects.size_of(kept) if kept else None
+        image = images.show(self._account, self._account.project, name) or {}
+        size, most = int(image.get("disk_size_gb", 0)), max((packed or 0) // archive.GIB, spec.min_disk)
+        if packed is not None and size > most:
+            raise exceptions.ProviderError(
+                f"{self._name} holds a disk of {size} GiB, but one of {most} GiB was asked for.",
+                code="image.size_mismatch",
+            )
 
     def _made(self, key: str, alive: base.Alive) -> str | None:
         """The name of the Target's image, when it is ready; what came to nothing is removed."""
@@ -308,6 +321,11 @@ class GCP(base.Provider):
 
     def delete(self, image_ref: str) -> None:
         """The image, and the archive that was kept of it."""
+        if self._seen_archive(image_ref):
+            raise exceptions.ProviderError(
+                f"{image_ref[:255]} is an archive that CIMinG did not make, so it is not deleted. Unlink it.",
+                code="image_ref.not_ours",
+            )
         image = self._show(image_ref)
         if image is None:
             return
@@ -325,6 +343,8 @@ class GCP(base.Provider):
     def update(
         self, image_ref: str, changes: base.Changes, alive: base.Alive = lambda: None
     ) -> Sequence[str]:
+        if self._seen_archive(image_ref):
+            return ("An archive in a bucket can be told neither name nor tags, nor be hidden or deprecated.",)
         image = self._show(image_ref)
         if image is None:
             raise base.gone(self._name, image_ref)

@@ -24,8 +24,10 @@ KINDS = (
     "quota",
     "reset",  # nothing is done, and the connection ends
     "lost",  # it is done, and the connection ends
+    "cut",  # half of what is downloaded is answered, and the connection ends
     "slow",  # it is done `seconds` later
-    "corrupt",  # what is stored, or answered, has one bit flipped
+    "corrupt",  # what is stored, or answered, has one bit flipped; checksums are those of what is stored
+    "grown",  # the disk of the image that is made is one GiB larger
     "fail",  # the operation is accepted, and ends with an error
     "stuck",  # the operation is accepted, and does not end before reset()
 )

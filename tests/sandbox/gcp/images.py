@@ -118,7 +118,8 @@ def _insert(call: Call, project: str, wanted: compute_v1.Image, place: rules.Pla
                 raise
             raise FailedError("INVALID_IMAGE_TAR", str(error)) from None
         with call.state.lock:
-            image.spec.disk_size_gb = max(size // GIB, image.spec.disk_size_gb)    # of the disk it becomes
+            larger = max(size // GIB, image.spec.disk_size_gb)     # of the disk it becomes
+            image.spec.disk_size_gb = larger + call.has("grown")
             image.spec.status = "READY"
 
     return operations.start(call, "insert", image, call.state.settings.image_seconds, work)
@@ -209,7 +210,8 @@ def set_labels(call: Call, request: messages.Request, project: str, name: str) -
 
 
 def get_policy(call: Call, request: messages.Request, project: str, name: str) -> messages.Found:
-    return policies.get(call, _any(call, project, name, "compute.images.getIamPolicy"))
+    version = request.query.get("optionsRequestedPolicyVersion", "0")
+    return policies.get(call, _any(call, project, name, "compute.images.getIamPolicy"), version)
 
 
 def set_policy(call: Call, request: messages.Request, project: str, name: str) -> messages.Found:

@@ -7,9 +7,15 @@
 - What a role allows: https://cloud.google.com/iam/docs/roles-permissions/compute
 - Read, modify, write: a policy with an etag that is not the present one is a 409:
   https://cloud.google.com/iam/docs/policies#etag; without one, it replaces whatever is there
+- What has to do with conditions is said in version 3: https://cloud.google.com/iam/docs/policies#versions.
+  Who asks for another one gets roles that can not be set again:
+  https://cloud.google.com/iam/docs/troubleshooting-withcond
+- A condition has a title and an expression, and is not for everybody:
+  https://cloud.google.com/iam/docs/conditions-overview. It is not looked at here, so it lets nobody in.
 """
 
 import base64
+import hashlib
 import re
 import secrets
 from typing import Any
@@ -31,6 +37,7 @@ ROLES: dict[str, tuple[str, ...]] = {
     "roles/compute.admin": ("*",),
 }
 MEMBER = re.compile(r"(?:user|group|serviceAccount):[^@\s]+@[^@\s]+|domain:[^@\s]+")
+VERSIONS = ("0", "1", "3")
 NO_ETAG = "ACAB"
 """The etag of an image that had no policy yet."""
 
@@ -41,7 +48,7 @@ def allows(image: Image, account: Account, permission: str) -> bool:
     return any(
         permission in ROLES[binding["role"]] or "*" in ROLES[binding["role"]]
         for binding in image.policy.get("bindings", ())
-        if members & set(binding["members"])
+        if members & set(binding["members"]) and "condition" not in binding
     )
 
 
@@ -53,9 +60,21 @@ def check(call: Call, image: Image, permission: str) -> None:
         raise access.no_permission(permission, image.name)
 
 
-def get(call: Call, image: Image) -> messages.Found:
+def get(call: Call, image: Image, version: str) -> messages.Found:
     check(call, image, "compute.images.getIamPolicy")
-    return {"version": 1, "etag": NO_ETAG} | image.policy
+    if version not in VERSIONS:
+        raise errors.invalid(f"Invalid value for optionsRequestedPolicyVersion: {version}")
+    found = {"version": 1, "etag": NO_ETAG} | image.policy
+    if version != "3" and found["version"] == 3:
+        found |= {"version": 1, "bindings": [_without_condition(each) for each in image.policy["bindings"]]}
+    return found
+
+
+def _without_condition(binding: dict[str, Any]) -> dict[str, Any]:
+    if "condition" not in binding:
+        return binding
+    mark = hashlib.sha256(binding["condition"]["expression"].encode()).hexdigest()[:20]
+    return {"role": f"{binding['role']}_withcond_{mark}", "members": binding["members"]}
 
 
 def put(call: Call, image: Image, body: bytes) -> messages.Found:
@@ -71,11 +90,18 @@ def put(call: Call, image: Image, body: bytes) -> messages.Found:
             "backoff.",
             status="ABORTED",
         )
-    if policy.get("version", 1) not in (0, 1) or policy.keys() & {"auditConfigs", "rules"}:
-        raise errors.not_done("A policy with conditions, audits or rules")
+    version = policy.get("version", 0)
+    if policy.keys() & {"auditConfigs", "rules"}:
+        raise errors.not_done("A policy with audits or rules")
     bindings = [_binding(call, one) for one in policy.get("bindings", said.get("bindings", []))]
+    conditions = any("condition" in one for one in bindings)
+    before = etag is not None and image.policy.get("version") == 3
+    if str(version) not in VERSIONS or (version != 3 and (conditions or before)):
+        raise errors.invalid("A policy with conditions must be of version 3.", "badRequest")
     fresh = base64.b64encode(b"Bw" + secrets.token_bytes(7)).decode()
-    image.policy = {"version": 1, "etag": fresh} | ({"bindings": bindings} if bindings else {})
+    image.policy = {"version": 3 if conditions else 1, "etag": fresh} | (
+        {"bindings": bindings} if bindings else {}
+    )
     return image.policy
 
 
@@ -93,8 +119,11 @@ def _binding(call: Call, said: dict[str, Any]) -> dict[str, Any]:
     role, members = said.get("role", ""), said.get("members", [])
     if role not in ROLES:
         raise errors.invalid(f"Role {role} is not supported for this resource.", "badRequest")
-    if "condition" in said:
-        raise errors.not_done("A binding with a condition")
+    condition = said.get("condition")
+    if condition is not None and not (condition.get("title") and condition.get("expression")):
+        raise errors.invalid("A condition must have a title and an expression.", "badRequest")
+    if condition is not None and "allAuthenticatedUsers" in members:
+        raise errors.invalid("allAuthenticatedUsers can not be in a binding with a condition.", "badRequest")
     emails = {account.email for account in call.state.accounts.values()}
     for member in members:
         if member == "allUsers":
@@ -104,4 +133,4 @@ def _binding(call: Call, said: dict[str, Any]) -> dict[str, Any]:
         kind, _, email = member.partition(":")
         if kind == "serviceAccount" and email not in emails:
             raise errors.invalid(f"Service account {email} does not exist.", "badRequest")
-    return {"role": role, "members": list(members)}
+    return {"role": role, "members": list(members)} | ({"condition": condition} if condition else {})

@@ -147,7 +147,11 @@ def _end(session: Session, request: wire.Request) -> Resource:
     try:
         wanted = checksums.said(session.described, session.request.headers)
         wanted |= checksums.said({}, request.headers)
-        checksums.check(wanted, session.crc32c, session.md5.digest())
+        crc32c, md5 = session.crc32c, session.md5.digest()
+        checksums.check(wanted, crc32c, md5)
+        if call.has("corrupt"):     # it tells those of what it has
+            data = session.file.read_bytes()
+            crc32c, md5 = google_crc32c.value(data), hashlib.md5(data).digest()
         kept = objects.described(session.described)
         with state.lock:
             objects.check_new(call, session.request, session.bucket, session.name)
@@ -157,8 +161,8 @@ def _end(session: Session, request: wire.Request) -> Resource:
                 session.name,
                 session.file,
                 kept,
-                crc32c=session.crc32c,
-                md5=session.md5.digest(),
+                crc32c=crc32c,
+                md5=md5,
             )
     except errors.Refused:
         cancel(session)

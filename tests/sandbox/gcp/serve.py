@@ -88,8 +88,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         if isinstance(body, wire.Slice):
             self.wfile.flush()
+            count = body.length // 2 if response.cut else body.length
             with body.file:
-                self.connection.sendfile(body.file, body.offset, body.length or None)
+                self.connection.sendfile(body.file, body.offset, count or None)
+            self.close_connection = self.close_connection or response.cut
         else:
             self.wfile.write(body)
 

@@ -77,6 +77,7 @@ class Storage:
                     file.seek(response.body.offset)
                     data = file.read(response.body.length)
                 response.body = bytes([data[0] ^ 1]) + data[1:] if data else data
+            response.cut = call.has("cut")
             return response
 
     def _json(self, request: wire.Request, method: str, rest: list[str]) -> wire.Response:

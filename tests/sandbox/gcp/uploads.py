@@ -43,6 +43,7 @@ def _insert(call: Call, request: wire.Request, bucket: str, described: Resource,
     checksums.check(checksums.said(described, request.headers), crc32c, md5)
     if call.has("corrupt") and data:
         data = bytes([data[0] ^ 1]) + data[1:]
+        crc32c, md5 = google_crc32c.value(data), hashlib.md5(data).digest()      # of what it has
     file = call.state.store.incoming()
     file.write_bytes(data)
     try:

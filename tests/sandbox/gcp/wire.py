@@ -20,11 +20,12 @@ class Slice(NamedTuple):
 
 @dataclasses.dataclass
 class Response:
-    """One answer; the body of a download is a part of a file."""
+    """One answer; the body of a download is a part of a file, of which half is sent if it is `cut`."""
 
     status: int
     headers: dict[str, str]
     body: bytes | Slice
+    cut: bool = False
 
 
 class Request:

@@ -1,29 +1,34 @@
 # SPDX-License-Identifier: Apache-2.0
 """What of Google Cloud needs no Google: the archive, names of things, and what refusals mean."""
 
+import base64
 import contextlib
 import gzip
 import hashlib
 import io
+import json
 import os
 import pathlib
 import random
 import re
 import subprocess
 import tarfile
+import textwrap
 import time
 import tracemalloc
+import urllib.parse
 import uuid
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import google_crc32c
 import hypothesis
 import pytest
 import requests
+import urllib3
 from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, rsa, x25519
 from google.api_core import exceptions as google_exceptions
 from google.auth import exceptions as auth_exceptions
 from google.cloud import compute_v1
@@ -34,7 +39,7 @@ from oslo_config import cfg
 from ciming import disk_image, egress, exceptions
 from ciming.configs import gcp as config
 from ciming.providers import base, pace
-from ciming.providers.gcp import account, archive, images, metadata
+from ciming.providers.gcp import account, archive, images, metadata, objects
 from ciming.providers.gcp import provider as door
 
 BLOCK, GIB = disk_image.BLOCK, archive.GIB
@@ -653,6 +658,8 @@ def test_what_is_missing_may_be_an_answer(google: account.Account) -> None:
         (google_exceptions.RetryError("late", cause=OSError()), exceptions.TransientProviderError),
         (requests.ConnectionError("reset"), exceptions.TransientProviderError),
         (requests.ReadTimeout("late"), exceptions.TransientProviderError),
+        (urllib3.exceptions.ProtocolError("cut"), exceptions.TransientProviderError),
+        (urllib3.exceptions.ReadTimeoutError(None, "", "late"), exceptions.TransientProviderError),  # type: ignore[arg-type]
         (ValueError("no JSON"), exceptions.TransientProviderError),
     ],
     ids=lambda each: type(each).__name__ if isinstance(each, Exception) else "",
@@ -669,6 +676,37 @@ def test_an_answer_that_is_none(google: account.Account, error: Exception) -> No
     assert isinstance(found, exceptions.TransientProviderError) and found.code == "cloud.bad_answer"
 
 
+class Endless(io.RawIOBase):
+    """Zeros, as many as are asked for, but not for ever."""
+
+    given = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        self.given += len(buffer)
+        return len(buffer) if self.given < 64 << 20 else 0
+
+
+def test_range_that_does_not_end(google: account.Account, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No more of it is taken than was asked for."""
+    body = Endless()
+
+    def send(_session: requests.Session, request: requests.PreparedRequest, **_how: Any) -> requests.Response:
+        answer = requests.Response()
+        answer.status_code = 200 if "alt=media" in str(request.url) else 404   # Google's client asks more
+        answer.raw = urllib3.HTTPResponse(body if answer.ok else io.BytesIO(), preload_content=False)
+        return answer
+
+    monkeypatch.setattr(requests.Session, "send", send)
+    google._credentials.token = "ya29.c.a-token-of-ours"
+    with pytest.raises(exceptions.TransientProviderError, match=r"storage\.objects\.get") as refused:
+        objects._range(objects.Bucket(google, "bucket"), "its.tar.gz", 1, 1 << 30, 0)
+    assert refused.value.code == "cloud.bad_answer"
+    assert body.given < objects.RANGE + (1 << 20)
+
+
 def test_where_nothing_may_go(google: account.Account) -> None:
     inner = egress.Refused("The address 10.0.0.1 is in a private network.")
     error = raised(google, requests.ConnectionError(inner))
@@ -683,6 +721,69 @@ def test_secrets_are_not_repeated(google: account.Account, pem: str) -> None:
         shown = raised(google, refusal(403, "forbidden", f"You said: {text}.")).detail
         assert "You said" in shown and text not in shown
         assert line not in raised(google, ValueError(text)).detail
+
+
+SUBJECT = "a subject+token/that=nobody sees"
+
+
+def answering(monkeypatch: pytest.MonkeyPatch, answer: Callable[[Any], tuple[int, str] | None]) -> None:
+    """Whoever is asked says this; nothing: it refuses the connection."""
+
+    def send(_session: requests.Session, request: Any, **_how: Any) -> requests.Response:
+        said = answer(request)
+        if said is None:
+            raise requests.ConnectionError(f"Max retries exceeded with url: {request.path_url} (refused)")
+        made = requests.Response()
+        made.status_code, made._content = said[0], said[1].encode()
+        return made
+
+    monkeypatch.setattr(requests.Session, "send", send)
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["https://source.example/t?code=A-CANARY-123", "https://source.example/A-CANARY-123?v=1",
+     "https://source.example?code=A-CANARY-123"],
+)  # fmt: skip
+def test_where_a_subject_token_is_may_be_secret(
+    conf: cfg.ConfigOpts, monkeypatch: pytest.MonkeyPatch, url: str
+) -> None:
+    made = account.Account({"project_id": "project-1"}, outside(credential_source={"url": url}))
+    answering(monkeypatch, lambda _request: None)
+    with pytest.raises(exceptions.TransientProviderError, match=r"had no answer.*refused") as refused:
+        made.log_in()
+    assert "CANARY" not in str(refused.value)
+
+
+@pytest.mark.parametrize("kind", ["service account", "pool", "pool of an account"])
+def test_what_is_confided_to_who_gives_tokens(
+    conf: cfg.ConfigOpts, monkeypatch: pytest.MonkeyPatch, pem: str, kind: str
+) -> None:
+    """Though it repeats all that it was told."""
+    url = f"{account.IMPERSONATION}v1/projects/-/serviceAccounts/a@b.example:generateAccessToken"
+    impersonated = {"service_account_impersonation_url": url} if kind == "pool of an account" else {}
+    said = credential(pem) if kind == "service account" else outside(**impersonated)
+    made, told = account.Account({"project_id": "project-1"}, said), []
+
+    def answer(request: Any) -> tuple[int, str]:
+        if request.method == "GET":
+            return 200, SUBJECT
+        if impersonated and request.url in account.EXCHANGE_URLS:
+            return 200, json.dumps({"access_token": "a-token-of-the-pool", "expires_in": 3600,
+                                    "issued_token_type": "t", "token_type": "Bearer"})  # fmt: skip
+        form = dict(urllib.parse.parse_qsl((request.body or b"").decode()))
+        told.extend([form.get("assertion"), form.get("subject_token"), request.headers.get("authorization")])
+        description = f"You sent {request.body!r} {form} {request.headers}."
+        return 400, json.dumps({"error": "invalid_grant", "error_description": description})
+
+    answering(monkeypatch, answer)
+    with pytest.raises(exceptions.CredentialRefused, match="gave no token") as refused:
+        made.log_in()
+    secrets = [text.removeprefix("Bearer ") for text in told if text]
+    assert secrets
+    shown = [str(refused.value), raised(made, refusal(403, "forbidden", f"{told}")).detail]
+    for secret in secrets:
+        assert not any(each in text for each in (secret, urllib.parse.quote_plus(secret)) for text in shown)
 
 
 # Credentials
@@ -754,6 +855,14 @@ def test_a_workload_identity_pool_that_is_not(conf: cfg.ConfigOpts, more: dict[s
     assert refused.value.code in ("credential.invalid", "egress.refused")
 
 
+def on_unknown_curve(key: Any) -> str:
+    """As if it were on another one, that cryptography does not know."""
+    known, unknown = bytes.fromhex("2a8648ce3d030107"), bytes.fromhex("2a8648ce3d030102")
+    lines = as_pem(key).splitlines()
+    made = base64.b64encode(base64.b64decode("".join(lines[1:-1])).replace(known, unknown)).decode()
+    return "\n".join([lines[0], *textwrap.wrap(made, 64), lines[-1]])
+
+
 def test_keys_that_are_none(conf: cfg.ConfigOpts, pem: str) -> None:
     lines = pem.splitlines()
     curve = ec.generate_private_key(ec.SECP256R1())
@@ -763,6 +872,7 @@ def test_keys_that_are_none(conf: cfg.ConfigOpts, pem: str) -> None:
             serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
         ).decode(),
         "encrypted": as_pem(rsa.generate_private_key(public_exponent=65537, key_size=2048), b"password"),
+        "no signer": as_pem(x25519.X25519PrivateKey.generate()), "unknown curve": on_unknown_curve(curve),
     }  # fmt: skip
     for name, text in wrong.items():
         with pytest.raises(exceptions.ProviderError) as refused:

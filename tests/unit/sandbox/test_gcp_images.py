@@ -484,11 +484,14 @@ def test_sharing(cloud: gcp.StandIn) -> None:
     ):  # fmt: skip
         with refused(400, "badRequest"):
             share(None, role, who)
-    for more in (
-        {"version": 3},
-        {"bindings": [{"role": "roles/compute.viewer", "condition": {"title": "a"}}]},
-    ):
-        with refused(501, "notImplemented"):
+    whole = {"title": "a", "expression": "true"}
+    for version, condition, who in (
+        (2, whole, member), (1, whole, member), (3, {"title": "a"}, member), (3, {"expression": "a"}, member),
+        (3, whole, "allAuthenticatedUsers"),
+    ):  # fmt: skip
+        binding = {"role": "roles/compute.viewer", "members": [who], "condition": condition}
+        more = {"version": version, "bindings": [binding]}
+        with refused(400, "badRequest"):
             mine.set_iam_policy(
                 project=here, resource=made.name, global_set_policy_request_resource={"policy": more}
             )
