@@ -517,6 +517,22 @@ def test_operation_that_is_cancelled(
         assert time.monotonic() - since < 5
 
 
+def test_deletion_that_is_cancelled(
+    subject: on_gcp.GCP, provider: door.GCP, staged: Staged, spec: Spec, key: str, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr(images, "TO_DELETE", 60)
+    ref = bring(provider, staged, spec, key)
+    subject.standin.fault("stuck", "compute.images.delete")
+    since = time.monotonic()
+    try:
+        with pytest.raises(exceptions.Interrupted):
+            provider.delete(ref, Transfer(4).alive)
+        assert time.monotonic() - since < 5
+    finally:        # what is stuck can not be deleted
+        subject.standin.clear()
+        subject.standin.make_bucket(BUCKET)
+
+
 def test_image_that_is_being_made_is_discarded(
     subject: on_gcp.GCP, provider: door.GCP, staged: Staged, spec: Spec, key: str
 ) -> None:

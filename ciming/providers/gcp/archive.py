@@ -16,7 +16,7 @@ import os
 import struct
 import zlib
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,6 +24,7 @@ from isal import isal_zlib
 
 from ciming import disk_image, exceptions
 
+Alive = Callable[[], None]
 GIB = 1 << 30
 LARGEST = 64 << 40      # bytes of a disk: https://cloud.google.com/compute/docs/disks#disk-types
 NAME = b"disk.raw"
@@ -53,9 +54,15 @@ def disk_size(virtual_size: int) -> int:
     return max(1, -(-virtual_size // GIB)) * GIB
 
 
-def pieces(path: Path, virtual_size: int) -> list[Piece]:
-    """All of an archive but its end: the map, and then where there is data in the disk."""
-    found = [index for index, _ in disk_image.blocks(path)]
+def pieces(path: Path, virtual_size: int, alive: Alive = lambda: None) -> list[Piece]:
+    """All of an archive but its end: the map, and then where there is data in the disk.
+
+    :param alive: asked while the disk is read, see Transfer
+    """
+    found = []
+    for index, _ in disk_image.blocks(path):
+        alive()
+        found.append(index)
     header = _header(runs(found, disk_size(virtual_size)), disk_size(virtual_size))
     parts = [Piece(0, header[at : at + PIECE], ()) for at in range(0, len(header), PIECE)]
     parts += [Piece(0, b"", found[at : at + BLOCKS]) for at in range(0, len(found), BLOCKS)]

@@ -151,7 +151,7 @@ def put(
 
     :param marks: metadata of the object
     """
-    parts = archive.pieces(Path(staged.path), staged.virtual_size)
+    parts = archive.pieces(Path(staged.path), staged.virtual_size, transfer.alive)
     there = {each.name: each for each in _listed(place, _folder(key))}
     total = sum(len(part.blocks) for part in parts)
     with Path(staged.path).open("rb", buffering=0) as file:

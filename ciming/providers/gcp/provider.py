@@ -65,7 +65,7 @@ class GCP(base.Provider):
         name = objects.object_name(key)
         if not self._find(key):
             found = objects.show(self._bucket, name)
-            if found is None or not objects.is_whole(found, staged.guest_digest()):
+            if found is None or not objects.is_whole(found, staged.guest_digest(transfer.alive)):
                 marks = {"ciming-image": spec.image_id, "ciming-target": key, **self._mark}
                 objects.put(self._bucket, key, staged, marks, transfer)
             objects.tidy(self._bucket, key, transfer.alive)
@@ -185,7 +185,8 @@ class GCP(base.Provider):
                 f"one of {staged.virtual_size} bytes was sent.",
                 code="image.size_mismatch",
             )
-        theirs, ours = self._word(image.get("labels", {}), objects.GUEST), _label_of(staged.guest_digest())
+        theirs = self._word(image.get("labels", {}), objects.GUEST)
+        ours = _label_of(staged.guest_digest(alive))
         if theirs != ours:
             raise exceptions.ProviderError(
                 f"{image_ref} in {self._name} was made of a disk with the guest digest {theirs} (in base32), "
@@ -319,7 +320,7 @@ class GCP(base.Provider):
     def whose(self) -> str:
         return f"project {self._account.project}"
 
-    def delete(self, image_ref: str) -> None:
+    def delete(self, image_ref: str, alive: base.Alive = lambda: None) -> None:
         """The image, and the archive that was kept of it."""
         if self._seen_archive(image_ref):
             raise exceptions.ProviderError(
@@ -337,8 +338,8 @@ class GCP(base.Provider):
         key = image.get("labels", {}).get("ciming-target")
         if key:     # first: the image is what tells its name, also after a crash
             images.check_deletable(self._account, image["name"])
-            objects.clear(self._bucket, key, lambda: None)
-        images.delete(self._account, image["name"])
+            objects.clear(self._bucket, key, alive)
+        images.delete(self._account, image["name"], alive)
 
     def update(
         self, image_ref: str, changes: base.Changes, alive: base.Alive = lambda: None
