@@ -717,7 +717,7 @@ def test_archive_whose_reading_is_cut(
     subject: on_gcp.GCP, many: Staged, spec: Spec, key: str
 ) -> None:
     """In the midst of a range: that passes, as where there is no answer at all."""
-    provider = subject.at("owner", keep_archive=True)
+    provider, asked = subject.at("owner", keep_archive=True), Counted(subject)
     bring(provider, many, spec, key)
     url = f"gs://{BUCKET}/{objects.object_name(key)}"
     subject.standin.fault("cut", "storage.objects.get", after=1)       # the first one shows what is there
@@ -728,6 +728,7 @@ def test_archive_whose_reading_is_cut(
     counted = Counted(subject)
     assert b"".join(provider.download(url, 0)).rstrip(b"\0") == pathlib.Path(many.path).read_bytes()
     assert counted["storage.objects.get"] == 1 + -(-in_size(subject, key) // objects.RANGE) + 3
+    assert asked["storage.buckets.get"] == 0        # the client asks nothing of its own accord
 
 
 # Where it goes
