@@ -98,7 +98,7 @@ class Account:
         )
         # There is no public way to keep the environment from sending it elsewhere.
         self.storage._connection.API_BASE_MTLS_URL = url or STORAGE
-        self.storage._bucket_metadata_cache = None      # nor from asking by itself, again and again, for traces
+        self.storage._bucket_metadata_cache = None      # nor from asking by itself, for traces
         self.images = self._client(compute_v1.ImagesClient, ImagesRestTransport, url or COMPUTE)
         self.operations = self._client(
             compute_v1.GlobalOperationsClient, GlobalOperationsRestTransport, url or COMPUTE
