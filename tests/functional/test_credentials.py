@@ -64,6 +64,7 @@ def slow(cloud: sandbox.Sandbox, service: ciming.Ciming) -> Iterator[faulty.Prox
 def _quick_again(slow: faulty.Proxy, member: Person) -> Iterator[None]:
     yield
     slow.throttle = None
+    slow.faults.clear()
 
 
 @pytest.fixture(scope="module")
@@ -335,6 +336,28 @@ def test_the_trust_is_taken_back(member: Person, slow: faulty.Proxy, data: bytes
         assert "zone-slow" in target(job, "zone-slow")["error"]["message"]
         assert act(member, job, "resume").status_code == 202
         assert member.wait(job_id)["status"] == "success"
+    delete(member, made["image"]["id"])
+
+
+def test_a_token_ends_while_its_engine_lives(member: Person, slow: faulty.Proxy, data: bytes) -> None:
+    """One that can not delegate. Its zone, which would remember it for minutes, says so by script."""
+    token = {"X-Auth-Token": member.application_credential_token()}
+    body = {"name": "t", "clouds": ["zone-a", "zone-slow"], "size": len(data)}
+    made = member.call("POST", "/v1/images", json=body, headers=token).json()
+    job_id = made["job"]["id"]
+    slow.throttle = len(data) / 60
+    assert member.put(made["image"]["id"], data, headers=token).status_code == 204
+    until_begun(member, job_id, "zone-slow")
+    slow.faults += [("GET", "/v2/images", "401")] * 9
+    slow.throttle = None
+    job = member.wait(job_id, WAITS)
+    error = target(job, "zone-slow")["error"]
+    assert error["code"] == "cloud.auth_failed" and "zone-slow" in error["message"], error
+    assert "resume" in error["message"] and target(job, "zone-a")["status"] == "success"
+    slow.faults.clear()
+    assert act(member, job, "resume").status_code == 202
+    job = member.wait(job_id)
+    assert job["status"] == "success", job
     delete(member, made["image"]["id"])
 
 
