@@ -14,6 +14,7 @@ from oslo_config import cfg
 
 from ciming import connections, exceptions
 from ciming.providers.openstack import provider as door
+from ciming.providers.openstack import records
 from ciming.providers.openstack.account import Account
 from tests.unit import certificates, sites
 from tests.unit.configs.test_openstack import BY_ID, BY_NAME, PASSWORD
@@ -104,3 +105,13 @@ def test_a_glance_that_repeats_a_token(repeating: sites.Site) -> None:
     assert "a-token" in answer.text
     error = account._error(answer)
     assert "Can not do {} with ***" in error.detail and error.cloud_request_id == "req of ***"
+
+
+@pytest.mark.parametrize(
+    "status", ["queued", "saving", "uploading", "importing", "killed", "deactivated", "deleted"]
+)
+def test_only_what_is_active_has_data(status: str) -> None:
+    fine = {"id": "x", "status": "active", "container_format": "bare", "disk_format": "raw", "size": 7}
+    assert records.described(records.record(fine), "zone-a").unreadable is None
+    told = records.described(records.record(fine | {"status": status}), "zone-a").unreadable
+    assert told is not None and f"x in zone-a is {status}" in told
