@@ -32,7 +32,7 @@ class Base(orm.DeclarativeBase):
         int: sa.BigInteger,
         dict[str, Any]: sa.JSON(none_as_null=True),
         list[str]: sa.JSON(none_as_null=True),
-        list[int]: sa.JSON(none_as_null=True),
+        list[Any]: sa.JSON(none_as_null=True),
     }
 
 
@@ -130,7 +130,7 @@ class Job(Base):
     created_at: Mapped[int] = mapped_column(default=now)
     started_at: Mapped[int | None]
     finished_at: Mapped[int | None]
-    retried: Mapped[list[int] | None]               # when, the latest last
+    retried: Mapped[list[Any] | None]               # when, and in which Clouds: [ms, keys], the latest last
     updated_at: Mapped[int] = mapped_column(default=now, onupdate=now)
     report: Mapped[dict[str, Any] | None]           # of a sync of zones: how far it is, see engine.zone_sync
 

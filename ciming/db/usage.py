@@ -44,7 +44,7 @@ def busiest(
 ) -> Sequence[tuple[str, int]]:
     """Which of some Clouds are public ones where a project had at least `nth` Jobs begin since a time.
 
-    A retry counts, too.
+    A retry counts, too, where it has something to do.
 
     :param since: in ms since the epoch
     :return: the Cloud's name, and when the nth latest began
@@ -58,8 +58,12 @@ def busiest(
             lately = lately.where(job.project_id == project_id, target.cloud_key == cloud_id)
             again = sa.and_(job.retried.is_not(None), job.updated_at >= since)
             lately = lately.where(sa.or_(job.created_at >= since, again))
-            times = [at for made, retried in session.execute(lately) for at in (made, *(retried or ()))]
-            latest = sorted((at for at in times if at >= since), reverse=True)
+            begins = [
+                begin
+                for made, retried in session.execute(lately)
+                for begin in ((made, (cloud_id,)), *(retried or ()))
+            ]
+            latest = sorted((at for at, keys in begins if at >= since and cloud_id in keys), reverse=True)
             if len(latest) >= nth:
                 found.append((name, latest[nth - 1]))
     return found

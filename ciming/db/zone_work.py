@@ -194,7 +194,8 @@ def _was_brought(
     link, read_at = session.get(models.Link, (image.id, row.zone)), (job.spec or {}).get("read_at")
     if link is None or link.proof not in PROVEN or read_at is None or link.verified_at <= read_at:
         return False
-    return row.symbol in BRINGS and row.said["carry"]["owner"] == job.project_id
+    # Where it replaces another one, that is still to be hidden.
+    return row.symbol == zone_plans.CREATE and row.said["carry"]["owner"] == job.project_id
 
 
 def _target(row: models.ZoneEntry) -> models.Target:

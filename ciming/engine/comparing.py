@@ -76,7 +76,9 @@ def compare(
     for image in sources:
         if wants(rules.filters, image):
             yield _entry(image, pairs, zone, rules)
-    owners = {rules.owner_there(image) for image in sources}
+    # Who has nothing of what is asked for may be named by mistake: what they have there is left alone.
+    named = rules.filters.get("owner")
+    owners = {rules.owner_there(image) for image in sources if named is None or image.owner in named}
     for there in pairs.left:
         if wants(_mapped(rules), there):
             yield _only_there(there, zone, owners, used)

@@ -388,7 +388,8 @@ def _raise_first(reasons: Sequence[BaseException | None]) -> None:
 
 def _yields(job: models.Job) -> bool:
     """Does it leave some room to others: for its size, or as one of many that nobody waits for?"""
-    return job.parent_id is not None or work.is_large(job.kind, job.image.size, cfg.CONF.engine.large_image)
+    size = job.upload.size if job.upload and job.image.size is None else job.image.size
+    return job.parent_id is not None or work.is_large(job.kind, size, cfg.CONF.engine.large_image)
 
 
 def _log_for(job: models.Job) -> None:

@@ -146,8 +146,13 @@ class ZoneTools(tools.Tools):
         """Those of which that is true now: it may be a day since the plan was made."""
         if not entries:
             return entries
-        now = self._planned(lambda *_: None)["entries"]
-        unread = [each["why"] for each in now if zone_plans.is_unread(each)]
+        try:
+            now = self._planned(lambda *_: None)["entries"]
+            unread = [each["why"] for each in now if zone_plans.is_unread(each)]
+        except exceptions.CredentialRefused:
+            raise
+        except exceptions.ProviderError as error:       # the source, or all targets
+            unread = [error.detail]
         if unread:
             why = f"Nothing was pruned: {' '.join(unread)}"
             zone_work.skip(self._claim, [number for number, _ in entries], why)

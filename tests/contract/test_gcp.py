@@ -871,7 +871,7 @@ def test_image_that_is_made_of_something_else(
 def test_image_that_is_not_ready_is_not_proven(
     subject: on_gcp.GCP, provider: door.GCP, staged: Staged, spec: Spec, key: str, status: str
 ) -> None:
-    subject.standin.settings(pending_seconds=2.0 if status == "PENDING" else 0.0)
+    subject.standin.settings(pending_seconds=10.0 if status == "PENDING" else 0.0)
     blob = provider.upload(staged, spec, key, Transfer())
     stop_at: int | None = 2
     if status == "FAILED":

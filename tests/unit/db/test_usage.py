@@ -43,10 +43,15 @@ def test_what_is_deleted_does_not_count() -> None:
 
 
 def test_a_job_that_is_retried_begins_again() -> None:
-    shared = register("shared", visibility="public")
+    shared, done = (register(name, visibility="public") for name in ("shared", "done"))
     job, since = into(shared), models.now()
     with session.writer() as writing:
-        writing.get_one(models.Job, job.id).created_at = since - 1
+        row = writing.get_one(models.Job, job.id)
+        row.created_at = since - 1
+        row.targets.append(models.Target(cloud_key=done.id, cloud="done", provider="openstack"))
+    held = rows.take(job.id)
+    [target] = [each for each in work.load(held).targets if each.cloud == "done"]
+    work.add_link(held, target.id, "ref", "bytes")
     assert usage.busiest("studio", [shared.id], 1, since) == []
     for count in (1, 2):
         held = rows.take(job.id)
@@ -57,4 +62,4 @@ def test_a_job_that_is_retried_begins_again() -> None:
         (_, last), (_, first) = times[0][0], times[1][0]
         assert since <= first <= last and times[2] == []
     assert usage.busiest("studio", [shared.id], 1, last + 1) == []
-    assert usage.busiest("garage", [shared.id], 1, 0) == []
+    assert usage.busiest("garage", [shared.id], 1, 0) == usage.busiest("studio", [done.id], 1, since) == []

@@ -273,6 +273,17 @@ def test_what_a_job_has_brought_meanwhile_is_there(
     assert report(held)["created"] == 2 and zone_work.children(held).left == 0
 
 
+def test_what_is_to_replace_another_image_is_brought_all_the_same(held: work.Claim) -> None:
+    """Or nobody would hide that one."""
+    linked, other = an_image(), rows.make_job(zones=["zone-b"])
+    with session.writer() as writing:
+        writing.execute(sa.update(models.Job).where(models.Job.id == other.id).values(image_id=linked))
+    zone_work.plan(held, plan(entry_of(linked) | {"symbol": "*"}, replace=True), models.now())
+    work.add_link(rows.take(other.id), other.targets[0].id, "brought", "bytes")
+    end(other)
+    assert len(zone_work.add_children(held, 1)) == 1
+
+
 def test_an_image_that_is_everywhere_by_now_gets_no_job(held: work.Claim) -> None:
     read_at, linked = models.now() - 1, an_image()
     zone_work.plan(held, plan(entry_of(linked)), read_at)
