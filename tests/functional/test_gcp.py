@@ -217,9 +217,14 @@ def test_from_an_archive_that_others_made(
     assert standin.holds(there["name"], disk)
     ref = links["zone-a"]["image_ref"]
     assert same_disk(member, standin, "zone-a", ref, there["name"], tmp_path / "there")
-    delete(member, image["id"])
+    answer = member.call("DELETE", f"/v1/images/{image['id']}")
+    job = member.wait(answer.json()["job"]["id"])
+    told = {each["cloud"]: (each["error"] or {}).get("code") for each in job["targets"]}
+    assert told == {"google": "image_ref.not_ours", "keeping": None, "zone-a": None}
     (stays,) = standin.objects(BUCKET)      # what others made is not ours
     bucket.blob(stays["name"]).delete()
+    assert member.call("DELETE", f"/v1/images/{image['id']}/links/google").status_code == 204
+    delete(member, image["id"])
 
 
 @pytest.fixture
