@@ -2,7 +2,7 @@
 """Which image, in which Cloud, a Job's bytes come from."""
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from oslo_config import cfg
@@ -23,6 +23,11 @@ class Place(NamedTuple):
     cloud: str
     provider: str
     region: str | None
+
+
+def place_of(said: Mapping[str, Any]) -> Place:
+    """That of what a Job's spec says of an image."""
+    return Place(*(said[name] for name in Place._fields))
 
 
 class Candidate(NamedTuple):
@@ -58,7 +63,7 @@ def find(job: models.Job, provider_of: Callable[[Place], base.Provider]) -> dict
 def _candidates(job: models.Job) -> Iterator[Candidate]:
     named = (job.spec or {}).get("source")
     if named:
-        yield Candidate(Place(*(named[name] for name in Place._fields)), named["image"])
+        yield Candidate(place_of(named), named["image"])
         return
     for link in sorted(job.image.links, key=lambda link: (PROOFS.index(link.proof), link.cloud)):
         place = Place(link.cloud_key, link.cloud, link.provider, link.region)

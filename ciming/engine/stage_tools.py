@@ -64,14 +64,15 @@ class StageTools(tools.Tools):
         """
         found = locating.find(self.job, self.provider_of)
         assert self._provider is not None       # of the last that was asked, which has it
-        found |= tools.whose(_place(found), self._provider)
+        found |= tools.whose(locating.place_of(found), self._provider)
         work.found(self._claim, found, self._room)
         self.job = work.load(self._claim)
 
     def origin(self) -> sources.Origin:
         """The source that was located, as the Job's user."""
         found = self._found
-        return sources.Origin(self.provider_of(_place(found)), found["image_ref"], found["size"])
+        provider = self.provider_of(locating.place_of(found))
+        return sources.Origin(provider, found["image_ref"], found["size"])
 
     def provider_of(self, place: models.Target | locating.Place) -> base.Provider:
         """A Cloud that may have the source, as the Job's user."""
@@ -190,7 +191,3 @@ class StageTools(tools.Tools):
 
     def _write(self, **values: Any) -> None:
         work.update_stage(self._claim, step=values.get("step"), error=values.get("error"))
-
-
-def _place(found: Mapping[str, Any]) -> locating.Place:
-    return locating.Place(*(found[name] for name in locating.Place._fields))

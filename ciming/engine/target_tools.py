@@ -466,8 +466,7 @@ class TargetTools(tools.Tools):
         wanted = planned(self.entry)
         if symbol != zone_plans.METADATA and carry["visibility"] == "shared":
             said = (self.job.spec or {})["source"]
-            source = locating.Place(*(said[name] for name in locating.Place._fields))
-            self._source_provider = tools.provider_of(self.job, source)
+            self._source_provider = tools.provider_of(self.job, locating.place_of(said))
             members = self._source_provider.members(said["image"])
             wanted |= {"members": members} if members else {}
         if wanted:

@@ -123,7 +123,7 @@ class ZoneTools(tools.Tools):
     def prune(self) -> None:
         """Delete what only the targets have; nothing where anything went wrong before.
 
-        :raises Conflict: that is more than may be deleted, or a target can not be read now
+        :raises Conflict: that is more than may be deleted, or a zone can not be read now
         """
         request, entries = self._spec["request"], zone_work.to_prune(self._claim)
         self._tally("prune")
