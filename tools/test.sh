@@ -7,10 +7,13 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 shapes=(standalone)
+# With real services four run side by side, as they mostly wait.
+workers=3 killers=0
 case "${1:-}" in
     "") ;;
     --all)
         export CIMING_TEST_ALL=1
+        workers=2 killers=2
         shift
         shapes=("$@")
         [ $# -gt 0 ] || shapes=(standalone distributed uwsgi)
@@ -46,8 +49,13 @@ killed() {
     local status=0 shape
     for shape in "${shapes[@]}"; do
         case $shape in
-            standalone) CIMING_TEST_SHAPE=$shape "${run[@]}" "$engines" "$crash" || status=1 ;;
-            distributed) CIMING_TEST_SHAPE=$shape "${run[@]}" "$crash" || status=1 ;;
+            standalone)
+                CIMING_TEST_SHAPE=$shape "${run[@]}" "$engines" || status=1
+                CIMING_TEST_SHAPE=$shape "${run[@]}" -n $killers --dist worksteal "$crash" || status=1
+                ;;
+            distributed)
+                CIMING_TEST_SHAPE=$shape "${run[@]}" -n $killers --dist worksteal "$crash" || status=1
+                ;;
         esac
     done
     [ -n "${CIMING_TEST_ALL:-}" ] ||
@@ -55,7 +63,7 @@ killed() {
     return $status
 }
 
-# Tests with real services, side by side: they mostly wait.
+# Tests with real services.
 real() {
     local status=0 beside shape
     killed >"$logs/beside.log" 2>&1 &
@@ -65,7 +73,7 @@ real() {
             standalone) set -- --ignore tests/functional/test_distributed.py tests/contract ;;
             *) set -- -k "$shape" ;;
         esac
-        CIMING_TEST_SHAPE=$shape "${run[@]}" -n 2 --dist loadfile "$@" "${rest[@]}" || status=1
+        CIMING_TEST_SHAPE=$shape "${run[@]}" -n $workers --dist loadfile "$@" "${rest[@]}" || status=1
     done
     wait "$beside" || status=1
     printf '\n== beside\n'
