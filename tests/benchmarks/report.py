@@ -16,6 +16,7 @@ BETWEEN = {
 }
 UPLOADS = {
     "floor": "floor: curl into a bare application",
+    "synced": "the same, until it is on the disk",
     "put": "PUT",
     "tus": "tus, parts of 64 MiB",
 }
@@ -149,9 +150,10 @@ def uploads(found: Mapping[str, Sequence[float]]) -> None:
     _head("seconds in round", len(found["floor"]))
     for name, what in UPLOADS.items():
         _line(what, found[name])
-    for name in ("put", "tus"):
-        ratios = [floor / ours for floor, ours in zip(found["floor"], found[name], strict=True)]
-        _line(f"speed of {name} / floor     wanted ≥ 0.8", ratios)
+    for floor, wanted in (("floor", "wanted ≥ 0.8"), ("synced", "")):
+        for name in ("put", "tus"):
+            ratios = [least / ours for least, ours in zip(found[floor], found[name], strict=True)]
+            _line(f"speed of {name} / {floor}".ljust(26) + wanted, ratios)
 
 
 def conversions(found: Mapping[str, Sequence[float]]) -> None:

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Bytes into the staging area, by PUT and by tus, against a bare application that writes a file.
 
-All three are sent by curl, to gunicorn with one gthread worker.
+All are sent by curl, to gunicorn with one gthread worker. Ours ends when the bytes are on the disk; the bare
+application has a way that does so too, and one that leaves them to the page cache.
 """
 
 import argparse
@@ -28,10 +29,15 @@ REFUSED = {
 }
 """Said of an image whose Job ends before a cloud has a part in it, and after all its bytes have come."""
 BARE = '''
+import os
+
+
 def application(environ, start_response):
     with open(environ["PATH_INFO"], "wb", buffering=0) as file:
         while block := environ["wsgi.input"].read(1 << 20):
             file.write(block)
+        if environ["QUERY_STRING"] == "sync":
+            os.fdatasync(file.fileno())
     start_response("204 No Content", [])
     return []
 '''
@@ -72,7 +78,7 @@ Send = Callable[[str, dict[str, str]], None]
 
 
 class Contenders:
-    """Three ways for one file. It is for AWS, which takes it when it is whole, and its checksum is wrong."""
+    """The ways for one file. It is for AWS, which takes it when it is whole, and its checksum is wrong."""
 
     def __init__(self, folder: pathlib.Path, person: Person, url: str, megabytes: int) -> None:
         self.folder, self.person, self.url = folder, person, url
@@ -88,7 +94,14 @@ class Contenders:
 
     def floor(self) -> float:
         """Into the bare application."""
-        seconds = main_job.timed(lambda: curl("PUT", f"{self.url}{self.target}", self.file, {}))
+        return self._written("")
+
+    def synced(self) -> float:
+        """Into the bare application, until the bytes are on the disk."""
+        return self._written("?sync")
+
+    def _written(self, query: str) -> float:
+        seconds = main_job.timed(lambda: curl("PUT", f"{self.url}{self.target}{query}", self.file, {}))
         self.target.unlink()
         return seconds
 
@@ -125,10 +138,11 @@ def run(folder: pathlib.Path, rounds: int, megabytes: int) -> None:
             person = Person(cloud, "member")
             aws.register(person)
             contenders = Contenders(folder, person, url, megabytes)
-            ways = [contenders.floor, contenders.put, contenders.tus]
+            ways = [contenders.floor, contenders.synced, contenders.put, contenders.tus]
             found: dict[str, list[float]] = {way.__name__: [] for way in ways}
             for number in range(rounds):
-                for way in ways[number % 3 :] + ways[: number % 3]:
+                first = number % len(ways)
+                for way in ways[first:] + ways[:first]:
                     main_job.settle()
                     found[way.__name__].append(way())
     report.say(f"{megabytes} MiB into the staging area, {report.machine()}")
