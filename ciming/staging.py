@@ -145,9 +145,10 @@ class StagingArea:
         return [folder / f"{stem}.{each}" for each in sorted(numbers, reverse=True) if each < generation]
 
     @contextlib.contextmanager
-    def restored(self, job_id: str, generation: int) -> Iterator[BinaryIO]:
+    def restored(self, job_id: str, generation: int, synced: int | None = None) -> Iterator[BinaryIO]:
         """The file into which a Job's bytes are brought once more; it holds what earlier attempts brought.
 
+        :param synced: so many bytes of other generations are on the disk for certain, and taken over; None: all
         :raises StagingFull: the disk has no room left
         :raises Conflict: a later generation has taken the file over
         """
@@ -156,6 +157,7 @@ class StagingArea:
             _make_folder(path.parent)
             earlier = self._earlier(job_id, generation, "restored")
             there = earlier[0].stat().st_size if earlier else 0
+            there = there if synced is None else min(there, synced)
             with _again(path) if path.exists() else _taken_over(earlier, path, there) as file:
                 for each in earlier:
                     unlink(each)
@@ -218,6 +220,7 @@ def _taken_over(earlier: list[Path], path: Path, offset: int) -> Iterator[Binary
                     mine = stack.enter_context(_make(path))
                     fcntl.flock(mine, fcntl.LOCK_EX)
                     _copy(file, mine, offset)
+                    os.fdatasync(mine.fileno())     # as those were that it is a copy of
                 mine.truncate(offset)
                 mine.seek(offset)
                 yield mine

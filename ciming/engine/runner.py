@@ -284,7 +284,8 @@ class Runner:
             return RESTORE, sources.Remote(self._area, claim, origin, path)
         if job.kind == "sync" or "source" in (job.spec or {}):
             tell = functools.partial(work.fetched, claim)
-            return FETCH, sources.Remote(self._area, claim, kit.origin, path, tell)
+            told = job.upload.offset if job.upload else 0
+            return FETCH, sources.Remote(self._area, claim, kit.origin, path, tell, told)
         return STAGE, sources.Upload(self._area, claim, cfg.CONF.engine.max_stall)
 
     def _room(self, held: int, coming: int) -> int:

@@ -156,7 +156,9 @@ class Remote:
 
     :param origin: asked at each attempt
     :param path: where they are to be
-    :param tell: how many bytes are here by now
+    :param tell: how many bytes are on the disk by now
+    :param told: what the last one told; None: what earlier attempts brought counts as it is, since who has
+        the whole compares it
     """
 
     def __init__(
@@ -165,13 +167,15 @@ class Remote:
         claim: work.Claim,
         origin: Callable[[], Origin],
         path: Path,
-        tell: Callable[[int], None] = lambda _offset: None,
+        tell: Callable[[int], None] | None = None,
+        told: int | None = None,
     ) -> None:
         self._area = area
         self._claim = claim
         self._origin = origin
         self._kept = path
         self._tell = tell
+        self._told = told
         self.path = Path()
 
     def blocks(self, staged: growing.GrowingFile, alive: Callable[[], None]) -> Iterator[bytes]:
@@ -179,27 +183,41 @@ class Remote:
 
         :raises TransientProviderError: not all of them came
         """
-        with self._area.restored(self._claim.job_id, self._claim.generation) as file:
+        with self._area.restored(self._claim.job_id, self._claim.generation, self._told) as file:
             self.path = Path(file.name)
             staged.begin(_another(file))
             while block := file.read(staging.BLOCK):
                 yield block
             alive()
-            origin, told = self._origin(), time.monotonic()
-            for block in origin.provider.download(origin.image_ref, file.tell()):
-                alive()
-                staging.write_sparse(file, block)
-                if file.tell() > origin.size:
-                    staging.unlink(self.path)
-                    raise _other_size(origin, "more than")
-                yield block
-                if time.monotonic() - told > TELL_SECONDS:
-                    self._tell(file.tell())
-                    told = time.monotonic()
-                alive()     # who waits for the next one is in nobody's way
+            try:
+                yield from self._fetched(file, alive)
+            except exceptions.TransientProviderError:
+                self._note(file)
+                raise
+
+    def _fetched(self, file: BinaryIO, alive: Callable[[], None]) -> Iterator[bytes]:
+        """The bytes that are not here, as they come."""
+        origin, noted = self._origin(), time.monotonic()
+        for block in origin.provider.download(origin.image_ref, file.tell()):
+            alive()
+            staging.write_sparse(file, block)
+            if file.tell() > origin.size:
+                staging.unlink(self.path)
+                raise _other_size(origin, "more than")
+            yield block
+            if time.monotonic() - noted > TELL_SECONDS:
+                self._note(file)
+                noted = time.monotonic()
+            alive()     # who waits for the next one is in nobody's way
+        self._note(file)
+        if file.tell() < origin.size:
+            raise _other_size(origin, "fewer than")
+
+    def _note(self, file: BinaryIO) -> None:
+        """That so much is here: whoever goes on counts on it, after a power cut too."""
+        if self._tell:
+            os.fdatasync(file.fileno())
             self._tell(file.tell())
-            if file.tell() < origin.size:
-                raise _other_size(origin, "fewer than")
 
     def find(self, path: str) -> str:
         return path if Path(path).exists() else str(self._kept)

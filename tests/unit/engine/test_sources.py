@@ -244,7 +244,7 @@ def test_what_a_cloud_has_is_brought_back(area: staging.StagingArea, staged: gro
 
     def source(claim: work.Claim) -> sources.Remote:
         origin = sources.Origin(cloud, "ref", len(DATA))  # type: ignore[arg-type]
-        return sources.Remote(area, claim, lambda: origin, path, told.append)
+        return sources.Remote(area, claim, lambda: origin, path, told.append, told[-1] if told else 0)
 
     first = source(rows.take(job.id))
     for _ in range(2):
@@ -256,10 +256,38 @@ def test_what_a_cloud_has_is_brought_back(area: staging.StagingArea, staged: gro
     assert successor.keep(str(successor.path)) == str(path)
     assert path.read_bytes() == DATA
     assert list(area.folder(job.id).iterdir()) == [path]
-    assert told == [len(DATA)]
+    assert told == [BLOCK, 2 * BLOCK, len(DATA)]
     another = source(rows.take(job.id, "engine-3"))      # its predecessor died before it could say so
     assert another.keep(another.find(str(successor.path))) == str(path)
     assert path.read_bytes() == DATA
+
+
+def test_what_may_not_be_on_the_disk_is_brought_again(
+    area: staging.StagingArea, staged: growing.GrowingFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a power cut a file may have its length, and zeros where bytes were. (The wire is mocked.)"""
+    job = rows.make_job()
+    cloud = Cloud(breaks=len(DATA))
+    told: list[int] = []
+    synced: list[int] = []
+    monkeypatch.setattr(os, "fdatasync", lambda fd: synced.append(os.fstat(fd).st_size))
+
+    def blocks(claim: work.Claim) -> Iterator[bytes]:
+        origin = sources.Origin(cloud, "ref", len(DATA))  # type: ignore[arg-type]
+        path = area.upload_path(job.id, 1)
+        source = sources.Remote(area, claim, lambda: origin, path, told.append, told[-1] if told else 0)
+        return source.blocks(staged, lambda: None)
+
+    monkeypatch.setattr(sources, "TELL_SECONDS", 0.0)
+    coming = blocks(rows.take(job.id))
+    assert next(coming) + next(coming) == DATA[:BLOCK]
+    assert told == synced == [BLOCK // 2]
+    [file] = area.folder(job.id).iterdir()
+    with file.open("r+b") as damaged:
+        damaged.seek(BLOCK // 2)
+        damaged.write(bytes(BLOCK // 2))
+    assert b"".join(blocks(rows.take(job.id, "engine-2"))) == DATA
+    assert cloud.asked == [0, BLOCK // 2]
 
 
 @pytest.mark.parametrize(("size", "what"), [(len(DATA) + 1, "fewer"), (len(DATA) - 1, "more")])
