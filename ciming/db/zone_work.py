@@ -378,13 +378,19 @@ def pruned(
 
 
 @points.mutation
-def skip(held: work.Claim, numbers: Iterable[int], why: str) -> None:
-    """Nothing is pruned, for that reason."""
+def skip(
+    held: work.Claim, numbers: Iterable[int], why: str, error: dict[str, Any] | None = None
+) -> None:
+    """These are not pruned, for that reason.
+
+    :param error: of which the sync fails for that; whoever goes on after a crash has nothing left to prune
+    """
     entry = models.ZoneEntry
     with work.fenced(held) as (session, job):
         which = sa.update(entry).where(entry.job_id == job.id, entry.number.in_(list(numbers)))
         session.execute(which.values(status="skipped"))
         job.report = {**(job.report or {}), "not_pruned": why}
+        job.error = error or job.error
 
 
 @points.mutation

@@ -133,8 +133,7 @@ class ZoneTools(tools.Tools):
             zone_work.skip(self._claim, [number for number, _ in entries], why)
         elif len(entries) > most:
             why = f"{len(entries)} images are only in targets, and at most {most} may be pruned: none was."
-            zone_work.skip(self._claim, [number for number, _ in entries], why)
-            raise exceptions.Conflict(why, code="zone_sync.too_many_to_delete")
+            raise self._not_pruned(entries, why, "zone_sync.too_many_to_delete")
         else:
             for number, entry in self._still_only_there(entries):
                 self._delete(number, entry)
@@ -155,8 +154,7 @@ class ZoneTools(tools.Tools):
             unread = [error.detail]
         if unread:
             why = f"Nothing was pruned: {' '.join(unread)}"
-            zone_work.skip(self._claim, [number for number, _ in entries], why)
-            raise exceptions.Conflict(why, code="zone_sync.not_pruned")
+            raise self._not_pruned(entries, why, "zone_sync.not_pruned")
         left = [each for each in now if each["symbol"] == zone_plans.ONLY_THERE and not each["why"]]
         only = {(each["zone"], each["there"]) for each in left}
         still = [
@@ -169,6 +167,14 @@ class ZoneTools(tools.Tools):
             why = f"{len(others)} images were not pruned: since the plan was made, the zones have changed."
             zone_work.skip(self._claim, others, why)
         return still
+
+    def _not_pruned(
+        self, entries: Iterable[tuple[int, zone_plans.Entry]], why: str, code: str
+    ) -> exceptions.Conflict:
+        """The error to raise when none of them is; it is noted with them."""
+        error = exceptions.Conflict(why, code=code)
+        zone_work.skip(self._claim, [number for number, _ in entries], why, tools.fault(error))
+        return error
 
     def _is_gone(self, entry: zone_plans.Entry) -> bool:
         """Was it deleted, perhaps by us, who could not note it any more?"""

@@ -224,11 +224,16 @@ def test_what_was_pruned_before_a_crash_counts() -> None:
 
 
 @pytest.mark.usefixtures("database")
+@pytest.mark.parametrize("crashed", [False, True])
 @pytest.mark.parametrize("targets", [("zone-c",), ("zone-b", "zone-c")])
-def test_a_target_that_is_away_when_it_is_to_be_pruned_is_an_error(targets: tuple[str, ...]) -> None:
+def test_a_target_that_is_away_when_it_is_to_be_pruned_is_an_error(
+    targets: tuple[str, ...], crashed: bool
+) -> None:
     zones = Zones("zone-c", zone_b=[like(ELSEWHERE, name="x", digest=OTHER)])
     made = pruning(zones, *(entry("-", f"id-{number}", zone) for number, zone in enumerate(targets, 2)))
     with pytest.raises(exceptions.Conflict, match=r"Nothing was pruned: .*zone-c"):
+        made.prune() if crashed else made.attempt("prune", made.prune)
+    if crashed:     # before anybody could say so; who goes on has nothing left to prune
         made.attempt("prune", made.prune)
     made.settle_children()
     assert work.finish(made._claim, purge=True) == "error" and len(zones.images["zone-b"]) == 1
