@@ -148,7 +148,7 @@ class StagingArea:
     def restored(self, job_id: str, generation: int, synced: int | None = None) -> Iterator[BinaryIO]:
         """The file into which a Job's bytes are brought once more; it holds what earlier attempts brought.
 
-        :param synced: bytes of other generations that are on the disk for certain, and are taken over; None: all
+        :param synced: bytes of other generations that are certainly on the disk, and taken over; None: all
         :raises StagingFull: the disk has no room left
         :raises Conflict: a later generation has taken the file over
         """

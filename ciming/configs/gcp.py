@@ -27,6 +27,8 @@ FEATURES = (
     *("SEV_LIVE_MIGRATABLE", "SEV_LIVE_MIGRATABLE_V2", "SEV_SNP_CAPABLE", "SNP_SVSM_CAPABLE"),
     *("TDX_CAPABLE", "UEFI_COMPATIBLE", "VIRTIO_SCSI_MULTIQUEUE", "WINDOWS"),
 )
+# https://cloud.google.com/compute/docs/images/deprecate-custom#deprecation-states
+DEPRECATED = ("DEPRECATED", "OBSOLETE")
 MOST_LABELS = 40        # of the 64 that Google allows: some are ours
 
 
@@ -106,7 +108,7 @@ class GCP(configs.Config):
     tuning: ClassVar[frozenset[str]] = frozenset(
         (
             *("bucket", "storage_location", "family", "labels", "guest_os_features", "kms_key"),
-            *("share_with", "keep_archive"),
+            *("share_with", "keep_archive", "deprecate_to"),
         )
     )
     credential: ClassVar[type[ma.Schema]] = Credential
@@ -130,3 +132,4 @@ class GCP(configs.Config):
         validate=[validate.Length(1, 100), kinds.different],
     )
     keep_archive = fields.Boolean()
+    deprecate_to = fields.String(validate=validate.OneOf(DEPRECATED))

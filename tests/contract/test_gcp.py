@@ -1165,6 +1165,27 @@ def test_archive_that_is_linked(
     assert refused.value.code == "image_ref.not_found"
 
 
+def test_deprecated_image_is_as_the_cloud_says(
+    subject: on_gcp.GCP, staged: Staged, spec: Spec, key: str
+) -> None:
+    """What can be used still less stays so; what is to be used again is."""
+    image_ref = bring(subject.provider(), staged, spec, key)
+    obsolete, warned = subject.at("owner", deprecate_to="OBSOLETE"), subject.provider()
+    for provider, deprecated, state in (
+        (warned, True, "DEPRECATED"),
+        (obsolete, True, "OBSOLETE"),
+        (warned, True, "OBSOLETE"),
+        (warned, False, None),
+        (obsolete, False, None),
+        (obsolete, True, "OBSOLETE"),
+        (obsolete, False, None),
+    ):
+        assert not provider.update(image_ref, base.Changes(deprecated=deprecated))
+        assert made(subject, image_ref).get("deprecated", {}).get("state") == state
+        found = provider.show(image_ref)
+        assert found and found.deprecated is deprecated
+
+
 def test_image_without_its_archive(
     subject: on_gcp.GCP, staged: Staged, spec: Spec, key: str
 ) -> None:

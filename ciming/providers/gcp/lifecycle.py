@@ -16,13 +16,20 @@ from ciming.providers.gcp import images, metadata
 from ciming.providers.gcp.account import Account, Refusal
 
 PATIENCE = 300.0        # seconds for Google to change something
-IN_USE = (None, "", "ACTIVE")
+STATES = ("ACTIVE", "DEPRECATED", "OBSOLETE", "DELETED")      # each can be used less than the one before
 
 
 def update(
-    account: Account, image: Mapping[str, Any], changes: base.Changes, alive: base.Alive
+    account: Account,
+    image: Mapping[str, Any],
+    changes: base.Changes,
+    alive: base.Alive,
+    deprecate_to: str = "DEPRECATED",
 ) -> Sequence[str]:
-    """Say it of an image of the project; what Google can not be told."""
+    """Say it of an image of the project; what Google can not be told.
+
+    :param deprecate_to: the state of a deprecated image; one that can be used still less stays so
+    """
     lost: list[str] = []
     if changes.name is not None:
         lost += _rename(account, image, changes.name, alive)
@@ -31,10 +38,11 @@ def update(
     if changes.hidden:
         lost.append("Google Cloud hides no image. Its lists leave out deprecated ones: --deprecated.")
     if changes.deprecated is not None:
-        state = image.get("deprecated", {}).get("state")
-        if changes.deprecated == (state in IN_USE):     # one that is obsolete is deprecated, too
+        there = STATES.index(image.get("deprecated", {}).get("state") or "ACTIVE")
+        wanted = STATES.index(deprecate_to) if changes.deprecated else 0
+        if there < wanted if changes.deprecated else there > wanted:
             alive()
-            images.wait(account, _deprecate(account, image["name"], changes.deprecated), alive, PATIENCE)
+            images.wait(account, _deprecate(account, image["name"], STATES[wanted]), alive, PATIENCE)
     return lost
 
 
@@ -117,8 +125,8 @@ def _set_labels(account: Account, name: str, labels: Mapping[str, str], fingerpr
 
 
 @points.mutation
-def _deprecate(account: Account, name: str, deprecated: bool) -> str:
-    wanted = compute_v1.DeprecationStatus(state="DEPRECATED" if deprecated else "ACTIVE")
+def _deprecate(account: Account, name: str, state: str) -> str:
+    wanted = compute_v1.DeprecationStatus(state=state)
     made = account.call(
         "compute.images.deprecate",
         lambda: account.images.deprecate_unary(

@@ -354,7 +354,9 @@ class GCP(base.Provider):
                 f"{image_ref[:255]} is in another project than {self._account.project}: it is not changed.",
                 code="cloud.forbidden",
             )
-        return lifecycle.update(self._account, image, changes, alive)
+        return lifecycle.update(
+            self._account, image, changes, alive, self._place.get("deprecate_to", "DEPRECATED")
+        )
 
     def download(self, image_ref: str, offset: int) -> Iterator[bytes]:
         named = objects.URL.fullmatch(image_ref)
