@@ -297,11 +297,12 @@ def _change(session: orm.Session, row: models.Cloud, wanted: dict[str, Any]) -> 
             )
         merged = {name: value for name, value in (row.config | wanted["config"]).items() if value is not None}
         config = _loaded(schema, merged)
-        if configs.moved(schema, row.config, config):
+        if configs.diverted(schema, row.config, config):
             db.check_idle(session, row)
-            if row.credential_ref and "credential_ref" not in wanted:
-                row.credential_ref = None
-                notes.append(CLEARED)
+        keeps = "credential_ref" in wanted or not row.credential_ref
+        if configs.moved(schema, row.config, config) and not keeps:
+            row.credential_ref = None
+            notes.append(CLEARED)
         row.config = config
     row.credential_ref = wanted.get("credential_ref", row.credential_ref)
     return notes

@@ -4,6 +4,7 @@
 API and engine both read them, so a schema is data about a kind of cloud and knows nothing of its SDK.
 """
 
+from collections.abc import Iterable
 from importlib import metadata
 from typing import Any, ClassVar
 
@@ -17,6 +18,8 @@ class Config(ma.Schema):
 
     tuning: ClassVar[frozenset[str]] = frozenset()
     """Fields that do not say where the Cloud is: to change one leaves the credential as it is."""
+    on_the_way: ClassVar[frozenset[str]] = frozenset()
+    """Those of them that say where a Job keeps what it has not finished: not to be changed meanwhile."""
     credential: ClassVar[type[ma.Schema]]
     """What a secret with a credential for it has to say. Its messages quote nothing."""
 
@@ -36,7 +39,15 @@ def load(provider: str) -> Config | None:
 
 def moved(schema: Config, before: dict[str, Any], after: dict[str, Any]) -> bool:
     """Does a changed config say another place?"""
-    fields = set(schema.fields) - schema.tuning
+    return _differ(set(schema.fields) - schema.tuning, before, after)
+
+
+def diverted(schema: Config, before: dict[str, Any], after: dict[str, Any]) -> bool:
+    """Would Jobs under way not find any more what they have begun?"""
+    return moved(schema, before, after) or _differ(schema.on_the_way, before, after)
+
+
+def _differ(fields: Iterable[str], before: dict[str, Any], after: dict[str, Any]) -> bool:
     return any(before.get(field) != after.get(field) for field in fields)
 
 

@@ -79,6 +79,7 @@ class AWS(configs.Config):
             "verify_up_to",
         )
     )
+    on_the_way: ClassVar[frozenset[str]] = frozenset(("route", "bucket"))
     credential: ClassVar[type[ma.Schema]] = Credential
 
     region = fields.String(

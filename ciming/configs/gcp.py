@@ -111,6 +111,7 @@ class GCP(configs.Config):
             *("share_with", "keep_archive", "deprecate_to"),
         )
     )
+    on_the_way: ClassVar[frozenset[str]] = frozenset(("bucket",))
     credential: ClassVar[type[ma.Schema]] = Credential
 
     project_id = fields.String(required=True, validate=_pattern(PROJECT, "Not an id of a project."))

@@ -25,6 +25,8 @@ KEYS = "https://keys.example.org"
 INTERNAL_KEYS = "http://10.0.0.9:9311/barbican"
 UNKNOWN = "7f2d3c3e-6c1b-4d55-9f0e-2f6a5c9b1d11"
 REF = f"{KEYS}/v1/secrets/67ba1d7e-0000-4000-8000-00000000000a"
+AWS = {"region": "eu-west-1", "route": "s3-import", "bucket": "images"}
+GOOGLE = {"project_id": "my-project", "bucket": "images"}
 CONFIG = {"auth_url": "https://keystone.example.com/v3", "region": "RegionOne"}
 ROLES = {"member": "member,reader", "reader": "reader", "admin": "admin,member,reader"}
 ZONES = ("zone-a", "zone-b")
@@ -304,6 +306,33 @@ def test_what_is_in_use(member: Caller) -> None:
     work.finish(held, purge=True)
     assert job.image_id in refused(member("DELETE", "/other"), 409, "cloud.in_use")["detail"]
     assert member("PATCH", "/other", json={"config": {"region": "RegionTwo"}}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("provider", "config", "changes", "harmless"),
+    [
+        ("aws", AWS, [{"bucket": "another"}, {"route": None, "bucket": None}], {"tags": ["a=b"]}),
+        ("gcp", GOOGLE, [{"bucket": "another"}, {"project_id": "another"}], {"family": "ours"}),
+    ],
+)
+def test_what_jobs_have_begun_stays_where_it_is(
+    member: Caller,
+    provider: str,
+    config: dict[str, Any],
+    changes: list[dict[str, Any]],
+    harmless: dict[str, Any],
+) -> None:
+    made = member.register(provider=provider, config=config)
+    with session.reader() as reading:
+        row = reading.get_one(models.Cloud, made["id"])
+    job = into(row)
+    for change in changes:
+        answer = member("PATCH", "/other", json={"config": change})
+        assert job.id in refused(answer, 409, "cloud.in_use")["detail"]
+    assert member("PATCH", "/other", json={"config": harmless}).status_code == 200
+    work.finish(rows.take(job.id), purge=True)
+    changed = member("PATCH", "/other", json={"config": changes[0]}).get_json()
+    assert changed["config"]["bucket"] == "another" and changed["credential_ref"] == REF
 
 
 def test_delete(member: Caller) -> None:
