@@ -108,6 +108,16 @@ def test_candidates() -> None:
     assert [each.takes_long for each in large] == [True, True]
 
 
+def test_parts_of_a_sync_let_others_go_first() -> None:
+    """However long they wait; and they leave room for small ones, as large ones do."""
+    sync = rows.make_job(stage="staged", finished_at=models.now())
+    part = rows.make_job(parent_id=sync.id, created_at=1)
+    later = rows.make_job(created_at=2)
+    found = work.candidates(rows.AREA, rows.LOCKS)
+    assert [each.job_id for each in found] == [later.id, part.id]
+    assert [each.takes_long for each in found] == [False, True]
+
+
 def test_an_upload_is_followed_until_it_stalls() -> None:
     """Also by the next engine, if that which followed it stops."""
     job = rows.make_job(stage="uploading")
