@@ -3,6 +3,7 @@
 
 import threading
 import time
+import tracemalloc
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
@@ -185,6 +186,29 @@ def test_a_zone_that_has_more_than_may_be_looked_at() -> None:
         ("zone-b", "!"), ("zone-c", "+"), ("zone-c", "+")
     ]
     assert "zone-b has more than 2 images" in entries[0]["why"]
+
+
+def test_a_large_zone_takes_some_memory_for_each_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And that is all: what is listed is not held as the zone sent it."""
+    count = 5000
+
+    def survey(zone: Zone, _owner: str | None = None) -> Iterator[base.Surveyed]:
+        for number in range(count):
+            yield like(
+                image_ref=f"{zone._name}-{number}",
+                name=f"image {number}",
+                digest=f"sha512:{number:0128x}",
+                properties={f"hw_property_{each}": f"{each} of {number}" for each in range(20)},
+            )
+
+    monkeypatch.setattr(Zone, "survey", survey)
+    tracemalloc.start()
+    try:
+        found = planned(kit(Zones(), "zone-b"))
+        _now, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert [len(found["entries"]), most // count < 16 << 10] == [count, True], most
 
 
 def test_rate(monkeypatch: pytest.MonkeyPatch) -> None:
