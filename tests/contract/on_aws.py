@@ -169,38 +169,54 @@ class Role(AWS):
         return super().credential(account)
 
 
-class Import(AWS):
-    """By an object in a bucket, which AWS imports."""
+class Bucket:
+    """What of imports is in a bucket, and goes on, by boto3's own clients."""
 
-    place: Mapping[str, Any] = {"route": "s3-import", "bucket": "contract"}
+    bucket: str
+    s3: Any
+    ec2: Any
 
-    def __init__(self, cloud: sandbox.Sandbox, stack: contextlib.ExitStack) -> None:
-        super().__init__(cloud, stack)
-        self.s3, self.ec2 = self.standin.client("s3"), self.standin.client("ec2")
-        self.s3.create_bucket(Bucket=self.place["bucket"])
-
-    def refs(self, key: str) -> set[str]:
+    def begun(self, key: str) -> set[str]:
         """Of one kind in the bucket, whole or not, there is one; of imports only those that go on."""
         tasks = {each["ImportTaskId"] for each in self.tasks(key) if _detail(each)["Status"] == "active"}
-        return super().refs(key) | self.objects(key) | tasks
+        return self.objects(key) | tasks
 
-    def parts(self, image_ref: str) -> set[str]:
-        (key,) = (each["tags"]["ciming:target"] for each in self.standin.images() if each["id"] == image_ref)
-        tasks = {each["ImportTaskId"] for each in self.tasks(key)}
-        return super().parts(image_ref) | {f"ciming/{key}.raw"} | tasks
+    def used(self, image_ref: str) -> set[str]:
+        """What an image has come by."""
+        (image,) = self.ec2.describe_images(ImageIds=[image_ref])["Images"]
+        (key,) = (tag["Value"] for tag in image["Tags"] if tag["Key"] == "ciming:target")
+        return {f"ciming/{key}.raw", *(each["ImportTaskId"] for each in self.tasks(key))}
 
     def objects(self, key: str) -> set[str]:
         """Names in the bucket that have to do with the key, and of what was begun there."""
-        listed = self.s3.list_objects_v2(Bucket=self.place["bucket"]).get("Contents", [])
+        listed = self.s3.list_objects_v2(Bucket=self.bucket).get("Contents", [])
         return {each["Key"] for each in [*listed, *self.uploads(key)] if key in each["Key"]}
 
     def uploads(self, key: str) -> list[dict[str, Any]]:
-        found = self.s3.list_multipart_uploads(Bucket=self.place["bucket"]).get("Uploads", [])
+        found = self.s3.list_multipart_uploads(Bucket=self.bucket).get("Uploads", [])
         return [each for each in found if key in each["Key"]]
 
     def tasks(self, key: str) -> list[dict[str, Any]]:
         found = self.ec2.describe_import_snapshot_tasks()["ImportSnapshotTasks"]
         return [each for each in found if {"Key": "ciming:target", "Value": key} in each["Tags"]]
+
+
+class Import(Bucket, AWS):
+    """By an object in a bucket, which AWS imports."""
+
+    bucket = "contract"
+    place: Mapping[str, Any] = {"route": "s3-import", "bucket": bucket}
+
+    def __init__(self, cloud: sandbox.Sandbox, stack: contextlib.ExitStack) -> None:
+        super().__init__(cloud, stack)
+        self.s3, self.ec2 = self.standin.client("s3"), self.standin.client("ec2")
+        self.s3.create_bucket(Bucket=self.bucket)
+
+    def refs(self, key: str) -> set[str]:
+        return super().refs(key) | self.begun(key)
+
+    def parts(self, image_ref: str) -> set[str]:
+        return super().parts(image_ref) | self.used(image_ref)
 
 
 def _detail(task: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the contract needs, for the clouds of this suite."""
 
+from collections.abc import Callable, Mapping
+
 import pytest
 
 from tests.contract import subjects
@@ -10,7 +12,13 @@ from tests.live import on_aws, on_gcp
 __all__ = ["data", "key", "provider", "spec", "staged"]
 
 
-@pytest.fixture(scope="module", params=[on_aws.AWS, on_gcp.GCP], ids=["AWS", "GCP"])
+KINDS: Mapping[str, Callable[[], subjects.Subject]] = {
+    "AWS": on_aws.AWS,
+    "Import": on_aws.Import,
+    "GCP": on_gcp.GCP,
+}
+
+
+@pytest.fixture(scope="module", params=KINDS)
 def subject(request: pytest.FixtureRequest) -> subjects.Subject:
-    made: subjects.Subject = request.param()
-    return made
+    return KINDS[request.param]()

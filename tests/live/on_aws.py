@@ -6,6 +6,9 @@ The environment says with what: `CIMING_LIVE_AWS_REGION`, `CIMING_LIVE_AWS_ACCES
 others: `CIMING_LIVE_AWS_READER_…`, the same account's keys that may only look, and
 `CIMING_LIVE_AWS_STRANGER_…`, another account's. `CIMING_LIVE_AWS_ENDPOINT_URL` is where it is, if it is not
 AWS.
+
+The route s3-import is tried where `CIMING_LIVE_AWS_BUCKET` is a bucket for it; the role is `vmimport`, or
+`CIMING_LIVE_AWS_IMPORT_ROLE`.
 """
 
 import functools
@@ -41,6 +44,9 @@ class AWS(on_aws.Anywhere):
         super().__init__()
         on_aws.configure()
         self._keys = credential()
+        self._place = {"region": said("REGION")}
+        if said("ENDPOINT_URL"):
+            self._place["endpoint_url"] = said("ENDPOINT_URL")
 
     def provider(self) -> door.AWS:
         return self._at(self._keys)
@@ -52,8 +58,7 @@ class AWS(on_aws.Anywhere):
         return self._at(self._keys, endpoint_url=on_aws.NOBODY)
 
     def _at(self, keys: Mapping[str, str], **more: Any) -> door.AWS:
-        place = {"endpoint_url": said("ENDPOINT_URL")} if said("ENDPOINT_URL") else {}
-        return self.new({"region": said("REGION"), **place, **more}, keys)
+        return self.new({**self._place, **more}, keys)
 
     def refs(self, key: str) -> set[str]:
         filters = [{"Name": "tag:ciming:target", "Values": [key]}]
@@ -109,6 +114,24 @@ class AWS(on_aws.Anywhere):
             endpoint_url=said("ENDPOINT_URL") or None,
             **{f"aws_{name}": value for name, value in keys.items()},
         )
+
+
+class Import(on_aws.Bucket, AWS):
+    def __init__(self) -> None:
+        super().__init__()
+        self.bucket = said("BUCKET")
+        if not self.bucket:
+            pytest.skip(f"needs {PREFIX}BUCKET")
+        self._place |= {"route": "s3-import", "bucket": self.bucket}
+        if said("IMPORT_ROLE"):
+            self._place["import_role"] = said("IMPORT_ROLE")
+        self.s3, self.ec2 = self._client("s3", self._keys), self._ec2
+
+    def refs(self, key: str) -> set[str]:
+        return super().refs(key) | self.begun(key)
+
+    def parts(self, image_ref: str) -> set[str]:
+        return super().parts(image_ref) | self.used(image_ref)
 
 
 def _snapshots(image: Mapping[str, Any]) -> Iterator[str]:
