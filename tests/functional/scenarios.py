@@ -194,6 +194,16 @@ def copied(user: crash.Survivor, name: str, data: bytes) -> str:
     return image_id
 
 
+def read_back(user: crash.Survivor, name: str, data: bytes) -> str:
+    """To AWS; what it has there is brought to Google as an Image of its own."""
+    there = user.create(name, clouds=["virginia"], properties=MACHINE)
+    assert user.send(there, data) in ("", "image.has_data")
+    assert user.ended(there)["status"] == "success"
+    [link] = user.get(f"/v1/images/{there}")["links"]
+    source = {"cloud": "virginia", "image": link["image_ref"]}
+    return user.create(f"{name}-again", clouds=["google"], source=source, properties=MACHINE)
+
+
 def imported(user: crash.Survivor, name: str, data: bytes) -> str:
     """To AWS by an object that is imported, and by blocks in another region."""
     image_id = user.create(name, clouds=["ireland", "virginia"], properties=MACHINE)
@@ -337,6 +347,7 @@ SCENARIOS = {
     "resumed": Scenario(resumed, "success"),
     "spread": Scenario(spread, "success"),
     "copied": Scenario(copied, "success"),
+    "read_back": Scenario(read_back, "success"),
     "imported": Scenario(imported, "success"),
     "unregistered": Scenario(unregistered, "error"),
     "abandoned": Scenario(abandoned, "cancelled"),

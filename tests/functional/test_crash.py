@@ -49,6 +49,7 @@ SHORT = {
     "lined_up": ("after db.zone_work.add_children", "after trusts.delete"),
     "resumed": ("after db.jobs.resume",),
     "spread": ("after providers.aws.snapshots._seal", "after providers.aws.images._make"),
+    "read_back": ("after db.work.fetched",),
     "imported": ("after providers.aws.imports._import",),
     "packed": ("before providers.gcp.objects._compose", "after providers.gcp.images._insert"),
     "renamed": ("before db.work.updated",),
