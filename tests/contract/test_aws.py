@@ -17,6 +17,7 @@ import pytest
 from ciming import disk_image, exceptions, staging
 from ciming.providers import base, pace
 from ciming.providers.aws import provider as door
+from ciming.providers.aws import snapshots
 from tests.contract import on_aws, subjects
 from tests.contract.on_aws import Counted
 from tests.contract.subjects import Transfer, persistently
@@ -355,6 +356,31 @@ def test_key_that_is_disabled(subject: on_aws.AWS, staged: Staged, spec: Spec, k
     assert (verdicts["login"], verdicts["create"]) == (True, False)
     subject.standin.enable_key(arn)
     assert all(each.passed for each in provider.probe())
+
+
+@pytest.mark.parametrize(
+    ("missing", "check"),
+    [
+        ("ebs:StartSnapshot", "create"),
+        ("ebs:PutSnapshotBlock", "create"),
+        ("ec2:DeleteSnapshot", "create"),
+        ("ec2:RegisterImage", "register"),
+        ("ec2:DescribeImages", "read"),
+    ],
+)
+def test_check_names_what_is_not_allowed(
+    subject: on_aws.AWS, provider: door.AWS, missing: str, check: str
+) -> None:
+    """And leaves nothing, as far as it may remove it."""
+    before = subject.standin.snapshots()
+    subject.standin.allow("owner", *(each for each in ALL_NEEDED if each != missing))
+    failed = {each.check: each.message for each in provider.probe() if each.passed is False}
+    assert check in failed and missing in failed[check]
+    left = [each for each in subject.standin.snapshots() if each not in before]
+    assert len(left) == (missing == "ec2:DeleteSnapshot")
+    subject.standin.reset()
+    for each in left:
+        snapshots.delete(provider._account, each["id"])
 
 
 def test_check_before_ec2_has_heard_of_it(subject: on_aws.AWS, provider: door.AWS) -> None:

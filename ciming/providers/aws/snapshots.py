@@ -144,6 +144,21 @@ def start(account: Account, key: str, virtual_size: int, **more: Any) -> str:
     raise exceptions.TransientProviderError(f"{account.name}: a snapshot that was started is not there.")
 
 
+def try_out(account: Account, tags: Mapping[str, str], **more: Any) -> None:
+    """Do what an upload does, of which EBS has no dry run, but complete nothing. It does not stay.
+
+    :raises ProviderError: it can not be done
+    """
+    wanted = {"VolumeSize": 1, "Timeout": 10, "Tags": as_tags(tags), **more}
+    made = str(account.ask("ebs", "StartSnapshot", **wanted)["SnapshotId"])
+    block = bytes(disk_image.BLOCK)
+    try:
+        _put(account, made, 0, block, hashlib.sha256(block).digest())
+    finally:
+        await_seen(lambda: show(account, made))
+        delete(account, made)
+
+
 def await_seen(look: Callable[[], object]) -> None:
     """Until EC2 shows what was made: who fails or is cancelled before would leave it there."""
     until = time.monotonic() + SEEN_SECONDS
