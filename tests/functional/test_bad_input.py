@@ -385,6 +385,33 @@ def test_disk_fills_up_while_it_comes(crowded: Person) -> None:
     assert crowded.wait(made[1]["job"]["id"])["status"] == "success"
 
 
+def test_no_room_for_what_a_cloud_has(crowded: Person) -> None:
+    """The Job says so and waits for room, until its user wants it no more; what fits is brought meanwhile."""
+    glance = crowded.zone("zone-a").image
+    there = []
+    for size in (9 << 20, 1 << 20):
+        body = {"name": "there", "disk_format": "raw", "container_format": "bare"}
+        made = glance.post("/images", json=body).json()["id"]
+        octets = {"Content-Type": "application/octet-stream"}
+        glance.put(f"/images/{made}/file", data=b"x" * size, headers=octets).raise_for_status()
+        there.append(made)
+    large, small = (
+        crowded.create(clouds=["zone-b"], source={"cloud": "zone-a", "image": each})
+        for each in there
+    )
+    assert crowded.wait(small["job"]["id"])["status"] == "success"
+
+    def waits() -> bool:
+        job = crowded.get(f"/v1/jobs/{large['job']['id']}").json()
+        return job["status"] == "running" and (job["error"] or {}).get("code") == "staging.full"
+
+    soon(waits)
+    crowded.call("POST", f"/v1/jobs/{large['job']['id']}/cancel")
+    assert crowded.wait(large["job"]["id"])["status"] == "cancelled"
+    for each in there:
+        glance.delete(f"/images/{each}").raise_for_status()
+
+
 def test_quota(another: Another) -> None:
     _service, member = another({("staging", "quota"): str(4 << 20)})
     before = len(member.trusts())

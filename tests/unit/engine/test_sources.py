@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Bytes on their way into a stage flow: an upload that comes, and a Cloud that has them."""
 
+import errno
 import os
 import pathlib
 from collections.abc import Callable, Iterator
+from typing import BinaryIO
 
 import pytest
 
@@ -288,6 +290,29 @@ def test_what_may_not_be_on_the_disk_is_brought_again(
         damaged.write(bytes(BLOCK // 2))
     assert b"".join(blocks(rows.take(job.id, "engine-2"))) == DATA
     assert cloud.asked == [0, BLOCK // 2]
+
+
+def test_the_disk_fills_up_while_it_comes(
+    area: staging.StagingArea, staged: growing.GrowingFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once there is room again, it goes on where it was. (The wire is mocked, and the full disk.)"""
+    job = rows.make_job()
+    cloud = Cloud(breaks=len(DATA))
+    origin = sources.Origin(cloud, "ref", len(DATA))  # type: ignore[arg-type]
+    source = sources.Remote(area, rows.take(job.id), lambda: origin, area.upload_path(job.id, 1))
+    write = staging.write_all
+
+    def full(file: BinaryIO, block: bytes) -> None:
+        if file.tell() >= BLOCK:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        write(file, block)
+
+    monkeypatch.setattr(staging, "write_all", full)
+    with pytest.raises(exceptions.StagingFull):
+        list(source.blocks(staged, lambda: None))
+    monkeypatch.setattr(staging, "write_all", write)
+    assert b"".join(source.blocks(staged, lambda: None)) == DATA
+    assert cloud.asked == [0, BLOCK]
 
 
 @pytest.mark.parametrize(("size", "what"), [(len(DATA) + 1, "fewer"), (len(DATA) - 1, "more")])
