@@ -62,6 +62,12 @@ API_OPTS: list[cfg.Opt] = [
         min=1,
         help="Uploads that one process takes at a time; below `threads`, so that other calls get through.",
     ),
+    cfg.IntOpt(
+        "max_project_uploads",
+        default=20,
+        min=1,
+        help="How many of them may be one project's, so that others get in however slow its clients are.",
+    ),
     cfg.FloatOpt(
         "upload_timeout",
         default=60.0,

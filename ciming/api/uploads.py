@@ -2,9 +2,9 @@
 """Image data: by PUT in one request, or resumable by tus 1.0.0 (https://tus.io/protocols/resumable-upload)."""
 
 import contextlib
-import functools
 import threading
 import uuid
+from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
@@ -32,6 +32,9 @@ TUS_EXTENSIONS = ("checksum", "expiration", "termination")
 OCTETS = "application/octet-stream"
 PART = "application/offset+octet-stream"
 LARGEST = 2**63 - 1
+
+_LOCK = threading.Lock()
+_taken: Counter[str | None] = Counter()     # places for uploads in this process, by project
 
 
 def _body(content_type: str) -> dict[str, Any]:
@@ -211,19 +214,24 @@ def _too_large(field: str) -> exceptions.TooLarge:
     )
 
 
-@functools.cache
-def _slots() -> threading.BoundedSemaphore:
-    return threading.BoundedSemaphore(cfg.CONF.api.max_uploads)
-
-
 @contextlib.contextmanager
 def _one_of_few() -> Iterator[None]:
-    """Uploads take long: some threads are always left for everybody else."""
-    if not _slots().acquire(blocking=False):
-        raise exceptions.Unavailable(
-            "Too many uploads are under way here. Try again later.", code="upload.too_many"
-        )
+    """Uploads take long: some threads are always left for other calls, and some places for other projects."""
+    project_id = auth.caller().project_id
+    with _LOCK:
+        if _taken.total() >= cfg.CONF.api.max_uploads:
+            raise _too_many("Too many uploads are under way here.")
+        if _taken[project_id] >= cfg.CONF.api.max_project_uploads:
+            raise _too_many("Too many uploads of your project are under way here.")
+        _taken[project_id] += 1
     try:
         yield
     finally:
-        _slots().release()
+        with _LOCK:
+            _taken[project_id] -= 1
+            if not _taken[project_id]:
+                del _taken[project_id]
+
+
+def _too_many(what: str) -> exceptions.Unavailable:
+    return exceptions.Unavailable(f"{what} Try again later.", code="upload.too_many")

@@ -3,6 +3,7 @@
 
 import base64
 import hashlib
+import socket
 import threading
 import time
 import uuid
@@ -276,6 +277,35 @@ def test_clients_that_fall_silent_in_mid_body(another: Another) -> None:
     finally:
         for line in lines:
             line.close()
+        for image_id in ids:
+            give_up(member, image_id)
+
+
+def test_slow_clients_of_one_project_leave_room_for_others(another: Another) -> None:
+    """In each process: they send a byte now and then, so that no time-out ends them."""
+    options = {("api", "max_project_uploads"): "1", ("api", "max_uploads"): "2"}
+    dripped, member = another(options)
+    stranger = Person(member.cloud, "stranger", dripped.url)
+    theirs, *ids = [person.create(size=MIB)["image"]["id"] for person in (stranger, *[member] * 12)]
+    lines: list[socket.socket] = []
+
+    def refused() -> bool:
+        """Has the project its place in whichever process answers? Else it takes one more."""
+        answers = [patch(member, str(uuid.uuid4()), 0, b"x") for _ in range(6)]
+        if all("of your project" in answer.text for answer in answers):
+            return True
+        line = connection(dripped)
+        lines.append(line)
+        line.sendall(request(member, ids[len(lines) - 1], 0, MIB) + b"x")
+        return False
+
+    try:
+        soon(refused)
+        assert patch(stranger, theirs, 0, b"x" * 512).status_code == 204
+    finally:
+        for line in lines:
+            line.close()
+        give_up(stranger, theirs)
         for image_id in ids:
             give_up(member, image_id)
 
