@@ -7,7 +7,7 @@ from typing import Any
 from oslo_log import log
 
 from ciming import context, exceptions
-from ciming.api import cloud_images, clouds, delegation, limits, live, orders
+from ciming.api import cloud_images, clouds, delegation, filters, limits, live, orders, schemas
 from ciming.db import api as db
 from ciming.db import models, tracked
 
@@ -118,8 +118,11 @@ def _equals(
 def _image(
     caller: context.RequestContext, name: str, tags: list[str], found: Mapping[str, Any]
 ) -> models.Image:
-    """With what its Cloud knows of its bytes."""
+    """With what its Cloud knows of its bytes, as far as we know that."""
     digests = found["digests"] or {}
+    sizes = {
+        name: found[name] for name in ("size", "virtual_size") if (found[name] or 0) <= filters.MOST_BYTES
+    }
     return models.Image(
         id=models.new_id(),
         project_id=caller.project_id,
@@ -127,5 +130,6 @@ def _image(
         name=name,
         tags=tags,
         digests={each: digests[each] for each in DIGESTS if each in digests},
-        **{each: found[each] for each in ("size", "virtual_size", "disk_format")},
+        disk_format=found["disk_format"] if found["disk_format"] in schemas.DISK_FORMATS else None,
+        **sizes,
     )

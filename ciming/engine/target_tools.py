@@ -458,7 +458,8 @@ class TargetTools(tools.Tools):
         said = {name: getattr(self.spec, name) for name in ("name", "min_disk", "min_ram")}
         if self.provider.keeps_properties:
             said |= {"tags": list(self.spec.tags), "properties": dict(self.spec.properties)}
-        return said | ({"visibility": self.spec.visibility} if self.spec.visibility else {})
+            said |= {"visibility": self.spec.visibility} if self.spec.visibility else {}
+        return said
 
     def _settle(self, image_ref: str) -> None:
         """Have the image be as planned; also in what can be said only of one that is whole and proven."""

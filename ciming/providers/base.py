@@ -394,9 +394,9 @@ def _is(found: Metadata, name: str, wanted: str) -> bool:
 
 
 def milliseconds(time: str | None) -> int | None:
-    """Since the epoch, of a time in ISO 8601; None where it is none."""
+    """Since the epoch, of a time in ISO 8601; None where it is none, or none that an image can have."""
     try:
         at = datetime.fromisoformat(str(time))
-    except ValueError:
+        return (at.replace(tzinfo=at.tzinfo or UTC).astimezone(UTC) - EPOCH) // timedelta(milliseconds=1)
+    except (ValueError, OverflowError):
         return None
-    return (at.replace(tzinfo=at.tzinfo or UTC) - EPOCH) // timedelta(milliseconds=1)

@@ -306,6 +306,16 @@ def test_list_has_all_pages(
         provider.delete(image_id)
 
 
+@pytest.mark.parametrize("name", ["debian:12", "in:a,b", "eq:x", "neq:", ":"])
+def test_name_that_could_be_an_operator(provider: door.OpenStack, glance: Any, name: str) -> None:
+    body = {"name": name, "disk_format": "raw", "container_format": "bare"}
+    made = glance.post("/images", json=body).json()["id"]
+    found = provider.describe(name)
+    assert found and (found.image_ref, found.name) == (made, name)
+    assert [each.image_ref for each in provider.list({"name": name})] == [made]
+    provider.delete(made)
+
+
 def test_list_goes_on_behind_a_marker(
     provider: door.OpenStack, glance: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

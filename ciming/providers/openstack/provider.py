@@ -310,8 +310,7 @@ class OpenStack(base.Provider):
     def describe(self, image: str) -> base.Description | None:
         found = self._show(image) if _UUID.fullmatch(image) else None
         if found is None:
-            # One that begins with "in:" is a list for Glance.
-            named = [each for each in self._list({"name": image}) if each["name"] == image]
+            named = [each for each in self._list(records.query({"name": image})) if each["name"] == image]
             if len(named) > 1:
                 raise exceptions.ProviderError(
                     f"{self._name} has several images of the name {image[:255]}: give an id.",

@@ -116,6 +116,18 @@ def test_what_was_to_be_replaced_is_shown_again_when_that_is_undone(*, hidden: b
 
 
 @pytest.mark.usefixtures("database")
+@pytest.mark.parametrize("keeps", [False, True])
+def test_what_a_cloud_is_not_told_is_not_expected_there(*, keeps: bool) -> None:
+    """Who sees it is in AWS and Google Cloud not for an image to say."""
+    job = rows.make_job(zones=["zone-b"])
+    with session.writer() as writing:
+        writing.get_one(models.Job, job.id).spec = {"name": "demo", "visibility": "shared"}
+    kit: Any = begun(rows.take(job.id), Zone(hidden=False))
+    kit.provider.keeps_properties = keeps
+    assert ("visibility" in kit._as_linked("new")) == keeps
+
+
+@pytest.mark.usefixtures("database")
 @pytest.mark.parametrize(("symbol", "needed"), [("+", True), ("*", True), ("~", False)])
 def test_bytes_that_can_not_be_had_hold_up_who_needs_them(symbol: str, *, needed: bool) -> None:
     kit: Any = begun(planned(symbol), Zone(hidden=False))
