@@ -171,6 +171,8 @@ def _create(caller: context.RequestContext, wanted: dict[str, Any]) -> tuple[str
         job = orders.job(
             caller, "create", given, chosen, wanted, stage="staging" if source else "uploading"
         )
+        if source:
+            job.begun = [[models.now(), [source["cloud_key"]]]]
         for target in job.targets:
             target.bytes_total = size
         # Room is only looked for: it is reserved when bytes come, or one could hold it with none.

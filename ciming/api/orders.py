@@ -77,7 +77,8 @@ def begin(
     project_id = str(caller.project_id)
     if kind != "delete":        # who has too much must be able to
         limits.check(project_id, jobs=1, staged=image.size if moves else 0)
-    limits.check_rate(project_id, [cloud["id"] for cloud in clouds])
+    source = [link.cloud_key for link in image.links] if moves and len(image.links) == 1 else []
+    limits.check_rate(project_id, [*(cloud["id"] for cloud in clouds), *source])
     with delegation.delegated(caller, credentials or {}) as given:
         said = {"name": image.name, "tags": image.tags, **spec}
         stage = "staging" if moves else "staged"

@@ -141,7 +141,7 @@ def retry(job_id: str, user_id: str, request_id: str, settle: Settle, give: Give
         images.check_links(session, row)
         clouds.hold(session, row)
         row.wanted, row.started_at = "run", None
-        row.retried = [*(row.retried or []), [models.now(), places(row)]]
+        row.begun = [*(row.begun or []), [models.now(), places(row)]]
         _hand_to(session, row, user_id, request_id, give)
         if row.stage != "staged":       # for a passing reason: else the spec were gone
             row.stage = "uploading" if row.upload and not row.upload.complete else "staging"

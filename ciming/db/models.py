@@ -130,7 +130,7 @@ class Job(Base):
     created_at: Mapped[int] = mapped_column(default=now)
     started_at: Mapped[int | None]
     finished_at: Mapped[int | None]
-    retried: Mapped[list[Any] | None]               # when, and in which Clouds: [ms, keys], the latest last
+    begun: Mapped[list[Any] | None]         # beside its Targets: when, and in which Clouds: [ms, keys] each
     updated_at: Mapped[int] = mapped_column(default=now, onupdate=now)
     report: Mapped[dict[str, Any] | None]           # of a sync of zones: how far it is, see engine.zone_sync
 

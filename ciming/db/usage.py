@@ -44,7 +44,7 @@ def busiest(
 ) -> Sequence[tuple[str, int]]:
     """Which of some Clouds are public ones where a project had at least `nth` Jobs begin since a time.
 
-    A retry counts, too, where it has something to do.
+    So does one that reads there, and a retry, where it has something to do.
 
     :param since: in ms since the epoch
     :return: the Cloud's name, and when the nth latest began
@@ -54,14 +54,14 @@ def busiest(
     found = []
     with db.reader() as session:
         for cloud_id, name in session.execute(public.order_by(cloud.name)).all():
-            lately = sa.select(job.created_at, job.retried).join(target, target.job_id == job.id)
-            lately = lately.where(job.project_id == project_id, target.cloud_key == cloud_id)
-            again = sa.and_(job.retried.is_not(None), job.updated_at >= since)
-            lately = lately.where(sa.or_(job.created_at >= since, again))
+            there = sa.exists().where(target.job_id == job.id, target.cloud_key == cloud_id)
+            more = sa.and_(job.begun.is_not(None), job.updated_at >= since)
+            lately = sa.select(job.created_at, there, job.begun).where(job.project_id == project_id)
+            lately = lately.where(sa.or_(sa.and_(there, job.created_at >= since), more))
             begins = [
                 begin
-                for made, retried in session.execute(lately)
-                for begin in ((made, (cloud_id,)), *(retried or ()))
+                for made, is_there, begun in session.execute(lately)
+                for begin in ((made, (cloud_id,) if is_there else ()), *(begun or ()))
             ]
             latest = sorted((at for at, keys in begins if at >= since and cloud_id in keys), reverse=True)
             if len(latest) >= nth:

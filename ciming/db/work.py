@@ -251,6 +251,8 @@ def found(held: Claim, source: dict[str, Any], room: uploads.Room) -> None:
         job.upload.size = job.upload.reserved = source["size"]
         image = session.get_one(models.Image, job.image_id)
         image.size = source["size"]
+        if job.kind == "sync":      # of another kind it was known before
+            job.begun = [*(job.begun or []), [models.now(), [source["cloud_key"]]]]
         if job.kind == "create":
             image.tags = list(dict.fromkeys([*image.tags, *source["tags"]]))
         for target in job.targets:

@@ -35,7 +35,7 @@ PART = {**TUS, "Content-Type": "application/offset+octet-stream"}
 QUOTA = 1 << 30
 FLOWS = ("logbooks", "flowdetails", "atomdetails")
 CHANGES = (
-    *("created_at", "updated_at", "started_at", "finished_at", "retried", "verified_at", "expires_at"),
+    *("created_at", "updated_at", "started_at", "finished_at", "begun", "verified_at", "expires_at"),
     *("generation", "lock_marker", "marker", "request_id", "cloud_request_id", "name"),
 )
 """What differs from run to run."""

@@ -161,7 +161,7 @@ def test_db_purge_with_a_schema_that_is_behind(operator: Operator) -> None:
     with contextlib.closing(sqlite3.connect(operator.database)) as connection, connection:
         for table in ("zone_entries", "zone_locks"):
             connection.execute(f"DROP TABLE {table}")
-        for column in ("report", "retried"):
+        for column in ("report", "begun"):
             connection.execute(f"ALTER TABLE jobs DROP COLUMN {column}")
         connection.execute("DELETE FROM mutexes WHERE name = 'zones'")
         connection.execute("UPDATE ciming_alembic_version SET version_num = '0008'")

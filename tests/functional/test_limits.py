@@ -2,6 +2,7 @@
 """What a project may have, as registered in the real Keystone; and how often it may be in a public Cloud."""
 
 import json
+import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -159,5 +160,9 @@ def test_the_rate_in_a_public_cloud(another: Another, cloud: sandbox.Sandbox) ->
     assert "2 Jobs in Cloud shared within an hour" in error["detail"]
     assert 3500 < int(begun[2].headers["Retry-After"]) <= 3600
     assert create(stranger, clouds=["shared"]).status_code == 202
+    source = {"cloud": "shared", "image": str(uuid.uuid4())}
+    read = [create(stranger, source=source) for _ in range(2)]       # which begins there, too
+    assert [answer.status_code for answer in read] == [202, 429], [answer.text for answer in read]
+    stranger.wait(read[0].json()["job"]["id"])
     assert create(member).status_code == 202
     assert len(member.trusts()) == 3

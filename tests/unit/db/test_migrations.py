@@ -92,7 +92,7 @@ def test_the_schema_of_the_first_release_is_brought_up_to_date(own_database: Non
         connection.execute(sa.text("DELETE FROM mutexes WHERE name <> 'staging'"))
         for column in ("deleted_at", "hidden", "deprecated"):
             connection.execute(sa.text(f"ALTER TABLE images DROP COLUMN {column}"))
-        for column in ("retried", "report", "waiting_since"):
+        for column in ("begun", "report", "waiting_since"):
             connection.execute(sa.text(f"ALTER TABLE jobs DROP COLUMN {column}"))
         connection.execute(sa.text("ALTER TABLE targets DROP COLUMN remarks"))
         connection.execute(sa.text("ALTER TABLE links DROP COLUMN told"))

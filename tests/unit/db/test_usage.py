@@ -42,6 +42,21 @@ def test_what_is_deleted_does_not_count() -> None:
     assert kept.image_id != gone.image_id
 
 
+def test_a_job_that_reads_in_a_cloud_begins_there() -> None:
+    """Where it comes from is known when a create is made, and of a sync when its source is found."""
+    shared, since = register("shared", visibility="public"), models.now()
+    made = [rows.make_job(begun=[[since, [shared.id]]]), rows.make_job()]
+    with session.writer() as writing:
+        writing.get_one(models.Job, made[1].id).kind = "sync"
+    assert len(usage.busiest("studio", [shared.id], 1, since)) == 1
+    assert usage.busiest("studio", [shared.id], 2, since) == []
+    source = {"cloud_key": shared.id, "size": 5, "tags": [], "digests": {}}
+    work.found(rows.take(made[1].id), source, lambda _held, _coming: 10)
+    assert len(usage.busiest("studio", [shared.id], 2, since)) == 1
+    assert usage.busiest("studio", [shared.id], 3, since) == []
+    assert usage.busiest("garage", [shared.id], 1, since) == []
+
+
 def test_a_job_that_is_retried_begins_again() -> None:
     shared, done = (register(name, visibility="public") for name in ("shared", "done"))
     job, since = into(shared), models.now()

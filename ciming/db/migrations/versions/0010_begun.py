@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""When a Job was begun again, which counts as often as the first time."""
+"""When a Job began to work where, beside when it was made: where it is read from, and again."""
 
 from alembic import op
 import sqlalchemy as sa
@@ -9,4 +9,4 @@ down_revision = "0009"
 
 
 def upgrade() -> None:
-    op.add_column("jobs", sa.Column("retried", sa.JSON))
+    op.add_column("jobs", sa.Column("begun", sa.JSON))
