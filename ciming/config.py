@@ -25,6 +25,7 @@ QUOTING = {
     "botocore": logging.INFO,               # the same of AWS, those with a role's credentials too
     "google": logging.INFO,                 # the same of Google, for whoever writes a record's own fields
     "urllib3.connection": logging.ERROR,    # of an answer, what is no header: it may repeat a token
+    "urllib3.connectionpool": logging.INFO,     # URLs, one of which may be a part of a credential
 }
 """Loggers, and the least level that they have here."""
 

@@ -22,7 +22,10 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 METADATA = tuple(
     map(
         ipaddress.ip_address,
-        ("fd00:ec2::254", "fd20:ce::254", "100.100.100.200", "168.63.129.16", "192.0.0.192"),
+        (
+            *("fd00:ec2::254", "fd00:ec2::23", "fd20:ce::254", "100.100.100.200", "168.63.129.16"),
+            "192.0.0.192",
+        ),
     )
 )
 SITE_LOCAL = ipaddress.IPv6Network("fec0::/10")     # deprecated (RFC 3879), and routed all the same
@@ -116,11 +119,11 @@ def _meant(address: Address) -> list[Address]:
         return [address]
     if address.ipv4_mapped:     # the same, written otherwise
         return [address.ipv4_mapped]
+    if address in NAT64:        # the same by way of a gateway
+        return [ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)]
     found: list[Address] = [address, *(address.teredo or ())]
     if address.sixtofour:
         found.append(address.sixtofour)
-    if address in NAT64:
-        found.append(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF))
     return found
 
 

@@ -16,6 +16,7 @@ from ciming.db import api, models
 from ciming.db import session as db
 
 LEASE_MS = 10_000
+DEAD_MS = 120_000       # after the end of a lease: who holds it is not only slow
 
 EXPIRED = {
     "code": "upload.expired",
@@ -57,7 +58,10 @@ def reserve(session: orm.Session, needed: int, room: Room, *, job_id: str, offse
     _one_at_a_time(session)
     upload, job = models.Upload, models.Job
     here = sa.select(job.marker).where(job.id == job_id).scalar_subquery()
-    others = sa.select(sa.func.sum(upload.reserved), sa.func.sum(upload.reserved - upload.offset))
+    # Of one whose API process died only what has come: nobody else gives the rest of its room back.
+    died = sa.and_(upload.owner.is_not(None), upload.leased_until < models.now() - DEAD_MS)
+    held_by = sa.case((sa.and_(died, upload.complete.is_(False)), upload.offset), else_=upload.reserved)
+    others = sa.select(sa.func.sum(held_by), sa.func.sum(held_by - upload.offset))
     others = others.join(job, job.id == upload.job_id).where(job.id != job_id, job.marker == here)
     held, coming = session.execute(others).one()
     left = room(int(held or 0) + offset, int(coming or 0))

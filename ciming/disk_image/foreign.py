@@ -36,7 +36,7 @@ STRANGERS = (
 )
 
 # What qemu and VMware take for a descriptor: a text that names the files where the disk really is.
-DESCRIPTOR = re.compile(rb"\s*# *disk descriptorfile|(?:#[^\n]*\n| *\r?\n)*version=[0-9]+\r?\n", re.I)
+DESCRIPTOR = re.compile(rb"\s*# *disk descriptorfile|(?:#[^\n]*+\n| *+\r?\n)*+version=[0-9]+\r?\n", re.I)
 
 
 def refuse_strangers(head: bytes) -> None:

@@ -16,16 +16,17 @@ from ciming.disk_image import rejections
 from ciming.disk_image.reader import Reader, Territory
 
 SECTOR = 512
-COMPRESSED = 1 << 16
+HAS_ZEROED, COMPRESSED, MARKED = 1 << 2, 1 << 16, 1 << 17  # flags
 DEFLATE = 1
 TABLE_ENTRIES = 512  # of the specification
 AT_END = 0xFFFFFFFFFFFFFFFF
 MARKER = 12  # bytes before each compressed grain, the last four of them say how long it is
 MAX_DESCRIPTOR = 64 * 1024
 MIN_GRAIN = 8  # sectors, of the specification
-MAX_GRAIN = 0x200000  # sectors, of qemu
-EXTENT = re.compile(r"^\s*(?:rw|rdonly|noaccess)\s+\d+\s+(\w+)", re.M)
-OUTSIDE = re.compile(r"^\s*(?:rw|rdonly|noaccess)\b.*[\\:]", re.M)  # Windows paths, URLs
+MAX_GRAIN = 4096  # sectors; to read a little of a compressed grain, all of it is unpacked
+# A line begins with blanks, and not with other lines: those would be looked through once for each of them.
+EXTENT = re.compile(r"^[^\S\n]*(?:rw|rdonly|noaccess)\s+\d+\s+(\w+)", re.M)
+OUTSIDE = re.compile(r"^[^\S\n]*(?:rw|rdonly|noaccess)\b.*[\\:]", re.M)  # Windows paths, URLs
 PARENT = re.compile(r"parentcid\s*=\s*(?!f{8}\b)")
 
 
@@ -105,6 +106,8 @@ def check(image: Reader, virtual_size: int) -> None:
     if header.algorithm not in (0, DEFLATE) or header.compressed != bool(header.flags & COMPRESSED):
         raise rejections.broken("it is not clear whether the grains of this VMDK are compressed")
     directory_entries = -(-virtual_size // (header.entries * header.grain * SECTOR))
+    if header.compressed and not header.flags & MARKED:
+        raise rejections.broken("the grains of this VMDK are compressed, and nothing says how long they are")
     used = Territory(image.size, SECTOR)
     place = header.directory * SECTOR
     if not used.take(0, SECTOR * (1 + header.text_size)) or not used.take(place, directory_entries * 4):
@@ -131,7 +134,7 @@ def _check_grains(image: Reader, used: Territory, header: Header, table: int) ->
     """:param table: where a grain table is, in bytes"""
     (sectors,) = image.numbers(table, header.entries, 4, "little", "grain table")
     for sector in sectors:
-        if sector <= 1:  # 0: a hole, 1: zeros
+        if not sector or (sector == 1 and header.flags & HAS_ZEROED):  # a hole, or zeros
             continue
         length = header.grain * SECTOR
         if header.compressed:

@@ -26,6 +26,7 @@ def cases(shop: Workshop) -> Iterator[Bad]:
     yield from _snapshots(shop)
     yield from _bitmaps(shop)
     yield from _grains(shop)
+    yield from _large_grains(shop)
     yield from _too_large(shop)
 
 
@@ -166,6 +167,24 @@ def _grains(shop: Workshop) -> Iterator[Bad]:
                 patch = one * 512 + 8, struct.pack("<I", length)
                 path = shop.derive(f"bomb-{subformat}-{length}", base, patch)
                 yield Bad(path.name, path, "vmdk", BROKEN, f"a grain of {length} compressed bytes")
+
+
+def _large_grains(shop: Workshop) -> Iterator[Bad]:
+    """A whole grain is unpacked for each small part of it that is read."""
+    for mib in (4, 64):
+        sectors, packed = mib << 11, zlib.compress(b"\x55" * (mib << 20), 1)
+        text = "# Disk DescriptorFile\nversion=1\nCID=fffffffe\nparentCID=ffffffff\n"
+        text += f'createType="streamOptimized"\nRW {2 * sectors} SPARSE "x.vmdk"\n'
+        room = -(-(12 + len(packed)) // 512)
+        header = struct.pack("<4sIIQQQQIQQ", b"KDMV", 3, 0x30001, 2 * sectors, sectors, 1, 1, 512, 0, 2)
+        header += struct.pack("<QB4sH", 7, 0, b"\n \r\n", 1)
+        table = struct.pack("<512I", 7, 7 + room, *bytes(510))
+        parts = header, text.encode(), struct.pack("<I", 3)
+        image = b"".join(part.ljust(512, b"\0") for part in parts) + table
+        for number in range(2):
+            image += (struct.pack("<QI", number * sectors, len(packed)) + packed).ljust(room * 512, b"\0")
+        path = shop.write(f"bomb-grains-{mib}", image)
+        yield Bad(path.name, path, "vmdk", BROKEN, f"compressed grains of {mib} MiB")
 
 
 def _too_large(shop: Workshop) -> Iterator[Bad]:

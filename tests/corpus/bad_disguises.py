@@ -33,6 +33,7 @@ def cases(shop: Workshop) -> Iterator[Bad]:
         "descriptor-padded": DESCRIPTOR.ljust(disks.MIB, b"\0"),
         "descriptor-binary": DESCRIPTOR + b"\xff" * disks.MIB,
         "descriptor-windows": b"version=1\r\n" + DESCRIPTOR.replace(b"\n", b"\r\n"),
+        "descriptor-blank": b"\n" * (disks.MIB - 20) + b"version=1\n" + DESCRIPTOR,
         "descriptor-comments": b"# \n  \n#\n" * 60 + b"version=3\n" + DESCRIPTOR,
     }.items():
         path = shop.write(f"raw-{name}", content)

@@ -58,6 +58,9 @@ def _descriptors() -> Made:
     size = struct.pack("<Q", 1)
     yield "descriptor-endless", UNSAFE, "text goes on after its end", (36, size), (SECTOR, hidden)
     yield "descriptor-large", UNSAFE, "a descriptor of 1 MiB", (36, struct.pack("<Q", 2048))
+    blank = (EMBEDDED + extent + "\n" * 60_000 + ".").encode().ljust(127 * SECTOR, b"\0")
+    yield "descriptor-blank", UNSAFE, "two extents, and 60,000 blank lines", (36, struct.pack("<Q", 127)), (
+        SECTOR, blank)  # fmt: skip
     yield "descriptor-moved", BROKEN, "descriptor elsewhere", (28, struct.pack("<Q", 9))
 
 
@@ -92,6 +95,8 @@ def _grains(image: bytes) -> Made:
     yield "table-beyond", BROKEN, "grain table beyond the end", (directory * SECTOR, far)
     yield "grain-beyond", BROKEN, "grain beyond the end", (place + 4 * first, far)
     yield "grain-shared", BROKEN, "two grains are one", (place + 4 * other, struct.pack("<I", one))
+    yield "grain-zeroed", BROKEN, "a grain in the descriptor, as no flag says that it is zeros", (
+        place + 4 * first, struct.pack("<I", 1))  # fmt: skip
     tables = struct.pack("<II", table, table)
     yield "table-shared", BROKEN, "two grain tables are one", (
         12, struct.pack("<Q", 2 * 65536)), (directory * SECTOR, tables)  # fmt: skip
@@ -117,3 +122,6 @@ def _stream(shop: Workshop) -> Iterator[Bad]:
     ):
         path = shop.derive(f"vmdk-footer-{name}", base, patch)
         yield Bad(path.name, path, "vmdk", BROKEN, reason)
+    unmarked = struct.pack("<I", 0x10001)
+    path = shop.derive("vmdk-unmarked", base, (8, unmarked), (-1024 + 8, unmarked))
+    yield Bad(path.name, path, "vmdk", BROKEN, "nothing says how long its compressed grains are")

@@ -30,6 +30,7 @@ ALWAYS = [
     "https://168.63.129.16",
     "https://192.0.0.192",
     "https://[64:ff9b::a9fe:a9fe]",
+    "https://[fd00:ec2::23]",
     "https://[2002:a9fe:a9fe::1]",
     "https://0.0.0.0",
     "https://[::]",
@@ -37,9 +38,15 @@ ALWAYS = [
     "https://[ff02::1]",
     "https://255.255.255.255",
 ]
-LOOPBACK = ["https://127.0.0.1:5000/v3", "https://127.9.9.9", "https://[::1]", "https://[::ffff:127.0.0.1]"]
+LOOPBACK = [
+    *("https://127.0.0.1:5000/v3", "https://127.9.9.9", "https://[::1]", "https://[::ffff:127.0.0.1]"),
+    "https://[64:ff9b::7f00:1]",
+]
 PRIVATE = ["https://10.0.0.1", "https://192.168.1.1", "https://172.16.0.1", "https://[fd12::1]", "https://[fec0::1]"]
-PUBLIC = ["https://93.184.216.34", "https://[2606:2800:220:1::1]:5000/v3", "https://keystone.example.com/v3"]
+PUBLIC = [
+    *("https://93.184.216.34", "https://[2606:2800:220:1::1]:5000/v3", "https://keystone.example.com/v3"),
+    "https://[64:ff9b::808:808]",       # an IPv4 host, for one that speaks only IPv6
+]
 
 
 def allowed(url: str) -> bool:

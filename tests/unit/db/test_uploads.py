@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from ciming import exceptions
-from ciming.db import api, models, uploads, work
+from ciming.db import api, models, session, uploads, work
 from tests.unit import rows
 
 pytestmark = pytest.mark.usefixtures("database")
@@ -175,6 +175,20 @@ def test_what_others_hold_or_will_bring_is_no_room() -> None:
     assert commit(lease, 60, area.room) == 100
     assert area.told[-1] == (1160, 100)
     refused(lambda: begin(rows.make_job(stage="uploading", size=None), 50, room=area.room), "staging.full")
+
+
+@pytest.mark.parametrize(("seconds", "told"), [(100, (1000, 900)), (140, (100, 0))])
+def test_who_died_keeps_the_room_of_what_has_come_only(seconds: int, told: tuple[int, int]) -> None:
+    """As one whose process was killed; one that is slow keeps all of it."""
+    job, other = (rows.make_job(stage="uploading", size=None) for _ in range(2))
+    commit(begin(job, 1000), 100)
+    with session.writer() as writing:
+        upload = writing.get_one(models.Job, job.id).upload
+        assert upload is not None
+        upload.leased_until = models.now() - seconds * 1000
+    area = Area(2000)
+    begin(other, 10, room=area.room)
+    assert area.told == [told]
 
 
 def test_what_is_in_another_staging_area_takes_no_room_here() -> None:
