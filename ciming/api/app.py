@@ -87,6 +87,7 @@ def create_flask_app() -> flask.Flask:
     for endpoint in ("api-docs.openapi_json", "api-docs.openapi_swagger_ui"):
         app.view_functions[endpoint] = auth.public(app.view_functions[endpoint])
     app.before_request(zone_syncs.before_request)
+    app.teardown_request(zone_syncs.after_long_plan)
     app.before_request(_require_json)
     app.after_request(auth.assert_policy_checked)
     app.before_request(versions.negotiate)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Zones that are brought in line with another."""
 
+import threading
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -20,6 +21,7 @@ from ciming.db import models, zone_syncs
 LOG = log.getLogger(__name__)
 FIRST_YEAR = 1970
 LARGEST = 64 * 2**20    # bytes of a request with a plan of some ten thousand images
+LONG_PLANS = threading.BoundedSemaphore(1)      # in memory one is many times as large
 
 blueprint = flask_smorest.Blueprint(
     "zone-syncs", __name__, url_prefix="/v1/zone-syncs", description="Zones that are brought in line"
@@ -65,9 +67,26 @@ class ZoneSyncs(MethodView):
 
 
 def before_request() -> None:
-    """A plan may be longer than other requests."""
-    if flask.request.blueprint == blueprint.name:
-        flask.request.max_content_length = LARGEST
+    """A plan may be longer than other requests: that of somebody who may sync zones, and one at a time.
+
+    :raises Unavailable: there is another one just now
+    """
+    request = flask.request
+    size = request.content_length       # None: nobody knows
+    is_long = size is None or size > cfg.CONF.api.max_json_body
+    if request.blueprint != blueprint.name or request.method != "POST" or not is_long:
+        return
+    if not policies.allowed("ciming:zone_sync:create", auth.caller()):
+        return      # the limit of other requests holds
+    if not LONG_PLANS.acquire(blocking=False):
+        raise exceptions.Unavailable("Another long plan is just being read. Try again later.")
+    flask.g.long_plan = True
+    request.max_content_length = LARGEST
+
+
+def after_long_plan(_error: BaseException | None) -> None:
+    if flask.g.pop("long_plan", False):
+        LONG_PLANS.release()
 
 
 def _begun(caller: context.RequestContext, spec: dict[str, Any], *, wait: bool) -> Any:
