@@ -16,11 +16,13 @@ from oslo_log import log
 
 from ciming import custody, exceptions, rpc, sealing
 from ciming.db import models
-from ciming.engine import locating, tools
+from ciming.engine import locating, slots, tools
 from ciming.providers import base
 
 LOG = log.getLogger(__name__)
-AT_ONCE = threading.BoundedSemaphore(128)   # Clouds that one engine looks at, those that hang included
+AT_ONCE = 128       # Clouds that one engine looks at, those that hang included,
+OF_PROJECT = 32     # and of them for one project: its Clouds that hang are in nobody else's way
+SLOTS = slots.Slots(slots.Limits(AT_ONCE, per_project=OF_PROJECT))
 NAMESAKE_SECONDS = 1.0      # for which it is looked whether what is gone has a successor
 FEW = 3                     # names that are looked up one by one
 FORBIDDEN = ("cloud.forbidden", "cloud.role_refused", "credential.")
@@ -42,13 +44,28 @@ class Look:
         self._place = locating.Place(**place)
         self._ask = ask
         self._error: exceptions.CimingError | None = None
+        self._slot = SLOTS.slot(project=job.project_id)
         self._thread = threading.Thread(target=self._run, name="look", daemon=True)
 
-    def start(self) -> None:
-        if AT_ONCE.acquire(blocking=False):
+    def start(self, until: float) -> None:
+        """As soon as there is a slot, if there is one by then (monotonic)."""
+
+        def alive() -> None:
+            if time.monotonic() >= until:
+                raise _silence(
+                    "CIMinG looks at too many Clouds now, for your project or for all. Try again later."
+                )
+
+        try:
+            alive()     # also where a slot becomes free too late
+            self._slot.take(alive)
             self._thread.start()
-        else:
-            self._error = _silence("CIMinG looks at too many Clouds now. Try again later.")
+        except exceptions.CimingError as error:
+            self._error = error
+        except RuntimeError:        # there can be no more threads
+            LOG.exception("Can not begin to look at %s", self._place.cloud)
+            self._slot.free()
+            self._error = _silence("CIMinG does too much at once now. Try again later.")
 
     def wait(self, until: float) -> None:
         """Until it is over, or its time is up (monotonic)."""
@@ -83,7 +100,7 @@ class Look:
             LOG.exception("Unexpected error in a look at %s", self._place.cloud)
             self._error = self._error or _silence("Something in CIMinG went wrong.")
         finally:
-            AT_ONCE.release()
+            self._slot.free()
 
 
 def _silence(text: str) -> exceptions.CimingError:
@@ -110,7 +127,7 @@ def _ask(
         looks = [Look(job, place, ask) for place, ask in asked]
         until = time.monotonic() + cfg.CONF.engine.look_timeout
         for each in looks:
-            each.start()
+            each.start(until)
         for each in looks:
             each.wait(until)
         return [each.told() for each in looks]

@@ -10,7 +10,7 @@ import pytest
 from oslo_config import cfg
 
 from ciming import custody, exceptions, rpc, sealing
-from ciming.engine import looks, tools
+from ciming.engine import looks, slots, tools
 from ciming.providers import base
 
 BUNDLE = sealing.Bundle(token="swordfish", clouds={"id-2": {"password": "marlin"}})
@@ -137,11 +137,42 @@ def test_equals(clouds: dict[str, Any]) -> None:
 
 
 def test_too_many_at_once(clouds: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(looks, "AT_ONCE", threading.BoundedSemaphore(1))
+    monkeypatch.setattr(looks, "SLOTS", slots.Slots(slots.Limits(1)))
     clouds.update(hanging=Cloud(metadata("one"), hangs=True), zone=Cloud(metadata("one")))
     hanging, zone = look("hanging", "zone", one="one", two="two")
     assert [each["status"] for each in (hanging, zone)] == ["unreachable"] * 2
     assert "too many" in zone["error"]["message"]
+
+
+def test_one_project_leaves_room_for_others(clouds: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whose own Clouds wait for each other, as long as there is time."""
+    made = slots.Slots(slots.Limits(4, per_project=2))
+    monkeypatch.setattr(looks, "SLOTS", made)
+    clouds.update({f"fast-{number}": Cloud(metadata("one")) for number in range(9)})
+    assert {each["status"] for each in look(*clouds)} == {None}
+    clouds.update({f"hanging-{number}": Cloud(metadata("one"), hangs=True) for number in range(2)})
+    found = look("hanging-0", "hanging-1", "fast-0", one="one", two="two")
+    assert ["too many" in each["error"]["message"] for each in found] == [False, False, True]
+    slot = made.slot(project="others")
+
+    def never() -> None:
+        raise AssertionError
+
+    slot.take(never)
+
+
+def test_no_slot_is_lost(clouds: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there can be no more threads, or a Cloud can not be looked at."""
+    monkeypatch.setattr(looks, "SLOTS", slots.Slots(slots.Limits(1)))
+    clouds.update(zone=Cloud(metadata("one")), broken=RuntimeError("swordfish"))
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", _no_thread)
+        assert "too much" in look("zone")[0]["error"]["message"]
+    assert [each["status"] for each in look("broken", "zone")] == ["unreachable", None]
+
+
+def _no_thread(_thread: threading.Thread) -> None:
+    raise RuntimeError("can't start new thread")
 
 
 def test_only_so_much_is_told(clouds: dict[str, Any]) -> None:
