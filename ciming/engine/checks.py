@@ -5,6 +5,7 @@ import dataclasses
 import threading
 from typing import Any
 
+from oslo_config import cfg
 from oslo_log import log
 
 from ciming import custody, exceptions, rpc, sealing
@@ -31,7 +32,8 @@ def check(
     def ask() -> None:
         try:
             custody.hold(job.id, bundle)
-            cloud.append(tools.provider_of(job, locating.Place(**place)))
+            hurry = cfg.CONF.engine.look_timeout    # until there is a provider, nobody can be hung up on
+            cloud.append(tools.provider_of(job, locating.Place(**place), hurry))
             found.append(base.Verdict("credential", True, "It is there."))
             for verdict in cloud[0].probe():
                 found.append(verdict)       # one by one: what there is by then is told

@@ -92,7 +92,8 @@ class Look:
 
     def _run(self) -> None:
         try:
-            self.provider = tools.provider_of(self._job, self._place)
+            # Until there is a provider there is nobody to hang up on.
+            self.provider = tools.provider_of(self._job, self._place, cfg.CONF.engine.look_timeout)
             self._ask(self)
         except exceptions.CimingError as error:
             self._error = self._error or error

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from oslo_config import cfg
 
 from ciming import custody, exceptions, rpc, sealing
 from ciming.engine import checks, tools
@@ -13,6 +14,7 @@ from ciming.providers import base
 
 BUNDLE = sealing.Bundle(token="swordfish")
 PLACE = {"cloud_key": "id-1", "cloud": "other", "provider": "openstack", "region": "RegionOne"}
+pytestmark = pytest.mark.usefixtures("conf")
 
 
 class Cloud:
@@ -36,7 +38,8 @@ class Cloud:
 
 
 def verdicts(monkeypatch: pytest.MonkeyPatch, cloud: Any, patience: float = 30) -> rpc.Verdicts:
-    def provider_of(job: Any, place: Any) -> Any:
+    def provider_of(job: Any, place: Any, patience: float) -> Any:
+        assert patience == cfg.CONF.engine.look_timeout
         assert (job.project_id, custody.of(job.id), place._asdict()) == ("studio", BUNDLE, PLACE)
         if isinstance(cloud, Exception):
             raise cloud

@@ -53,7 +53,8 @@ def clouds(conf: cfg.ConfigOpts, monkeypatch: pytest.MonkeyPatch) -> Iterator[di
     """Those there are, by name."""
     there: dict[str, Any] = {}
 
-    def provider_of(job: Any, place: Any) -> Any:
+    def provider_of(job: Any, place: Any, patience: float) -> Any:
+        assert patience == 0.5
         assert (job.project_id, custody.of(job.id), job.spec) == ("studio", BUNDLE, {"given": ["id-2"]})
         if isinstance(there[place.cloud], Exception):
             raise there[place.cloud]
