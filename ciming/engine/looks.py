@@ -16,13 +16,14 @@ from oslo_log import log
 
 from ciming import custody, exceptions, rpc, sealing
 from ciming.db import models
-from ciming.engine import locating, slots, tools
+from ciming.engine import hanging, locating, slots, tools
 from ciming.providers import base
 
 LOG = log.getLogger(__name__)
 AT_ONCE = 128       # Clouds that one engine looks at, those that hang included,
 OF_PROJECT = 32     # and of them for one project: its Clouds that hang are in nobody else's way
 SLOTS = slots.Slots(slots.Limits(AT_ONCE, per_project=OF_PROJECT))
+HANG_UP_SECONDS = 1.0       # between two times, of what goes on when its time is up
 NAMESAKE_SECONDS = 1.0      # for which it is looked whether what is gone has a successor
 FEW = 3                     # names that are looked up one by one
 FORBIDDEN = ("cloud.forbidden", "cloud.role_refused", "credential.")
@@ -77,8 +78,9 @@ class Look:
         if not self.whole:
             patience = cfg.CONF.engine.look_timeout
             self._error = _silence(f"{self._place.cloud} did not answer within {patience:g} s.")
-        if hasattr(self, "provider"):
-            self.provider.hang_up()
+        hanging.hang_up(
+            self._thread, lambda: [self.provider] if hasattr(self, "provider") else [], HANG_UP_SECONDS
+        )
 
     def told(self) -> rpc.Seen:
         error = None if self.whole else self._error

@@ -112,6 +112,26 @@ def test_what_is_gone_may_have_a_successor(clouds: dict[str, Any]) -> None:
         assert (seen["found"], seen["error"]) == ({}, None)
 
 
+def test_it_is_hung_up_on_again_and_again(
+    clouds: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between two calls there is nothing to be ended."""
+    monkeypatch.setattr(looks, "HANG_UP_SECONDS", 0.1)
+    over = threading.Event()
+
+    class Stubborn(Cloud):
+        def look(self, refs: Mapping[str, str]) -> Iterator[base.Metadata]:
+            for _ in range(3):
+                self.hung_up.wait(60)
+                self.hung_up.clear()
+            over.set()
+            yield from ()
+
+    clouds["zone"] = Stubborn()
+    assert look("zone")[0]["status"] == "unreachable"
+    assert over.wait(10)
+
+
 def test_nothing_is_kept(clouds: dict[str, Any]) -> None:
     before = dict(custody._HELD)
     clouds["zone"] = Cloud(metadata("one"))
