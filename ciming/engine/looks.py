@@ -25,6 +25,8 @@ OF_PROJECT = 32     # and of them for one project: its Clouds that hang are in n
 SLOTS = slots.Slots(slots.Limits(AT_ONCE, per_project=OF_PROJECT))
 HANG_UP_SECONDS = 1.0       # between two times, of what goes on when its time is up
 NAMESAKE_SECONDS = 1.0      # for which it is looked whether what is gone has a successor
+NAMESAKES = 20              # of one that is gone: more are not told
+MATCHES = 100               # images of one Cloud, beside one for each digest, that may be the same
 FEW = 3                     # names that are looked up one by one
 FORBIDDEN = ("cloud.forbidden", "cloud.role_refused", "credential.")
 """What codes of errors begin with that mean that one is not let in."""
@@ -151,7 +153,8 @@ def look(project_id: str, bundle: sealing.Bundle, wanted: Sequence[Mapping[str, 
 def _looking(names: Mapping[str, str]) -> Callable[[Look], None]:
     def ask(seen: Look) -> None:
         for found in seen.provider.look(names):
-            seen.found[found.image_ref] = _told(found)
+            if found.image_ref in names:        # a Cloud may say what it was not asked
+                seen.found[found.image_ref] = _told(found)
         seen.whole = True
         gone = {ref: name for ref, name in names.items() if ref not in seen.found}
         if gone:
@@ -169,7 +172,9 @@ def _find_namesakes(seen: Look, gone: Mapping[str, str]) -> None:
     filters: list[dict[str, str]] = [{"name": name} for name in refs] if len(refs) <= FEW else [{}]
     for found in itertools.chain.from_iterable(map(seen.provider.list, filters)):
         for ref in refs.get(found.name, ()):
-            seen.namesakes.setdefault(ref, []).append(_told(found))
+            some = seen.namesakes.setdefault(ref, [])
+            if len(some) < NAMESAKES:
+                some.append(_told(found))
         if time.monotonic() > until:
             return
 
@@ -205,10 +210,19 @@ def _page(
 def match(
     project_id: str, bundle: sealing.Bundle, places: Sequence[Mapping[str, Any]], digests: Collection[str]
 ) -> list[rpc.Seen]:
-    """What each of several Clouds has with one of these digests: as look() has it."""
+    """What each of several Clouds has with one of these digests: as look() has it.
+
+    Of one that has too many, not everything was seen.
+    """
+    most = MATCHES + len(digests)
 
     def ask(seen: Look) -> None:
         for found in _equals(seen.provider, digests):
+            if len(seen.found) == most and found.image_ref not in seen.found:
+                raise exceptions.ProviderError(
+                    f"More than {most} images there may be the same: the others were not looked at.",
+                    code="cloud.too_many_matches",
+                )
             seen.found[found.image_ref] = _told(found)
         seen.whole = True
 

@@ -157,6 +157,29 @@ def test_equals(clouds: dict[str, Any]) -> None:
         assert set(seen["found"]) == refs
 
 
+def test_a_cloud_that_says_what_it_was_not_asked(clouds: dict[str, Any]) -> None:
+    class Talkative(Cloud):
+        def look(self, refs: Mapping[str, str]) -> Iterator[base.Metadata]:
+            return iter(self.images)
+
+    clouds["zone"] = Talkative(*map(metadata, ("one", "two", "three")))
+    assert [{*each["found"]} for each in look("zone")] == [{"one"}]
+
+
+def test_only_so_many_are_told(clouds: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """And that there are more."""
+    monkeypatch.setattr(looks, "MATCHES", 2)
+    monkeypatch.setattr(looks, "NAMESAKES", 2)
+    same = [metadata(ref, name="gone", digests={"md5": "aa"}) for ref in ("one", "two", "three", "four")]
+    clouds.update(three=Cloud(*same[:3]), four=Cloud(*same))
+    three, four = looks.match("studio", BUNDLE, [place("three"), place("four")], ["aa"])
+    assert [*three["found"]] == ["one", "two", "three"] == [*four["found"]]
+    assert three["error"] is None
+    assert (four["status"], four["error"]["code"]) == ("unreachable", "cloud.too_many_matches")
+    [seen] = look("four", ref="gone")
+    assert [each["image_ref"] for each in seen["namesakes"]["ref"]] == ["one", "two"]
+
+
 def test_too_many_at_once(clouds: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(looks, "SLOTS", slots.Slots(slots.Limits(1)))
     clouds.update(hanging=Cloud(metadata("one"), hangs=True), zone=Cloud(metadata("one")))
