@@ -164,12 +164,13 @@ def _looking(names: Mapping[str, str]) -> Callable[[Look], None]:
 
 
 def _find_namesakes(seen: Look, gone: Mapping[str, str]) -> None:
-    """What was replaced has a successor of its name."""
+    """What was replaced has a successor of its name; others' images, which may bear any, are none."""
     until = time.monotonic() + NAMESAKE_SECONDS
     refs: dict[str, list[str]] = {}
     for ref, name in gone.items():
         refs.setdefault(name, []).append(ref)
-    filters: list[dict[str, str]] = [{"name": name} for name in refs] if len(refs) <= FEW else [{}]
+    ours = dict(seen.provider.ours())
+    filters = [{**ours, "name": name} for name in refs] if len(refs) <= FEW else [ours]
     for found in itertools.chain.from_iterable(map(seen.provider.list, filters)):
         for ref in refs.get(found.name, ()):
             some = seen.namesakes.setdefault(ref, [])

@@ -17,7 +17,8 @@ BUNDLE = sealing.Bundle(token="swordfish", clouds={"id-2": {"password": "marlin"
 
 
 def metadata(ref: str, **more: Any) -> base.Metadata:
-    return base.Metadata(**{"image_ref": ref, "name": ref, "status": "active", "state": "ready", **more})
+    said = {"image_ref": ref, "name": ref, "status": "active", "state": "ready", "owner": "us"}
+    return base.Metadata(**{**said, **more})
 
 
 class Cloud:
@@ -43,6 +44,9 @@ class Cloud:
                 raise exceptions.TransientProviderError("It was hung up on.")
             if self.error:
                 raise self.error
+
+    def ours(self) -> Mapping[str, str]:
+        return {"owner": "us"}
 
     def hang_up(self) -> None:
         self.hung_up.set()
@@ -105,7 +109,8 @@ def test_errors(clouds: dict[str, Any], error: Exception, status: str) -> None:
 
 
 def test_what_is_gone_may_have_a_successor(clouds: dict[str, Any]) -> None:
-    clouds["zone"] = Cloud(metadata("three", name="one"), metadata("four"))
+    theirs = metadata("theirs", name="one", owner="others")
+    clouds["zone"] = Cloud(theirs, metadata("three", name="one"), metadata("four"))
     for names in ({"one": "one"}, {str(each): str(each) for each in range(9)} | {"one": "one"}):
         (seen,) = look("zone", **names)
         assert [each["image_ref"] for each in seen["namesakes"]["one"]] == ["three"]
