@@ -229,7 +229,8 @@ ENGINE_OPTS: list[cfg.Opt] = [
         min=0.1,
         max=25.0,
         help="Seconds for which a Cloud is waited for when somebody wants to see what it has now. Clouds are "
-        "asked at the same time: one that takes longer is shown as unreachable, and delays no other.",
+        "asked at the same time: one that takes longer is shown as unreachable, and delays no other. "
+        "Keystone and Barbican are given up after as long without a byte, then and in a check of a Cloud.",
     ),
 ]
 

@@ -39,15 +39,19 @@ class Place(Protocol):
     def region(self) -> str | None: ...
 
 
-def of_place(job: models.Job, place: Place) -> tuple[dict[str, Any], Any]:
+def of_place(
+    job: models.Job, place: Place, patience: float | None = None
+) -> tuple[dict[str, Any], Any]:
     """Where a Cloud is, and the credential for it: `place` and `credential` of a Provider.
 
     For a zone the credential is a session, for a registered Cloud what its secret says.
 
+    :param patience: seconds without a byte from Keystone, Barbican or a zone, where [openstack] timeout is
+        more than somebody waits
     :raises ProviderError: there is none, or it can not be used
     """
     if clouds.is_zone(place.cloud_key, place.region):
-        return _of_zone(place), _as_user(job, place)
+        return _of_zone(place), _within(patience, _as_user(job, place))
     row = _row(job, place)
     there = _of_row(job, row)
     if place.cloud_key in (job.spec or {}).get("given", ()):
@@ -59,7 +63,7 @@ def of_place(job: models.Job, place: Place) -> tuple[dict[str, Any], Any]:
             code="credential.missing",
         )
     reader = trusts.service_session() if row.visibility == "public" else _as_user(job, place)
-    return there, _parsed(row, _read(row, reader))
+    return there, _parsed(row, _read(row, _within(patience, reader)))
 
 
 def where(job: models.Job, place: Place) -> dict[str, Any]:
@@ -91,6 +95,13 @@ def _row(job: models.Job, place: Place) -> models.Cloud:
             f"Cloud {place.cloud} is registered no more.", code="credential.missing"
         )
     return row
+
+
+def _within(patience: float | None, session: ks_session.Session) -> ks_session.Session:
+    """A session, which is nobody else's, that gives up after so many seconds, if not earlier."""
+    if patience is not None:
+        session.timeout = min(patience, session.timeout or patience)
+    return session
 
 
 def _as_user(job: models.Job, place: Place) -> ks_session.Session:

@@ -7,12 +7,13 @@ at once, or hands a credential over, calls and waits for an answer: of an engine
 staging area, through queues that end with it.
 """
 
+import contextlib
 import functools
 import queue
 import socket
 import threading
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent import futures
 from typing import Any, NamedTuple, Protocol
 
@@ -32,8 +33,9 @@ STOP_SECONDS = 5.0
 OFFER_SECONDS = 10.0        # for which any engine is waited for,
 CALL_SECONDS = 30.0         # and for the answer of the one that offered itself,
 PLAN_SECONDS = 100.0        # or for a plan of zones
-CALLS = threading.BoundedSemaphore(16)      # at a time, those that wait for a broker too
-PLANS = threading.BoundedSemaphore(4)       # of those: they take long, and leave room for others
+CALLS = threading.BoundedSemaphore(20)      # at a time, those that wait for a broker too
+PLANS = threading.BoundedSemaphore(4)       # of those: they take long, and leave room for others,
+LOOKS = threading.BoundedSemaphore(12)      # as do looks at Clouds, and checks: so a Job gets its credential
 # What holds of the broker's queues for calls, whatever the others are like.
 PASSING = {
     "amqp_auto_delete": "true",
@@ -161,9 +163,10 @@ def check_cloud(project_id: str, bundle: sealing.Bundle, place: dict[str, Any], 
     :param bundle: with which it is looked
     :raises Unavailable: none answers
     """
-    peer, sealed = _sealed(project_id, bundle, marker)
-    client = _client(marker, peer)
-    found: Verdicts = _call(client, "check_cloud", project_id=project_id, sealed=sealed, place=place)
+    with _one_of(LOOKS, "Too many look at Clouds now. Try again later."):
+        peer, sealed = _sealed(project_id, bundle, marker)
+        client = _client(marker, peer)
+        found: Verdicts = _call(client, "check_cloud", project_id=project_id, sealed=sealed, place=place)
     return found
 
 
@@ -177,11 +180,12 @@ def look(
     :param what: what that kind has to be told besides
     :raises Unavailable: none answers
     """
-    peer, sealed = _sealed(project_id, bundle, marker)
-    client = _client(marker, peer)
-    found: list[Seen] = _call(
-        client, "look", kind=kind, project_id=project_id, sealed=sealed, what=what
-    )
+    with _one_of(LOOKS, "Too many look at Clouds now. Try again later."):
+        peer, sealed = _sealed(project_id, bundle, marker)
+        client = _client(marker, peer)
+        found: list[Seen] = _call(
+            client, "look", kind=kind, project_id=project_id, sealed=sealed, what=what
+        )
     return found
 
 
@@ -194,17 +198,24 @@ def plan_zones(
     :param spec: of a Job that would do it
     :raises Unavailable: none answers
     """
-    if not PLANS.acquire(blocking=False):
-        raise exceptions.Unavailable("Too many plans of zones are made now. Try again later.")
-    try:
+    with _one_of(PLANS, "Too many plans of zones are made now. Try again later."):
         peer, sealed = _sealed(project_id, bundle, marker)
         client = _client(marker, peer, PLAN_SECONDS)
         found: dict[str, Any] = _call(
             client, "plan_zones", PLAN_SECONDS, project_id=project_id, sealed=sealed, spec=spec
         )
-    finally:
-        PLANS.release()
     return found
+
+
+@contextlib.contextmanager
+def _one_of(places: threading.BoundedSemaphore, else_say: str) -> Iterator[None]:
+    """:raises Unavailable: there is none left"""
+    if not places.acquire(blocking=False):
+        raise exceptions.Unavailable(else_say)
+    try:
+        yield
+    finally:
+        places.release()
 
 
 def _sealed(purpose: str, bundle: sealing.Bundle, marker: str) -> tuple[str, str]:

@@ -83,7 +83,8 @@ class _Token(identity.BaseIdentityPlugin):
     def get_auth_ref(self, session: ks_session.Session) -> access.AccessInfo:
         """What Keystone says of the token, with its catalog."""
         headers = {"X-Auth-Token": self._token, "X-Subject-Token": self._token}
-        answer = session.get(f"{auth_url()}/auth/tokens", headers=headers, authenticated=False, log=False)
+        url = f"{auth_url(session.timeout)}/auth/tokens"
+        answer = session.get(url, headers=headers, authenticated=False, log=False)
         return access.create(resp=answer, auth_token=self._token)
 
     def get_cache_id_elements(self) -> dict[str, str | None]:
@@ -167,9 +168,13 @@ def check_trustee() -> None:
 
 
 @functools.cache
-def auth_url() -> str:
-    """Keystone's versioned URL."""
+def auth_url(patience: float | None = None) -> str:
+    """Keystone's versioned URL.
+
+    :param patience: seconds without a byte from it, where they are others than [openstack] timeout
+    """
     session = _own_session()
+    session.timeout = patience or session.timeout
     interface = cfg.CONF.openstack.interface
     found = session.get_endpoint(service_type="identity", interface=interface, version="v3")
     return str(found or getattr(session.auth, "auth_url", "")).rstrip("/")

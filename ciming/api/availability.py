@@ -179,8 +179,9 @@ def _leave_out_tracked(caller: context.RequestContext, cloud: Cloud, seen: rpc.S
 
 def _is_where(cells: Iterable[Cell], available_in: set[str], missing_in: set[str]) -> bool:
     status = {cell["cloud_id"]: cell["status"] for cell in cells}
-    return all(status[each] == "available" for each in available_in) and all(
-        status[each] == "missing" for each in missing_in
+    # A Cloud that was just deleted has no cell.
+    return all(status.get(each) == "available" for each in available_in) and all(
+        status.get(each) == "missing" for each in missing_in
     )
 
 

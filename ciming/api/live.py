@@ -119,6 +119,6 @@ class CloudImages(schemas.Answer):
     images = fields.List(fields.Nested(CloudImage))
     unseen = fields.List(
         fields.Nested(schemas.Unseen),
-        metadata={"description": "Other Clouds, where no candidates could be seen."},
+        metadata={"description": "Other Clouds, where no candidates could be seen, or not all."},
     )
     links = fields.List(fields.Nested(schemas.Href))

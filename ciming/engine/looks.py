@@ -16,12 +16,17 @@ from oslo_log import log
 
 from ciming import custody, exceptions, rpc, sealing
 from ciming.db import models
-from ciming.engine import locating, tools
+from ciming.engine import hanging, locating, slots, tools
 from ciming.providers import base
 
 LOG = log.getLogger(__name__)
-AT_ONCE = threading.BoundedSemaphore(128)   # Clouds that one engine looks at, those that hang included
+AT_ONCE = 128       # Clouds that one engine looks at, those that hang included,
+OF_PROJECT = 32     # and of them for one project: its Clouds that hang are in nobody else's way
+SLOTS = slots.Slots(slots.Limits(AT_ONCE, per_project=OF_PROJECT))
+HANG_UP_SECONDS = 1.0       # between two times, of what goes on when its time is up
 NAMESAKE_SECONDS = 1.0      # for which it is looked whether what is gone has a successor
+NAMESAKES = 20              # of one that is gone: more are not told
+MATCHES = 100               # images of one Cloud, beside one for each digest, that may be the same
 FEW = 3                     # names that are looked up one by one
 FORBIDDEN = ("cloud.forbidden", "cloud.role_refused", "credential.")
 """What codes of errors begin with that mean that one is not let in."""
@@ -42,13 +47,28 @@ class Look:
         self._place = locating.Place(**place)
         self._ask = ask
         self._error: exceptions.CimingError | None = None
+        self._slot = SLOTS.slot(project=job.project_id)
         self._thread = threading.Thread(target=self._run, name="look", daemon=True)
 
-    def start(self) -> None:
-        if AT_ONCE.acquire(blocking=False):
+    def start(self, until: float) -> None:
+        """As soon as there is a slot, if there is one by then (monotonic)."""
+
+        def alive() -> None:
+            if time.monotonic() >= until:
+                raise _silence(
+                    "CIMinG looks at too many Clouds now, for your project or for all. Try again later."
+                )
+
+        try:
+            alive()     # also where a slot becomes free too late
+            self._slot.take(alive)
             self._thread.start()
-        else:
-            self._error = _silence("CIMinG looks at too many Clouds now. Try again later.")
+        except exceptions.CimingError as error:
+            self._error = error
+        except RuntimeError:        # there can be no more threads
+            LOG.exception("Can not begin to look at %s", self._place.cloud)
+            self._slot.free()
+            self._error = _silence("CIMinG does too much at once now. Try again later.")
 
     def wait(self, until: float) -> None:
         """Until it is over, or its time is up (monotonic)."""
@@ -60,8 +80,9 @@ class Look:
         if not self.whole:
             patience = cfg.CONF.engine.look_timeout
             self._error = _silence(f"{self._place.cloud} did not answer within {patience:g} s.")
-        if hasattr(self, "provider"):
-            self.provider.hang_up()
+        hanging.hang_up(
+            self._thread, lambda: [self.provider] if hasattr(self, "provider") else [], HANG_UP_SECONDS
+        )
 
     def told(self) -> rpc.Seen:
         error = None if self.whole else self._error
@@ -75,7 +96,8 @@ class Look:
 
     def _run(self) -> None:
         try:
-            self.provider = tools.provider_of(self._job, self._place)
+            # Until there is a provider there is nobody to hang up on.
+            self.provider = tools.provider_of(self._job, self._place, cfg.CONF.engine.look_timeout)
             self._ask(self)
         except exceptions.CimingError as error:
             self._error = self._error or error
@@ -83,7 +105,7 @@ class Look:
             LOG.exception("Unexpected error in a look at %s", self._place.cloud)
             self._error = self._error or _silence("Something in CIMinG went wrong.")
         finally:
-            AT_ONCE.release()
+            self._slot.free()
 
 
 def _silence(text: str) -> exceptions.CimingError:
@@ -110,7 +132,7 @@ def _ask(
         looks = [Look(job, place, ask) for place, ask in asked]
         until = time.monotonic() + cfg.CONF.engine.look_timeout
         for each in looks:
-            each.start()
+            each.start(until)
         for each in looks:
             each.wait(until)
         return [each.told() for each in looks]
@@ -131,7 +153,8 @@ def look(project_id: str, bundle: sealing.Bundle, wanted: Sequence[Mapping[str, 
 def _looking(names: Mapping[str, str]) -> Callable[[Look], None]:
     def ask(seen: Look) -> None:
         for found in seen.provider.look(names):
-            seen.found[found.image_ref] = _told(found)
+            if found.image_ref in names:        # a Cloud may say what it was not asked
+                seen.found[found.image_ref] = _told(found)
         seen.whole = True
         gone = {ref: name for ref, name in names.items() if ref not in seen.found}
         if gone:
@@ -141,15 +164,18 @@ def _looking(names: Mapping[str, str]) -> Callable[[Look], None]:
 
 
 def _find_namesakes(seen: Look, gone: Mapping[str, str]) -> None:
-    """What was replaced has a successor of its name."""
+    """What was replaced has a successor of its name; others' images, which may bear any, are none."""
     until = time.monotonic() + NAMESAKE_SECONDS
     refs: dict[str, list[str]] = {}
     for ref, name in gone.items():
         refs.setdefault(name, []).append(ref)
-    filters: list[dict[str, str]] = [{"name": name} for name in refs] if len(refs) <= FEW else [{}]
+    ours = dict(seen.provider.ours())
+    filters = [{**ours, "name": name} for name in refs] if len(refs) <= FEW else [ours]
     for found in itertools.chain.from_iterable(map(seen.provider.list, filters)):
         for ref in refs.get(found.name, ()):
-            seen.namesakes.setdefault(ref, []).append(_told(found))
+            some = seen.namesakes.setdefault(ref, [])
+            if len(some) < NAMESAKES:
+                some.append(_told(found))
         if time.monotonic() > until:
             return
 
@@ -185,10 +211,19 @@ def _page(
 def match(
     project_id: str, bundle: sealing.Bundle, places: Sequence[Mapping[str, Any]], digests: Collection[str]
 ) -> list[rpc.Seen]:
-    """What each of several Clouds has with one of these digests: as look() has it."""
+    """What each of several Clouds has with one of these digests: as look() has it.
+
+    Of one that has too many, not everything was seen.
+    """
+    most = MATCHES + len(digests)
 
     def ask(seen: Look) -> None:
         for found in _equals(seen.provider, digests):
+            if len(seen.found) == most and found.image_ref not in seen.found:
+                raise exceptions.ProviderError(
+                    f"More than {most} images there may be the same: the others were not looked at.",
+                    code="cloud.too_many_matches",
+                )
             seen.found[found.image_ref] = _told(found)
         seen.whole = True
 

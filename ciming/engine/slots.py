@@ -33,7 +33,7 @@ class Slots:
         self._taken: Counter[str] = Counter()
 
     def slot(self, *, cloud: str = "", project: str = "", large: bool = False) -> "Slot":
-        """A slot that can be taken and freed again and again, by one thread."""
+        """A slot that can be taken and freed again and again, by one thread at a time."""
         limits = self._limits
         claims: list[tuple[str, int | None]] = [
             ("total", limits.total),

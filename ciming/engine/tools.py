@@ -43,12 +43,15 @@ def error_of(fault: dict[str, Any]) -> exceptions.CimingError:
     )
 
 
-def provider_of(job: models.Job, place: models.Target | locating.Place) -> base.Provider:
+def provider_of(
+    job: models.Job, place: models.Target | locating.Place, patience: float | None = None
+) -> base.Provider:
     """A Cloud, as the Job's user.
 
+    :param patience: as credentials.of_place() has it
     :raises ProviderError: there is no credential, or no such provider
     """
-    where, credential = credentials.of_place(job, place)
+    where, credential = credentials.of_place(job, place, patience)
     carry = entry_of(job, place.cloud_key).get("carry")
     if carry:
         where["owner"] = carry["owner"]

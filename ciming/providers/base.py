@@ -256,7 +256,7 @@ class Provider(abc.ABC):
         """What the cloud says of these images, in few calls; of those that are not there, nothing."""
         left = set(image_refs)
         if len(left) > self.batch:
-            for found in self.list(self._ours()):
+            for found in self.list(self.ours()):
                 if found.image_ref in left:
                     left.remove(found.image_ref)
                     yield found
@@ -266,8 +266,11 @@ class Provider(abc.ABC):
         for start in range(0, len(refs), self.batch):
             yield from self._named(refs[start : start + self.batch])
 
-    def _ours(self) -> Mapping[str, str]:
-        """Filters of list() for what is our own, where it shows that of others, too."""
+    def ours(self) -> Mapping[str, str]:
+        """Filters of list() for what is our own, where it shows that of others, too.
+
+        :raises ProviderError: the cloud does not say who we are
+        """
         return {}
 
     def _named(self, image_refs: Collection[str]) -> Iterator[Metadata]:

@@ -267,6 +267,17 @@ def test_a_strangers_image_with_our_mark_is_left_alone(
     assert subject.squatted(theirs)
 
 
+def test_what_is_ours(
+    subject: Subject, provider: base.Provider, staged: Staged, spec: Spec, key: str
+) -> None:
+    """A stranger's image that we can see is none of it."""
+    theirs = subject.squat(spec, key)
+    image_ref = bring(provider, staged, spec, key)
+    listed = {each.image_ref for each in provider.list(provider.ours())}
+    assert image_ref in listed and theirs not in listed
+    provider.discard(key)
+
+
 def test_no_credential_is_taken_from_the_surroundings(
     subject: Subject, staged: Staged, monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
 ) -> None:

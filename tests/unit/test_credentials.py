@@ -5,6 +5,7 @@ import contextlib
 import http.server
 import json
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -34,6 +35,7 @@ class Barbican(http.server.ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.status, self.payload, self.kind = 200, json.dumps(SAID).encode(), "text/plain"
         self.asked: list[str] = []
+        self.slowness = 0.0     # seconds before it answers
 
     @property
     def url(self) -> str:
@@ -46,6 +48,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         barbican = self.server
         barbican.asked.append(self.path)
+        time.sleep(barbican.slowness)
         wrong = self.headers["Accept"] != barbican.kind
         self.send_response(406 if wrong else barbican.status)
         self.send_header("Location", f"{barbican.url}/elsewhere")
@@ -241,6 +244,20 @@ def test_what_keystone_may_say(world: World, error: Exception, code: str, passin
     world.logins["user"] = Login("user", error=error)
     raised = refused(*world.target(), code)
     assert isinstance(raised, exceptions.TransientProviderError) == passing
+
+
+def test_who_waits_for_it_waits_no_longer_than_wanted(world: World) -> None:
+    """Neither for Barbican, nor for the zone and its Keystone."""
+    job, target = world.target()
+    world.barbican.slowness = 5.0
+    since = time.monotonic()
+    with pytest.raises(exceptions.TransientProviderError) as caught:
+        credentials.of_place(job, target, 0.2)
+    assert caught.value.code == "credential.unavailable" and time.monotonic() - since < 3
+    job = rows.make_job(zones=["zone-a"])
+    for patience, timeout in ((0.2, 0.2), (300.0, 20.0), (None, 20.0)):
+        _there, session = credentials.of_place(job, job.targets[0], patience)
+        assert session.timeout == timeout
 
 
 def test_barbican_is_away(world: World) -> None:

@@ -146,6 +146,20 @@ def test_plans_leave_room_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
         rpc.plan_zones("studio", BUNDLE, {}, HERE)
 
 
+def test_looks_leave_room_for_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rpc, "LOOKS", threading.BoundedSemaphore(1))
+    with listening(Engine()):
+        for _ in range(2):
+            rpc.look("match", "studio", BUNDLE, {}, HERE)
+            rpc.check_cloud("studio", BUNDLE, PLACE, HERE)
+        with rpc.LOOKS:
+            with pytest.raises(exceptions.Unavailable, match="Too many look"):
+                rpc.look("match", "studio", BUNDLE, {}, HERE)
+            with pytest.raises(exceptions.Unavailable, match="Too many look"):
+                rpc.check_cloud("studio", BUNDLE, PLACE, HERE)
+            assert rpc.hand_over("job-1", BUNDLE, HERE).owner == "engine-1"
+
+
 def test_what_went_wrong_there_is_not_told() -> None:
     with listening(Engine(error=RuntimeError("swordfish"))):
         with pytest.raises(exceptions.Unavailable) as caught:

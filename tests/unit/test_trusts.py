@@ -14,6 +14,9 @@ CONF = """
 [service_user]
 auth_type = password
 auth_url = http://127.0.0.1:1/v3
+username = ciming
+password = swordfish
+user_domain_id = default
 [engine]
 max_jobs = 3
 """
@@ -60,5 +63,32 @@ def test_no_more_logins_are_kept_than_jobs_run(tmp_path: pathlib.Path) -> None:
 sessions = {name: trusts.session(name) for name in "abcde"}
 found = [trusts._again(name).auth is sessions[name].auth for name in "abcde"]
 assert found == [False, False, True, True, True]
+""",
+    )
+
+
+def test_where_keystone_is_is_not_waited_for_longer_than_wanted(tmp_path: pathlib.Path) -> None:
+    check(
+        tmp_path,
+        """
+import socket
+import time
+from keystoneauth1 import exceptions as ks_exceptions
+from oslo_config import cfg
+
+silent = socket.create_server(("127.0.0.1", 0))     # takes calls, and never answers
+url = f"http://127.0.0.1:{silent.getsockname()[1]}/v3"
+trusts.service_session()        # or the option is not known
+cfg.CONF.set_override("auth_url", url, group="service_user")
+made = trusts.token_session("a token")
+assert made.timeout == 300
+made.timeout = 0.2
+since = time.monotonic()
+try:
+    made.auth.get_auth_ref(made)
+except ks_exceptions.ClientException:
+    assert time.monotonic() - since < 20
+else:
+    raise AssertionError
 """,
     )

@@ -173,7 +173,7 @@ class OpenStack(base.Provider):
                 return
         raise self._account.bad_answer("a list that does not end")
 
-    def _ours(self) -> Mapping[str, str]:
+    def ours(self) -> Mapping[str, str]:
         return {"owner": self._account.project_id()}
 
     def _named(self, image_refs: Collection[str]) -> Iterator[base.Metadata]:

@@ -10,14 +10,15 @@ import pytest
 from oslo_config import cfg
 
 from ciming import custody, exceptions, rpc, sealing
-from ciming.engine import looks, tools
+from ciming.engine import looks, slots, tools
 from ciming.providers import base
 
 BUNDLE = sealing.Bundle(token="swordfish", clouds={"id-2": {"password": "marlin"}})
 
 
 def metadata(ref: str, **more: Any) -> base.Metadata:
-    return base.Metadata(**{"image_ref": ref, "name": ref, "status": "active", "state": "ready", **more})
+    said = {"image_ref": ref, "name": ref, "status": "active", "state": "ready", "owner": "us"}
+    return base.Metadata(**{**said, **more})
 
 
 class Cloud:
@@ -44,6 +45,9 @@ class Cloud:
             if self.error:
                 raise self.error
 
+    def ours(self) -> Mapping[str, str]:
+        return {"owner": "us"}
+
     def hang_up(self) -> None:
         self.hung_up.set()
 
@@ -53,7 +57,8 @@ def clouds(conf: cfg.ConfigOpts, monkeypatch: pytest.MonkeyPatch) -> Iterator[di
     """Those there are, by name."""
     there: dict[str, Any] = {}
 
-    def provider_of(job: Any, place: Any) -> Any:
+    def provider_of(job: Any, place: Any, patience: float) -> Any:
+        assert patience == 0.5
         assert (job.project_id, custody.of(job.id), job.spec) == ("studio", BUNDLE, {"given": ["id-2"]})
         if isinstance(there[place.cloud], Exception):
             raise there[place.cloud]
@@ -104,11 +109,32 @@ def test_errors(clouds: dict[str, Any], error: Exception, status: str) -> None:
 
 
 def test_what_is_gone_may_have_a_successor(clouds: dict[str, Any]) -> None:
-    clouds["zone"] = Cloud(metadata("three", name="one"), metadata("four"))
+    theirs = metadata("theirs", name="one", owner="others")
+    clouds["zone"] = Cloud(theirs, metadata("three", name="one"), metadata("four"))
     for names in ({"one": "one"}, {str(each): str(each) for each in range(9)} | {"one": "one"}):
         (seen,) = look("zone", **names)
         assert [each["image_ref"] for each in seen["namesakes"]["one"]] == ["three"]
         assert (seen["found"], seen["error"]) == ({}, None)
+
+
+def test_it_is_hung_up_on_again_and_again(
+    clouds: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between two calls there is nothing to be ended."""
+    monkeypatch.setattr(looks, "HANG_UP_SECONDS", 0.1)
+    over = threading.Event()
+
+    class Stubborn(Cloud):
+        def look(self, refs: Mapping[str, str]) -> Iterator[base.Metadata]:
+            for _ in range(3):
+                self.hung_up.wait(60)
+                self.hung_up.clear()
+            over.set()
+            yield from ()
+
+    clouds["zone"] = Stubborn()
+    assert look("zone")[0]["status"] == "unreachable"
+    assert over.wait(10)
 
 
 def test_nothing_is_kept(clouds: dict[str, Any]) -> None:
@@ -136,12 +162,66 @@ def test_equals(clouds: dict[str, Any]) -> None:
         assert set(seen["found"]) == refs
 
 
+def test_a_cloud_that_says_what_it_was_not_asked(clouds: dict[str, Any]) -> None:
+    class Talkative(Cloud):
+        def look(self, refs: Mapping[str, str]) -> Iterator[base.Metadata]:
+            return iter(self.images)
+
+    clouds["zone"] = Talkative(*map(metadata, ("one", "two", "three")))
+    assert [{*each["found"]} for each in look("zone")] == [{"one"}]
+
+
+def test_only_so_many_are_told(clouds: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """And that there are more."""
+    monkeypatch.setattr(looks, "MATCHES", 2)
+    monkeypatch.setattr(looks, "NAMESAKES", 2)
+    same = [metadata(ref, name="gone", digests={"md5": "aa"}) for ref in ("one", "two", "three", "four")]
+    clouds.update(three=Cloud(*same[:3]), four=Cloud(*same))
+    three, four = looks.match("studio", BUNDLE, [place("three"), place("four")], ["aa"])
+    assert [*three["found"]] == ["one", "two", "three"] == [*four["found"]]
+    assert three["error"] is None
+    assert (four["status"], four["error"]["code"]) == ("unreachable", "cloud.too_many_matches")
+    [seen] = look("four", ref="gone")
+    assert [each["image_ref"] for each in seen["namesakes"]["ref"]] == ["one", "two"]
+
+
 def test_too_many_at_once(clouds: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(looks, "AT_ONCE", threading.BoundedSemaphore(1))
+    monkeypatch.setattr(looks, "SLOTS", slots.Slots(slots.Limits(1)))
     clouds.update(hanging=Cloud(metadata("one"), hangs=True), zone=Cloud(metadata("one")))
     hanging, zone = look("hanging", "zone", one="one", two="two")
     assert [each["status"] for each in (hanging, zone)] == ["unreachable"] * 2
     assert "too many" in zone["error"]["message"]
+
+
+def test_one_project_leaves_room_for_others(clouds: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whose own Clouds wait for each other, as long as there is time."""
+    made = slots.Slots(slots.Limits(4, per_project=2))
+    monkeypatch.setattr(looks, "SLOTS", made)
+    clouds.update({f"fast-{number}": Cloud(metadata("one")) for number in range(9)})
+    assert {each["status"] for each in look(*clouds)} == {None}
+    clouds.update({f"hanging-{number}": Cloud(metadata("one"), hangs=True) for number in range(2)})
+    found = look("hanging-0", "hanging-1", "fast-0", one="one", two="two")
+    assert ["too many" in each["error"]["message"] for each in found] == [False, False, True]
+    slot = made.slot(project="others")
+
+    def never() -> None:
+        raise AssertionError
+
+    slot.take(never)
+
+
+def test_no_slot_is_lost(clouds: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there can be no more threads, or a Cloud can not be looked at."""
+    monkeypatch.setattr(looks, "SLOTS", slots.Slots(slots.Limits(1)))
+    clouds.update(zone=Cloud(metadata("one")), broken=RuntimeError("swordfish"))
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", _no_thread)
+        assert "too much" in look("zone")[0]["error"]["message"]
+    assert [each["status"] for each in look("broken", "zone")] == ["unreachable", None]
+
+
+def _no_thread(_thread: threading.Thread) -> None:
+    raise RuntimeError("can't start new thread")
 
 
 def test_only_so_much_is_told(clouds: dict[str, Any]) -> None:
