@@ -286,11 +286,30 @@ class UploadImage(watch.WatchingShowOne):
     def take_action(self, parsed_args: argparse.Namespace) -> tuple[Sequence[str], Iterable[Any]]:
         image = common.found(self.client.find_image, parsed_args.image)
         job = next(iter(self.client.jobs(image_id=image.id, kind="create")), None)
-        if job is None:
+        if job is None or _is_brought(image, job):
             raise exceptions.CommandError(f"Image {image.id} takes no data: it has its data already.")
         with source.opened(parsed_args.file) as file:
-            _bring(self, image, job, file, parsed_args, fresh=False)
+            if not _bring(self, image, job, file, parsed_args, fresh=False):
+                self._has_all(image, job, file, parsed_args)
         return _brought(self, image, job, parsed_args)
+
+    def _has_all(
+        self, image: _image.Image, job: _job.Job, file: source.Source, parsed_args: argparse.Namespace
+    ) -> None:
+        """Nothing was sent: say why, and what became of the data that is there."""
+        job = self.client.get_job(job.id)
+        if job.status in ("error", "cancelled"):  # maybe before all had come
+            self.say(f"Image {image.id} takes no data any more: nothing was sent.")
+        else:
+            upload.check_size(self.client, image, file, parsed_args.file)
+            self.say(f"All data of image {image.id} was there already: nothing was sent.")
+        if job.status in _job.ENDS and not parsed_args.wait:
+            self.watch(job)
+
+
+def _is_brought(image: _image.Image, job: _job.Job) -> bool:
+    """Whether an engine is about to bring the bytes from a Cloud: what was uploaded has a size by then."""
+    return image.size is None and job.status not in {"uploading", *_job.ENDS}
 
 
 def _bring(
@@ -301,10 +320,12 @@ def _bring(
     parsed_args: argparse.Namespace,
     *,
     fresh: bool,
-) -> None:
+) -> bool:
+    """Whether anything was sent."""
     line = upload.Line(command.app.stderr, parsed_args)
     with upload.reported(command, image, job, parsed_args.file):
-        upload.send(command.client, image, file, line, fresh=fresh)
+        return upload.send(command.client, image, file, line, fresh=fresh)
+    return line.begun  # all is there, but the last answer got lost
 
 
 def _brought(

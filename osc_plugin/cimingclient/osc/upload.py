@@ -7,14 +7,14 @@ import dataclasses
 import shlex
 import time
 from collections.abc import Iterator
-from typing import TextIO
+from typing import BinaryIO, TextIO
 
 from keystoneauth1 import exceptions as ksa_exceptions
 from openstack import exceptions as sdk_exceptions
 from osc_lib import exceptions
 
 from cimingclient.osc import columns, common, progress, source, text
-from cimingclient.sdk import _proxy
+from cimingclient.sdk import _proxy, body
 from cimingclient.sdk import image as _image
 from cimingclient.sdk import job as _job
 
@@ -30,9 +30,11 @@ class Line:
         self._board = progress.board(stream) if wanted else None
         self._row = progress.Row("upload", "sending")
         self._shown = 0.0
+        self.begun = False
 
     def sending(self, sent: int, total: int | None) -> None:
         """So much is on its way."""
+        self.begun = True
         self._row = dataclasses.replace(self._row, done=sent, total=total)
         if time.monotonic() - self._shown >= _REFRESH:
             self._show()
@@ -50,16 +52,42 @@ class Line:
 
 def send(
     client: _proxy.Proxy, image: _image.Image, file: source.Source, line: Line, *, fresh: bool
-) -> None:
+) -> bool:
     """Send the file's bytes: what is missing of them, where their number is known.
+
+    False: nothing was missing.
 
     :param fresh: the image was created for this file, and has nothing of it yet.
     """
     if file.size is None and (fresh or client.upload_offset(image.id).size is None):
         client.upload_image(image.id, file.stream, progress=line.sending)
-    else:
-        client.resume_upload(image.id, file.stream, progress=line.sending, fresh=fresh)
+    elif not client.resume_upload(image.id, file.stream, progress=line.sending, fresh=fresh):
+        return False
     line.sent()
+    return True
+
+
+def check_size(client: _proxy.Proxy, image: _image.Image, file: source.Source, name: str) -> None:
+    """Of a file of which nothing was sent, as the service has all.
+
+    :raises: `CommandError` when it cannot be what the service has.
+    """
+    there = client.upload_offset(image.id).done
+    size = _counted(file.stream, there) if file.size is None else file.size
+    if size != there:
+        many = "more" if size > there else str(size)
+        raise exceptions.CommandError(
+            f"Image {image.id} has its data already, {there} bytes, and {name} has {many}: nothing was sent. "
+            "Data is never replaced: create another image."
+        )
+
+
+def _counted(stream: BinaryIO, most: int) -> int:
+    """How many bytes a pipe gives; it is not read on where they are more."""
+    count = 0
+    while count <= most and (block := stream.read(body.BLOCK)):
+        count += len(block)
+    return count
 
 
 @contextlib.contextmanager

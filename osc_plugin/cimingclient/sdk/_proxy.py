@@ -316,10 +316,11 @@ class Proxy(proxy.Proxy):
         patience: float = _waiting.PATIENCE,
         *,
         fresh: bool = False,
-    ) -> None:
+    ) -> bool:
         """Send the bytes that the service does not have yet, and go on when the line breaks.
 
-        The size must be known: given at create, or that of `data`.
+        The size must be known: given at create, or that of `data`. False: the service had all bytes
+        before, so nothing was sent, and `data` was not looked at.
 
         :param data: as for `upload_image`: the whole file, not only its rest. What cannot be
             rewound is read up to the byte to go on from, and sent once.

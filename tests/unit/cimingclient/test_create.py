@@ -230,10 +230,14 @@ def test_where_only_the_answer_is_lost_the_work_goes_on(
 def test_what_was_never_to_be_uploaded_takes_no_upload(
     stub: _stub.Stub, run: conftest.Runner, disk: str
 ) -> None:
-    """It was adopted, say, or its Job was purged."""
+    """It was adopted, say, or its Job was purged, or an engine brings it from a Cloud."""
     stub.images.append(_stub.image("adopted"))
     with pytest.raises(exceptions.CommandError, match="takes no data"):
         run(image.UploadImage, "adopted", "--file", disk)
+    stub.images.append(_stub.image("coming", size=None))
+    stub.jobs["j"] = [_stub.job("running", identity="j", image_id=stub.images[-1]["id"])]
+    with pytest.raises(exceptions.CommandError, match="takes no data: it has its data already"):
+        run(image.UploadImage, "coming", "--file", disk)
     assert not stub.received
 
 
@@ -247,6 +251,64 @@ def test_an_upload_goes_on(stub: _stub.Stub, run: conftest.Runner, disk: str) ->
     assert shown.json["job_id"] == "j"
     assert "2.0 MiB of 3.0 MiB" in shown.stderr or "3.0 MiB of 3.0 MiB" in shown.stderr
     assert [got.size for got in stub.received] == [1 << 20, len(DATA) - (1 << 20)]
+
+
+@pytest.mark.parametrize(
+    ("status", "expected", "told"),
+    [
+        ("running", 0, "was there already: nothing was sent."),
+        ("success", 0, "was there already: nothing was sent."),
+        ("partial", 3, "was there already: nothing was sent."),
+        ("error", 1, "takes no data any more: nothing was sent."),
+        ("cancelled", 4, "takes no data any more: nothing was sent."),
+    ],
+)
+@pytest.mark.parametrize("kind", ["file", "pipe"])
+def test_where_all_is_there_nothing_is_sent_and_that_is_told(
+    stub: _stub.Stub,
+    run: conftest.Runner,
+    disk: str,
+    monkeypatch: pytest.MonkeyPatch,
+    status: str,
+    expected: int,
+    told: str,
+    kind: str,
+) -> None:
+    _all_there(stub, status)
+    with subprocess.Popen(["cat", disk], stdout=subprocess.PIPE, text=True) as pipe:
+        monkeypatch.setattr("sys.stdin", pipe.stdout)
+        shown = run(image.UploadImage, "demo", "--file", disk if kind == "file" else "-", "--progress")
+    assert (shown.status, stub.received) == (expected, [])
+    assert told in shown.stderr.splitlines()[0]
+
+
+@pytest.mark.parametrize("kind", ["file", "pipe"])
+@pytest.mark.parametrize("size", [len(DATA) - 1, len(DATA) + 1])
+def test_what_has_another_size_than_what_is_there_is_refused(
+    stub: _stub.Stub,
+    run: conftest.Runner,
+    tmp_path: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
+    size: int,
+    kind: str,
+) -> None:
+    _all_there(stub, "success")
+    path = tmp_path / "another"
+    path.write_bytes(bytes(size))
+    with (
+        subprocess.Popen(["cat", path], stdout=subprocess.PIPE, text=True) as pipe,
+        pytest.raises(exceptions.CommandError, match=r"nothing was sent\. Data is never replaced"),
+    ):
+        monkeypatch.setattr("sys.stdin", pipe.stdout)
+        run(image.UploadImage, "demo", "--file", str(path) if kind == "file" else "-", "--wait")
+    assert not stub.received
+
+
+def _all_there(stub: _stub.Stub, status: str) -> None:
+    stub.images.append(_stub.image("demo"))
+    stub.created.append({"size": len(DATA)})
+    stub.offset = len(DATA)
+    stub.jobs["j"] = [_stub.job(status, identity="j", image_id=stub.images[0]["id"])]
 
 
 def test_a_job_that_cannot_be_watched_any_more_goes_on(stub: _stub.Stub, run: conftest.Runner) -> None:
