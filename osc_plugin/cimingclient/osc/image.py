@@ -323,9 +323,13 @@ def _bring(
 ) -> bool:
     """Whether anything was sent."""
     line = upload.Line(command.app.stderr, parsed_args)
+    if not fresh and job.status == "uploading":
+        upload.warn_of_change(command, image, job, file, parsed_args.file)
     with upload.reported(command, image, job, parsed_args.file):
-        return upload.send(command.client, image, file, line, fresh=fresh)
-    return line.begun  # all is there, but the last answer got lost
+        upload.send(command.client, image, file, line, fresh=fresh)
+    if line.begun:
+        upload.check_unchanged(image, job, file, parsed_args.file)
+    return line.begun
 
 
 def _brought(

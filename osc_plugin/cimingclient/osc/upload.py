@@ -7,6 +7,7 @@ import dataclasses
 import shlex
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import BinaryIO, TextIO
 
 from keystoneauth1 import exceptions as ksa_exceptions
@@ -30,7 +31,7 @@ class Line:
         self._board = progress.board(stream) if wanted else None
         self._row = progress.Row("upload", "sending")
         self._shown = 0.0
-        self.begun = False
+        self.begun = False  # whether anything was sent
 
     def sending(self, sent: int, total: int | None) -> None:
         """So much is on its way."""
@@ -52,19 +53,17 @@ class Line:
 
 def send(
     client: _proxy.Proxy, image: _image.Image, file: source.Source, line: Line, *, fresh: bool
-) -> bool:
+) -> None:
     """Send the file's bytes: what is missing of them, where their number is known.
-
-    False: nothing was missing.
 
     :param fresh: the image was created for this file, and has nothing of it yet.
     """
     if file.size is None and (fresh or client.upload_offset(image.id).size is None):
         client.upload_image(image.id, file.stream, progress=line.sending)
-    elif not client.resume_upload(image.id, file.stream, progress=line.sending, fresh=fresh):
-        return False
-    line.sent()
-    return True
+    else:
+        client.resume_upload(image.id, file.stream, progress=line.sending, fresh=fresh)
+    if line.begun:
+        line.sent()
 
 
 def check_size(client: _proxy.Proxy, image: _image.Image, file: source.Source, name: str) -> None:
@@ -80,6 +79,38 @@ def check_size(client: _proxy.Proxy, image: _image.Image, file: source.Source, n
             f"Image {image.id} has its data already, {there} bytes, and {name} has {many}: nothing was sent. "
             "Data is never replaced: create another image."
         )
+
+
+def check_unchanged(image: _image.Image, job: _job.Job, file: source.Source, name: str) -> None:
+    """:raises: `CommandError` when the file changed while it was sent."""
+    if file.changed:
+        raise exceptions.CommandError(
+            f"{name} changed while it was sent: what the service has is a mixture.\n{_anew(image, job)}"
+        )
+
+
+def warn_of_change(
+    command: common.ShowOne, image: _image.Image, job: _job.Job, file: source.Source, name: str
+) -> None:
+    """Say so where some of the bytes may have been sent before the file got others."""
+    some = (job.progress or {}).get("bytes_done")
+    if file.found and some and file.found.st_mtime > _moment(image.created_at):
+        command.say(
+            f"{name} was written to after image {image.id} was created. If it is not the same any more, what "
+            f"the service gets is a mixture. {_anew(image, job)}"
+        )
+
+
+def _moment(said: str) -> float:
+    at = datetime.fromisoformat(said)
+    return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
+
+
+def _anew(image: _image.Image, job: _job.Job) -> str:
+    return (
+        f"To begin anew: openstack multicloud job cancel {job.id}, then openstack multicloud image delete "
+        f"{image.id}, and create it again."
+    )
 
 
 def _counted(stream: BinaryIO, most: int) -> int:

@@ -5,11 +5,13 @@ import hashlib
 import os
 import pathlib
 import subprocess
+from collections.abc import Callable
+from datetime import datetime
 
 import pytest
 from osc_lib import exceptions
 
-from cimingclient.osc import image, job
+from cimingclient.osc import image, job, upload
 from tests.unit.cimingclient import conftest
 from tests.unit.cimingclient import stub as _stub
 
@@ -309,6 +311,60 @@ def _all_there(stub: _stub.Stub, status: str) -> None:
     stub.created.append({"size": len(DATA)})
     stub.offset = len(DATA)
     stub.jobs["j"] = [_stub.job(status, identity="j", image_id=stub.images[0]["id"])]
+
+
+def _appended(disk: str) -> None:
+    with pathlib.Path(disk).open("ab") as file:
+        file.write(b"more")
+
+
+def _rewritten(disk: str) -> None:
+    os.utime(disk, ns=(0, 0))
+
+
+@pytest.mark.parametrize("change", [_appended, _rewritten])
+@pytest.mark.parametrize("command", ["create", "upload"])
+def test_a_file_that_changes_while_it_is_sent_is_an_error(
+    stub: _stub.Stub,
+    run: conftest.Runner,
+    disk: str,
+    monkeypatch: pytest.MonkeyPatch,
+    change: Callable[[str], None],
+    command: str,
+) -> None:
+    stub.outcome = [_stub.job("uploading", identity="j")]
+    argv: tuple[str, ...] = ("demo", "--file", disk)
+    if command == "upload":
+        stub.images.append(_stub.image("demo"))
+        stub.created.append({"size": len(DATA)})
+        stub.jobs["j"] = [_stub.job("uploading", identity="j", image_id=stub.images[0]["id"])]
+    else:
+        argv += ("--all-clouds",)
+    monkeypatch.setattr(upload.Line, "sent", lambda _line: change(disk))
+    with pytest.raises(exceptions.CommandError, match="changed while it was sent") as caught:
+        run(image.CreateImage if command == "create" else image.UploadImage, *argv)
+    [made] = stub.images
+    assert f"job cancel j, then openstack multicloud image delete {made['id']}" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("done", "at", "warned"), [(1000, 1, True), (1000, -1, False), (0, 1, False)], ids=["new", "old", "none"]
+)
+def test_a_file_that_is_newer_than_what_is_there_is_warned_of(
+    stub: _stub.Stub, run: conftest.Runner, disk: str, done: int, at: int, warned: bool
+) -> None:
+    created = datetime.fromisoformat("2026-01-01T00:00:00Z").timestamp()
+    os.utime(disk, (created + at, created + at))
+    stub.images.append(_stub.image("demo"))
+    stub.created.append({"size": len(DATA)})
+    stub.offset = done
+    amount = {"bytes_done": done, "bytes_total": len(DATA)}
+    stub.jobs["j"] = [
+        _stub.job("uploading", identity="j", image_id=stub.images[0]["id"], progress=amount)
+    ]
+    shown = run(image.UploadImage, "demo", "--file", disk)
+    assert shown.status == 0 and stub.offset == len(DATA)
+    assert ("was written to after image" in shown.stderr) is warned
 
 
 def test_a_job_that_cannot_be_watched_any_more_goes_on(stub: _stub.Stub, run: conftest.Runner) -> None:
