@@ -159,10 +159,19 @@ def test_a_failing_callback_is_not_taken_for_the_connection(client: _proxy.Proxy
 def test_what_is_missing_is_sent(stub: _stub.Stub, client: _proxy.Proxy, path: pathlib.Path) -> None:
     stub.offset = 1000
     seen: list[tuple[int, int | None]] = []
-    client.resume_upload("i", path, progress=lambda *args: seen.append(args))
+    assert client.resume_upload("i", path, progress=lambda *args: seen.append(args))
     [got] = stub.received
     assert (got.size, got.sha256) == (len(DATA) - 1000, hashlib.sha256(DATA[1000:]).hexdigest())
     assert seen[0] == (1000 + body.BLOCK, len(DATA)) and seen[-1] == (len(DATA), len(DATA))
+
+
+def test_where_nothing_is_missing_that_is_told(
+    stub: _stub.Stub, client: _proxy.Proxy, path: pathlib.Path
+) -> None:
+    stub.created.append({"size": len(DATA)})
+    stub.offset = len(DATA)
+    assert not client.resume_upload("i", path)
+    assert not stub.received
 
 
 @pytest.mark.parametrize("fresh", [True, False])
