@@ -4,10 +4,12 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from cliff import columns as cliff_columns
+from keystoneauth1 import exceptions as ksa_exceptions
+from openstack import exceptions as sdk_exceptions
 from osc_lib import exceptions
 from osc_lib.cli import format_columns, parseractions
 
-from cimingclient.osc import cached, columns, common, credential, source, upload, watch
+from cimingclient.osc import cached, columns, common, credential, source, text, upload, watch
 from cimingclient.sdk import image as _image
 from cimingclient.sdk import job as _job
 
@@ -233,7 +235,7 @@ class DeleteImage(watch.WatchingCommand):
     """Delete image(s) in all their clouds, and then their records
 
     Exit status with --wait: 0 success, 1 error, 3 partial, 4 cancelled, 5 waiting for credentials; of
-    several images, the first that is not 0.
+    several images, the first that is not 0. It goes on after one that is refused, and is 1 in the end.
     """
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
@@ -255,14 +257,28 @@ class DeleteImage(watch.WatchingCommand):
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> None:
-        images = [common.found(self.client.find_image, each) for each in parsed_args.images]
-        asked = (parsed_args.clouds, parsed_args.keep_remote)
-        jobs = [begun.job for image in images if (begun := self.client.delete_image(image, *asked))]
-        for job in jobs:
-            if parsed_args.wait:
+        failed, jobs = 0, []
+        for name in parsed_args.images:
+            try:
+                image = common.found(self.client.find_image, name)
+                begun = self.client.delete_image(image, parsed_args.clouds, parsed_args.keep_remote)
+            except (sdk_exceptions.SDKException, ksa_exceptions.ClientException) as exc:
+                failed += 1
+                self.say(f"Failed to delete {name}: {text.explain(exc)}")
+                continue
+            if begun:  # else nothing was to be done in a cloud
+                job = begun.job
+                how = "" if parsed_args.wait else f" To watch it: openstack multicloud job wait {job.id}"
+                self.say(f"Job {job.id} deletes {name}.{how}")
+                jobs.append(job)
+        for job in jobs if parsed_args.wait else ():
+            try:
                 self.watch(job)
-            else:
-                self.say(f"Job {job.id} deletes it. To watch it: openstack multicloud job wait {job.id}")
+            except (exceptions.CommandError, sdk_exceptions.SDKException) as exc:  # others may be seen
+                failed += 1
+                self.say(str(exc))
+        if failed:
+            raise exceptions.CommandError(f"{failed} of {len(parsed_args.images)} images failed to delete.")
 
 
 class UploadImage(watch.WatchingShowOne):
