@@ -554,11 +554,18 @@ class Proxy(proxy.Proxy):
 
         :param progress: called with the Job each time the service was asked.
         :param interval: the longest pause between two questions, in seconds.
-        :param timeout: seconds after which to give up; None: never.
+        :param timeout: seconds after which to give up; None: never. One answer may take a minute more.
         :raises: `openstack.exceptions.ResourceTimeout`. The Job goes on.
         """
         job_id = resource.Resource._get_id(job)
-        return _waiting.wait(lambda: self.get_job(job_id), progress, interval, timeout)
+        return _waiting.wait(lambda: self._polled(job_id), progress, interval, timeout)
+
+    def _polled(self, job_id: str) -> _job.Job:
+        """A Job, or an error soon: who asks this asks again."""
+        once = {"timeout": _waiting.ANSWER, "connect_retries": 0, "skip_cache": True}
+        response = self.get(f"/jobs/{_quoted(job_id)}", **once)
+        exceptions.raise_from_response(response)
+        return _job.Job.existing(connection=self._get_connection(), **response.json())
 
     def _fetch(self, kind: type[ResourceT], value: str | ResourceT) -> ResourceT:
         if isinstance(value, str):
