@@ -338,7 +338,7 @@ class Proxy(proxy.Proxy):
         def part(done: int) -> _resuming.Offset:
             if size is not None:
                 data.seek(start)
-            body = _body.Body(data, progress, skip=done)
+            body = _body.Body(data, progress, skip=done, total=size)  # however it grows meanwhile
             response = self._send(
                 self.patch, image, body, _resuming.PART | length | {"Upload-Offset": str(done)}
             )

@@ -21,14 +21,23 @@ class Body:
     or sends chunks. Not `__len__`: an empty body would be false, and dropped.
 
     :param skip: bytes at the beginning that the service has already.
+    :param total: bytes there were when they were announced; None: as many as there are.
     """
 
-    def __init__(self, source: BinaryIO, progress: Progress | None = None, skip: int = 0) -> None:
+    def __init__(
+        self,
+        source: BinaryIO,
+        progress: Progress | None = None,
+        skip: int = 0,
+        total: int | None = None,
+    ) -> None:
         self._source = source
         self._progress = progress
         self._skip = skip
         self._started = False
         self._start, self._total = extent(source)
+        if total is not None:
+            self._total = total
         self.len = None if self._total is None else max(0, self._total - skip)
 
     @property

@@ -186,6 +186,20 @@ def test_a_broken_line_is_mended(
     assert stub.received[-1].sha256 == hashlib.sha256(DATA[body.BLOCK :]).hexdigest()
 
 
+def test_what_has_grown_when_the_line_breaks_is_sent_as_announced(
+    stub: _stub.Stub, client: _proxy.Proxy, path: pathlib.Path
+) -> None:
+    def grow(sent: int, total: int | None) -> None:
+        assert total == len(DATA)
+        with path.open("ab") as file:
+            file.write(b"more")
+
+    stub.refuse_files.append(_stub.Refusal(0, "", keep=True, part=body.BLOCK))
+    client.resume_upload("i", path, progress=grow)
+    assert [got.size for got in stub.received] == [body.BLOCK, len(DATA) - body.BLOCK]
+    assert stub.received[-1].sha256 == hashlib.sha256(DATA[body.BLOCK :]).hexdigest()
+
+
 @pytest.mark.parametrize("code", ["upload.locked", "upload.incomplete", "upload.wrong_offset"])
 def test_what_passes_is_waited_for(
     stub: _stub.Stub, client: _proxy.Proxy, path: pathlib.Path, code: str
