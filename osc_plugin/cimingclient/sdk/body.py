@@ -39,6 +39,9 @@ class Body:
         if total is not None:
             self._total = total
         self.len = None if self._total is None else max(0, self._total - skip)
+        # What a slow pipe has is sent as it comes: the service hangs up where nothing does for a while.
+        whole = self.replayable or not hasattr(source, "read1")
+        self._read: Callable[[int], bytes] = source.read if whole else source.read1  # type: ignore[attr-defined]
 
     @property
     def replayable(self) -> bool:
@@ -69,7 +72,7 @@ class Body:
 
     def _blocks(self) -> Iterator[bytes]:
         sent = 0
-        while block := self._source.read(self._next(sent)):
+        while block := self._read(self._next(sent)):
             yield block
             sent += len(block)
             if self._progress:

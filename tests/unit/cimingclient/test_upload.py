@@ -9,6 +9,7 @@ import pathlib
 import threading
 import time
 import tracemalloc
+from typing import Any
 
 import pytest
 from openstack import exceptions
@@ -63,6 +64,31 @@ def test_a_pipe_is_sent_in_chunks(stub: _stub.Stub, client: _proxy.Proxy) -> Non
     [got] = stub.received
     assert (got.size, got.sha256, got.length) == (len(DATA), SHA256, "")
     assert seen[-1] == (len(DATA), None)
+
+
+def test_what_a_slow_pipe_has_is_sent_as_it_comes() -> None:
+    reading, writing = os.pipe()
+    with os.fdopen(reading, "rb") as stream, os.fdopen(writing, "wb", buffering=0) as feed:
+        ends = threading.Timer(10, feed.close)  # where it waits for more
+        ends.start()
+        feed.write(b"some")
+        stream.peek(1)  # as the commands do
+        blocks = iter(body.Body(stream))
+        assert next(blocks) == b"some"
+        feed.write(b"more")
+        assert next(blocks) == b"more"
+        ends.cancel()
+        feed.close()
+        assert next(blocks, None) is None
+
+
+def test_what_can_only_be_read_is_sent_too(stub: _stub.Stub, client: _proxy.Proxy) -> None:
+    class Readable:
+        read = io.BytesIO(DATA).read
+
+    stream: Any = Readable()
+    client.upload_image("i", stream)
+    assert stub.received[0].sha256 == SHA256
 
 
 def test_a_refused_token_is_renewed_and_the_file_sent_again(
