@@ -4,10 +4,12 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from cliff import columns as cliff_columns
+from keystoneauth1 import exceptions as ksa_exceptions
+from openstack import exceptions as sdk_exceptions
 from osc_lib import exceptions
 from osc_lib.cli import format_columns, parseractions
 
-from cimingclient.osc import cached, columns, common, credential, source, upload, watch
+from cimingclient.osc import cached, columns, common, credential, source, text, upload, watch
 from cimingclient.sdk import image as _image
 from cimingclient.sdk import job as _job
 
@@ -233,7 +235,7 @@ class DeleteImage(watch.WatchingCommand):
     """Delete image(s) in all their clouds, and then their records
 
     Exit status with --wait: 0 success, 1 error, 3 partial, 4 cancelled, 5 waiting for credentials; of
-    several images, the first that is not 0.
+    several images, the first that is not 0. It goes on after one that is refused, and is 1 in the end.
     """
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
@@ -255,14 +257,28 @@ class DeleteImage(watch.WatchingCommand):
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> None:
-        images = [common.found(self.client.find_image, each) for each in parsed_args.images]
-        asked = (parsed_args.clouds, parsed_args.keep_remote)
-        jobs = [begun.job for image in images if (begun := self.client.delete_image(image, *asked))]
-        for job in jobs:
-            if parsed_args.wait:
+        failed, jobs = 0, []
+        for name in parsed_args.images:
+            try:
+                image = common.found(self.client.find_image, name)
+                begun = self.client.delete_image(image, parsed_args.clouds, parsed_args.keep_remote)
+            except (sdk_exceptions.SDKException, ksa_exceptions.ClientException) as exc:
+                failed += 1
+                self.say(f"Failed to delete {name}: {text.explain(exc)}")
+                continue
+            if begun:  # else nothing was to be done in a cloud
+                job = begun.job
+                how = "" if parsed_args.wait else f" To watch it: openstack multicloud job wait {job.id}"
+                self.say(f"Job {job.id} deletes {name}.{how}")
+                jobs.append(job)
+        for job in jobs if parsed_args.wait else ():
+            try:
                 self.watch(job)
-            else:
-                self.say(f"Job {job.id} deletes it. To watch it: openstack multicloud job wait {job.id}")
+            except (exceptions.CommandError, sdk_exceptions.SDKException) as exc:  # others may be seen
+                failed += 1
+                self.say(str(exc))
+        if failed:
+            raise exceptions.CommandError(f"{failed} of {len(parsed_args.images)} images failed to delete.")
 
 
 class UploadImage(watch.WatchingShowOne):
@@ -286,11 +302,30 @@ class UploadImage(watch.WatchingShowOne):
     def take_action(self, parsed_args: argparse.Namespace) -> tuple[Sequence[str], Iterable[Any]]:
         image = common.found(self.client.find_image, parsed_args.image)
         job = next(iter(self.client.jobs(image_id=image.id, kind="create")), None)
-        if job is None:
+        if job is None or _is_brought(image, job):
             raise exceptions.CommandError(f"Image {image.id} takes no data: it has its data already.")
         with source.opened(parsed_args.file) as file:
-            _bring(self, image, job, file, parsed_args, fresh=False)
+            if not _bring(self, image, job, file, parsed_args, fresh=False):
+                self._has_all(image, job, file, parsed_args)
         return _brought(self, image, job, parsed_args)
+
+    def _has_all(
+        self, image: _image.Image, job: _job.Job, file: source.Source, parsed_args: argparse.Namespace
+    ) -> None:
+        """Nothing was sent: say why, and what became of the data that is there."""
+        job = self.client.get_job(job.id)
+        if job.status in ("error", "cancelled"):  # maybe before all had come
+            self.say(f"Image {image.id} takes no data any more: nothing was sent.")
+        else:
+            upload.check_size(self.client, image, file, parsed_args.file)
+            self.say(f"All data of image {image.id} was there already: nothing was sent.")
+        if job.status in _job.ENDS and not parsed_args.wait:
+            self.watch(job)
+
+
+def _is_brought(image: _image.Image, job: _job.Job) -> bool:
+    """Whether an engine is about to bring the bytes from a Cloud: what was uploaded has a size by then."""
+    return image.size is None and job.status not in {"uploading", *_job.ENDS}
 
 
 def _bring(
@@ -301,10 +336,16 @@ def _bring(
     parsed_args: argparse.Namespace,
     *,
     fresh: bool,
-) -> None:
+) -> bool:
+    """Whether anything was sent."""
     line = upload.Line(command.app.stderr, parsed_args)
+    if not fresh and job.status == "uploading":
+        upload.warn_of_change(command, image, job, file, parsed_args.file)
     with upload.reported(command, image, job, parsed_args.file):
         upload.send(command.client, image, file, line, fresh=fresh)
+    if line.begun:
+        upload.check_unchanged(image, job, file, parsed_args.file)
+    return line.begun
 
 
 def _brought(

@@ -3,7 +3,9 @@
 
 import contextlib
 import io
+import os
 import pathlib
+import stat
 import sys
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -18,6 +20,15 @@ class Source(NamedTuple):
 
     stream: io.BufferedReader
     size: int | None
+    found: os.stat_result | None  # as a regular file was when it was opened
+
+    @property
+    def changed(self) -> bool:
+        """Whether somebody has written into the file since."""
+        now = _state(self.stream)
+        if self.found is None or now is None:
+            return False
+        return (now.st_size, now.st_mtime_ns) != (self.found.st_size, self.found.st_mtime_ns)
 
 
 @contextlib.contextmanager
@@ -50,10 +61,19 @@ def _standard_input() -> io.BufferedReader:
 
 
 def _checked(stream: io.BufferedReader, name: str) -> Source:
+    found = _state(stream)  # before its first byte and its size are read
     try:
         empty = not stream.peek(1)
     except OSError as exc:
         raise exceptions.CommandError(f"Cannot read {name}: {exc.strerror}") from exc
     if empty:
         raise exceptions.CommandError(f"{name} is empty.")
-    return Source(stream, body.extent(stream)[1])
+    return Source(stream, body.extent(stream)[1], found)
+
+
+def _state(stream: io.BufferedReader) -> os.stat_result | None:
+    try:
+        found = os.fstat(stream.fileno())
+    except OSError:
+        return None
+    return found if stat.S_ISREG(found.st_mode) else None

@@ -7,14 +7,15 @@ import dataclasses
 import shlex
 import time
 from collections.abc import Iterator
-from typing import TextIO
+from datetime import UTC, datetime
+from typing import BinaryIO, TextIO
 
 from keystoneauth1 import exceptions as ksa_exceptions
 from openstack import exceptions as sdk_exceptions
 from osc_lib import exceptions
 
 from cimingclient.osc import columns, common, progress, source, text
-from cimingclient.sdk import _proxy
+from cimingclient.sdk import _proxy, body
 from cimingclient.sdk import image as _image
 from cimingclient.sdk import job as _job
 
@@ -30,9 +31,11 @@ class Line:
         self._board = progress.board(stream) if wanted else None
         self._row = progress.Row("upload", "sending")
         self._shown = 0.0
+        self.begun = False  # whether anything was sent
 
     def sending(self, sent: int, total: int | None) -> None:
         """So much is on its way."""
+        self.begun = True
         self._row = dataclasses.replace(self._row, done=sent, total=total)
         if time.monotonic() - self._shown >= _REFRESH:
             self._show()
@@ -59,7 +62,63 @@ def send(
         client.upload_image(image.id, file.stream, progress=line.sending)
     else:
         client.resume_upload(image.id, file.stream, progress=line.sending, fresh=fresh)
-    line.sent()
+    if line.begun:
+        line.sent()
+
+
+def check_size(client: _proxy.Proxy, image: _image.Image, file: source.Source, name: str) -> None:
+    """Of a file of which nothing was sent, as the service has all.
+
+    :raises: `CommandError` when it cannot be what the service has.
+    """
+    there = client.upload_offset(image.id).done
+    size = _counted(file.stream, there) if file.size is None else file.size
+    if size != there:
+        many = "more" if size > there else str(size)
+        raise exceptions.CommandError(
+            f"Image {image.id} has its data already, {there} bytes, and {name} has {many}: nothing was sent. "
+            "Data is never replaced: create another image."
+        )
+
+
+def check_unchanged(image: _image.Image, job: _job.Job, file: source.Source, name: str) -> None:
+    """:raises: `CommandError` when the file changed while it was sent."""
+    if file.changed:
+        raise exceptions.CommandError(
+            f"{name} changed while it was sent: what the service has is a mixture.\n{_anew(image, job)}"
+        )
+
+
+def warn_of_change(
+    command: common.ShowOne, image: _image.Image, job: _job.Job, file: source.Source, name: str
+) -> None:
+    """Say so where some of the bytes may have been sent before the file got others."""
+    some = (job.progress or {}).get("bytes_done")
+    if file.found and some and file.found.st_mtime > _moment(image.created_at):
+        command.say(
+            f"{name} was written to after image {image.id} was created. If it is not the same any more, what "
+            f"the service gets is a mixture. {_anew(image, job)}"
+        )
+
+
+def _moment(said: str) -> float:
+    at = datetime.fromisoformat(said)
+    return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
+
+
+def _anew(image: _image.Image, job: _job.Job) -> str:
+    return (
+        f"To begin anew: openstack multicloud job cancel {job.id}, then openstack multicloud image delete "
+        f"{image.id}, and create it again."
+    )
+
+
+def _counted(stream: BinaryIO, most: int) -> int:
+    """How many bytes a pipe gives; it is not read on where they are more."""
+    count = 0
+    while count <= most and (block := stream.read(body.BLOCK)):
+        count += len(block)
+    return count
 
 
 @contextlib.contextmanager

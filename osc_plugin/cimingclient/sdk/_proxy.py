@@ -316,10 +316,11 @@ class Proxy(proxy.Proxy):
         patience: float = _waiting.PATIENCE,
         *,
         fresh: bool = False,
-    ) -> None:
+    ) -> bool:
         """Send the bytes that the service does not have yet, and go on when the line breaks.
 
-        The size must be known: given at create, or that of `data`.
+        The size must be known: given at create, or that of `data`. False: the service had all bytes
+        before, so nothing was sent, and `data` was not looked at.
 
         :param data: as for `upload_image`: the whole file, not only its rest. What cannot be
             rewound is read up to the byte to go on from, and sent once.
@@ -337,7 +338,7 @@ class Proxy(proxy.Proxy):
         def part(done: int) -> _resuming.Offset:
             if size is not None:
                 data.seek(start)
-            body = _body.Body(data, progress, skip=done)
+            body = _body.Body(data, progress, skip=done, total=size)  # however it grows meanwhile
             response = self._send(
                 self.patch, image, body, _resuming.PART | length | {"Upload-Offset": str(done)}
             )
@@ -553,11 +554,18 @@ class Proxy(proxy.Proxy):
 
         :param progress: called with the Job each time the service was asked.
         :param interval: the longest pause between two questions, in seconds.
-        :param timeout: seconds after which to give up; None: never.
+        :param timeout: seconds after which to give up; None: never. One answer may take a minute more.
         :raises: `openstack.exceptions.ResourceTimeout`. The Job goes on.
         """
         job_id = resource.Resource._get_id(job)
-        return _waiting.wait(lambda: self.get_job(job_id), progress, interval, timeout)
+        return _waiting.wait(lambda: self._polled(job_id), progress, interval, timeout)
+
+    def _polled(self, job_id: str) -> _job.Job:
+        """A Job, or an error soon: who asks this asks again."""
+        once = {"timeout": _waiting.ANSWER, "connect_retries": 0, "skip_cache": True}
+        response = self.get(f"/jobs/{_quoted(job_id)}", **once)
+        exceptions.raise_from_response(response)
+        return _job.Job.existing(connection=self._get_connection(), **response.json())
 
     def _fetch(self, kind: type[ResourceT], value: str | ResourceT) -> ResourceT:
         if isinstance(value, str):

@@ -18,6 +18,8 @@ _ORDERS: dict[str, Callable[[Any, Any], bool]] = {
     "lt": operator.lt,
     "lte": operator.le,
 }
+#: How the names of sizes and times end: what has more and less.
+_ORDERED = ("size", "_at")
 
 
 def select(items: Iterable[Item], query: Mapping[str, Any], default: str) -> list[Item]:
@@ -95,6 +97,8 @@ def _has(cell: Item, properties: Iterable[tuple[str, str]]) -> bool:
 def _condition(name: str, text: str) -> Callable[[Item], bool]:
     given = _OPERATOR.fullmatch(text)
     how, rest = given.groups() if given else ("eq", text)
+    if how in _ORDERS and not name.endswith(_ORDERED):
+        raise exceptions.QueryError(f"{name}: {how}: does not go with this. Operators: eq, neq, in, nin.")
     values = _split(rest) if how in ("in", "nin") else [rest]
     if how in _ORDERS:
         compare, bound = _ORDERS[how], _value(name, rest)
@@ -115,9 +119,13 @@ def _values(item: Item, name: str) -> list[Any]:
         return list(item.get("tags") or ())
     if name == "cloud" and name not in item:  # of an Image, or of a Job
         return [each["cloud"] for each in [*(item.get("links") or ()), *(item.get("targets") or ())]]
-    if name not in item:
-        raise exceptions.QueryError(f"There is no filter or order by {name}.")
+    if name not in item or isinstance(item[name], list | dict):
+        raise _no_such(name)
     return [] if item[name] is None else [_value(name, item[name])]
+
+
+def _no_such(name: str) -> exceptions.QueryError:
+    return exceptions.QueryError(f"There is no filter or order by {name}.")
 
 
 def _value(name: str, said: Any) -> Any:
@@ -143,6 +151,8 @@ def _sorted(items: list[Item], order: str) -> list[Item]:
             raise exceptions.QueryError(f"sort: {direction!r} is neither asc nor desc.")
 
         def place(item: Item, name: str = name) -> tuple[Any, ...]:
+            if name not in item:  # a filter may have other names
+                raise _no_such(name)
             values = _values(item, name)
             return not values, *values
 

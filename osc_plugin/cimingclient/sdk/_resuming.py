@@ -32,15 +32,15 @@ def send(
     known: Offset | None,
     again: bool,
     patience: float,
-) -> None:
-    """Send part after part until the service has all.
+) -> bool:
+    """Send part after part until the service has all; False where it had all before.
 
     :param part: sends from a byte on, and returns what the service has then.
     :param known: what the service has: it is not asked before something went wrong.
     :param again: whether the same bytes can be sent a second time.
     :param patience: seconds after a failure without a byte more, after which to give up.
     """
-    reached, pause = -1, 0.1
+    reached, pause, sent = -1, 0.1, False
     failing_since: float | None = None
     while True:
         try:
@@ -48,8 +48,9 @@ def send(
             while offset.done != offset.size:
                 if offset.done > reached:
                     reached, failing_since, pause = offset.done, None, 0.1
+                sent = True
                 offset = part(offset.done)
-            return
+            return sent
         except (exceptions.HttpException, ksa_exceptions.ClientException) as exc:
             now = time.monotonic()
             failing_since = failing_since or now  # a part may take hours, and get far

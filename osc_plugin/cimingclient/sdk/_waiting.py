@@ -9,8 +9,10 @@ from openstack import exceptions
 
 from cimingclient.sdk import job as _job
 
-#: Seconds without an answer after which waiting is given up: longer than a service restarts.
+#: Seconds after the first of some failures after which waiting is given up: longer than a service restarts.
 PATIENCE = 120.0
+#: Seconds that one answer may take; who waits has a timeout of their own.
+ANSWER = 60.0
 
 _SHORTEST = 0.05
 _SHORTEST_MOVING = 0.2  # while bytes are on their way it does not end: leave the processor to them
@@ -28,16 +30,19 @@ def wait(
     The pause grows with the time waited: what ends soon is seen at once, and what takes hours is
     not asked for ten times a second.
     """
-    began = answered = time.monotonic()
+    began = time.monotonic()
+    failing_since: float | None = None
     shortest = _SHORTEST
     while True:
         try:
             job = fetch()
         except (exceptions.HttpException, ksa_exceptions.ClientException) as exc:
-            if not passes(exc) or time.monotonic() - answered > PATIENCE:
+            now = time.monotonic()
+            failing_since = failing_since or now  # the question may have taken long to fail
+            if not passes(exc) or now - failing_since > PATIENCE:
                 raise
         else:
-            answered = time.monotonic()
+            failing_since = None
             if progress:
                 progress(job)
             if job.status in _job.STOPS:

@@ -21,15 +21,27 @@ class Body:
     or sends chunks. Not `__len__`: an empty body would be false, and dropped.
 
     :param skip: bytes at the beginning that the service has already.
+    :param total: bytes there were when they were announced; None: as many as there are.
     """
 
-    def __init__(self, source: BinaryIO, progress: Progress | None = None, skip: int = 0) -> None:
+    def __init__(
+        self,
+        source: BinaryIO,
+        progress: Progress | None = None,
+        skip: int = 0,
+        total: int | None = None,
+    ) -> None:
         self._source = source
         self._progress = progress
         self._skip = skip
         self._started = False
         self._start, self._total = extent(source)
+        if total is not None:
+            self._total = total
         self.len = None if self._total is None else max(0, self._total - skip)
+        # What a slow pipe has is sent as it comes: the service hangs up where nothing does for a while.
+        whole = self.replayable or not hasattr(source, "read1")
+        self._read: Callable[[int], bytes] = source.read if whole else source.read1  # type: ignore[attr-defined]
 
     @property
     def replayable(self) -> bool:
@@ -60,7 +72,7 @@ class Body:
 
     def _blocks(self) -> Iterator[bytes]:
         sent = 0
-        while block := self._source.read(self._next(sent)):
+        while block := self._read(self._next(sent)):
             yield block
             sent += len(block)
             if self._progress:

@@ -147,6 +147,10 @@ class Stub:
             return 202, {}, {"job": self._begun(self.outcome, kind="zone-sync")}
         if call == "POST /v1/images":
             return self._create(json.loads(_body(environ)))
+        if item := re.fullmatch("DELETE /v1/images/([^/]*)", call):
+            [gone] = [each for each in self.images if each["id"] == item[1]]
+            begun = self._begun([job("success")], kind="delete", image_id=gone["id"])
+            return 202, {"Location": f"/v1/jobs/{begun['id']}"}, {"image": gone, "job": begun}
         if action := re.fullmatch(r"POST (/v1/jobs/.*)/(cancel|retry)", call):
             status, headers, body = self._read(f"GET {action[1]}", {})
             return (202 if status == 200 else status), headers, body

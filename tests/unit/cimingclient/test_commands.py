@@ -149,6 +149,45 @@ def test_cancel_and_retry(
         run(command, "j", "--wait")
 
 
+@pytest.mark.parametrize("wait", [True, False], ids=["wait", "not"])
+def test_where_one_image_is_refused_the_others_are_deleted_and_told(
+    stub: _stub.Stub, run: conftest.Runner, wait: bool
+) -> None:
+    stub.images = [_stub.image(name) for name in ("one", "two", "three")]
+    busy = _stub.Refusal(409, "Another Job works on it", "image.busy", field=None)
+    stub.refuse(f"DELETE /v1/images/{stub.images[1]['id']}", busy)
+    with pytest.raises(exceptions.CommandError, match=r"^2 of 4 images failed to delete\.$"):
+        run(image.DeleteImage, "one", "two", "none", "three", *(["--wait"] if wait else []))
+    told = run.stderr.getvalue()
+    one, three = stub.jobs
+    assert f"Job {one} deletes one." in told and f"Job {three} deletes three." in told
+    assert "Failed to delete two: Another Job works on it (HTTP 409)" in told
+    assert "Failed to delete none: No Image found for none" in told
+    assert [f"GET /v1/jobs/{each}" in stub.calls for each in (one, three)] == [wait, wait]
+    assert ("openstack multicloud job wait" in told) is not wait
+
+
+def test_a_job_that_is_not_seen_any_more_does_not_hide_the_next(
+    stub: _stub.Stub, run: conftest.Runner
+) -> None:
+    stub.images = [_stub.image(name) for name in ("one", "two")]
+    begun = _stub.Stub._begun
+
+    def begin(self: _stub.Stub, outcome: list[_stub.Json], **more: Any) -> _stub.Json:
+        job = begun(self, outcome, **more)
+        if len(self.jobs) == 1:
+            self.refuse(f"GET /v1/jobs/{job['id']}", _stub.Refusal(403, "Not you"))
+        return job
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_stub.Stub, "_begun", begin)
+        with pytest.raises(exceptions.CommandError, match="1 of 2 images failed"):
+            run(image.DeleteImage, "one", "two", "--wait")
+    first, second = stub.jobs
+    assert f"Job {first} goes on" in run.stderr.getvalue()
+    assert f"GET /v1/jobs/{second}" in stub.calls
+
+
 def test_an_error_names_field_status_and_request(stub: _stub.Stub, run: conftest.Runner) -> None:
     stub.refuse("GET /v1/images", _stub.Refusal(400, "no such item", field="marker"))
     with pytest.raises(exceptions.CommandError) as caught:

@@ -5,11 +5,13 @@ import hashlib
 import os
 import pathlib
 import subprocess
+from collections.abc import Callable
+from datetime import datetime
 
 import pytest
 from osc_lib import exceptions
 
-from cimingclient.osc import image, job
+from cimingclient.osc import image, job, upload
 from tests.unit.cimingclient import conftest
 from tests.unit.cimingclient import stub as _stub
 
@@ -230,10 +232,14 @@ def test_where_only_the_answer_is_lost_the_work_goes_on(
 def test_what_was_never_to_be_uploaded_takes_no_upload(
     stub: _stub.Stub, run: conftest.Runner, disk: str
 ) -> None:
-    """It was adopted, say, or its Job was purged."""
+    """It was adopted, say, or its Job was purged, or an engine brings it from a Cloud."""
     stub.images.append(_stub.image("adopted"))
     with pytest.raises(exceptions.CommandError, match="takes no data"):
         run(image.UploadImage, "adopted", "--file", disk)
+    stub.images.append(_stub.image("coming", size=None))
+    stub.jobs["j"] = [_stub.job("running", identity="j", image_id=stub.images[-1]["id"])]
+    with pytest.raises(exceptions.CommandError, match="takes no data: it has its data already"):
+        run(image.UploadImage, "coming", "--file", disk)
     assert not stub.received
 
 
@@ -247,6 +253,118 @@ def test_an_upload_goes_on(stub: _stub.Stub, run: conftest.Runner, disk: str) ->
     assert shown.json["job_id"] == "j"
     assert "2.0 MiB of 3.0 MiB" in shown.stderr or "3.0 MiB of 3.0 MiB" in shown.stderr
     assert [got.size for got in stub.received] == [1 << 20, len(DATA) - (1 << 20)]
+
+
+@pytest.mark.parametrize(
+    ("status", "expected", "told"),
+    [
+        ("running", 0, "was there already: nothing was sent."),
+        ("success", 0, "was there already: nothing was sent."),
+        ("partial", 3, "was there already: nothing was sent."),
+        ("error", 1, "takes no data any more: nothing was sent."),
+        ("cancelled", 4, "takes no data any more: nothing was sent."),
+    ],
+)
+@pytest.mark.parametrize("kind", ["file", "pipe"])
+def test_where_all_is_there_nothing_is_sent_and_that_is_told(
+    stub: _stub.Stub,
+    run: conftest.Runner,
+    disk: str,
+    monkeypatch: pytest.MonkeyPatch,
+    status: str,
+    expected: int,
+    told: str,
+    kind: str,
+) -> None:
+    _all_there(stub, status)
+    with subprocess.Popen(["cat", disk], stdout=subprocess.PIPE, text=True) as pipe:
+        monkeypatch.setattr("sys.stdin", pipe.stdout)
+        shown = run(image.UploadImage, "demo", "--file", disk if kind == "file" else "-", "--progress")
+    assert (shown.status, stub.received) == (expected, [])
+    assert told in shown.stderr.splitlines()[0]
+
+
+@pytest.mark.parametrize("kind", ["file", "pipe"])
+@pytest.mark.parametrize("size", [len(DATA) - 1, len(DATA) + 1])
+def test_what_has_another_size_than_what_is_there_is_refused(
+    stub: _stub.Stub,
+    run: conftest.Runner,
+    tmp_path: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
+    size: int,
+    kind: str,
+) -> None:
+    _all_there(stub, "success")
+    path = tmp_path / "another"
+    path.write_bytes(bytes(size))
+    with (
+        subprocess.Popen(["cat", path], stdout=subprocess.PIPE, text=True) as pipe,
+        pytest.raises(exceptions.CommandError, match=r"nothing was sent\. Data is never replaced"),
+    ):
+        monkeypatch.setattr("sys.stdin", pipe.stdout)
+        run(image.UploadImage, "demo", "--file", str(path) if kind == "file" else "-", "--wait")
+    assert not stub.received
+
+
+def _all_there(stub: _stub.Stub, status: str) -> None:
+    stub.images.append(_stub.image("demo"))
+    stub.created.append({"size": len(DATA)})
+    stub.offset = len(DATA)
+    stub.jobs["j"] = [_stub.job(status, identity="j", image_id=stub.images[0]["id"])]
+
+
+def _appended(disk: str) -> None:
+    with pathlib.Path(disk).open("ab") as file:
+        file.write(b"more")
+
+
+def _rewritten(disk: str) -> None:
+    os.utime(disk, ns=(0, 0))
+
+
+@pytest.mark.parametrize("change", [_appended, _rewritten])
+@pytest.mark.parametrize("command", ["create", "upload"])
+def test_a_file_that_changes_while_it_is_sent_is_an_error(
+    stub: _stub.Stub,
+    run: conftest.Runner,
+    disk: str,
+    monkeypatch: pytest.MonkeyPatch,
+    change: Callable[[str], None],
+    command: str,
+) -> None:
+    stub.outcome = [_stub.job("uploading", identity="j")]
+    argv: tuple[str, ...] = ("demo", "--file", disk)
+    if command == "upload":
+        stub.images.append(_stub.image("demo"))
+        stub.created.append({"size": len(DATA)})
+        stub.jobs["j"] = [_stub.job("uploading", identity="j", image_id=stub.images[0]["id"])]
+    else:
+        argv += ("--all-clouds",)
+    monkeypatch.setattr(upload.Line, "sent", lambda _line: change(disk))
+    with pytest.raises(exceptions.CommandError, match="changed while it was sent") as caught:
+        run(image.CreateImage if command == "create" else image.UploadImage, *argv)
+    [made] = stub.images
+    assert f"job cancel j, then openstack multicloud image delete {made['id']}" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("done", "at", "warned"), [(1000, 1, True), (1000, -1, False), (0, 1, False)], ids=["new", "old", "none"]
+)
+def test_a_file_that_is_newer_than_what_is_there_is_warned_of(
+    stub: _stub.Stub, run: conftest.Runner, disk: str, done: int, at: int, warned: bool
+) -> None:
+    created = datetime.fromisoformat("2026-01-01T00:00:00Z").timestamp()
+    os.utime(disk, (created + at, created + at))
+    stub.images.append(_stub.image("demo"))
+    stub.created.append({"size": len(DATA)})
+    stub.offset = done
+    amount = {"bytes_done": done, "bytes_total": len(DATA)}
+    stub.jobs["j"] = [
+        _stub.job("uploading", identity="j", image_id=stub.images[0]["id"], progress=amount)
+    ]
+    shown = run(image.UploadImage, "demo", "--file", disk)
+    assert shown.status == 0 and stub.offset == len(DATA)
+    assert ("was written to after image" in shown.stderr) is warned
 
 
 def test_a_job_that_cannot_be_watched_any_more_goes_on(stub: _stub.Stub, run: conftest.Runner) -> None:

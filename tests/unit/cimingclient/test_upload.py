@@ -9,6 +9,7 @@ import pathlib
 import threading
 import time
 import tracemalloc
+from typing import Any
 
 import pytest
 from openstack import exceptions
@@ -63,6 +64,31 @@ def test_a_pipe_is_sent_in_chunks(stub: _stub.Stub, client: _proxy.Proxy) -> Non
     [got] = stub.received
     assert (got.size, got.sha256, got.length) == (len(DATA), SHA256, "")
     assert seen[-1] == (len(DATA), None)
+
+
+def test_what_a_slow_pipe_has_is_sent_as_it_comes() -> None:
+    reading, writing = os.pipe()
+    with os.fdopen(reading, "rb") as stream, os.fdopen(writing, "wb", buffering=0) as feed:
+        ends = threading.Timer(10, feed.close)  # where it waits for more
+        ends.start()
+        feed.write(b"some")
+        stream.peek(1)  # as the commands do
+        blocks = iter(body.Body(stream))
+        assert next(blocks) == b"some"
+        feed.write(b"more")
+        assert next(blocks) == b"more"
+        ends.cancel()
+        feed.close()
+        assert next(blocks, None) is None
+
+
+def test_what_can_only_be_read_is_sent_too(stub: _stub.Stub, client: _proxy.Proxy) -> None:
+    class Readable:
+        read = io.BytesIO(DATA).read
+
+    stream: Any = Readable()
+    client.upload_image("i", stream)
+    assert stub.received[0].sha256 == SHA256
 
 
 def test_a_refused_token_is_renewed_and_the_file_sent_again(
@@ -159,10 +185,19 @@ def test_a_failing_callback_is_not_taken_for_the_connection(client: _proxy.Proxy
 def test_what_is_missing_is_sent(stub: _stub.Stub, client: _proxy.Proxy, path: pathlib.Path) -> None:
     stub.offset = 1000
     seen: list[tuple[int, int | None]] = []
-    client.resume_upload("i", path, progress=lambda *args: seen.append(args))
+    assert client.resume_upload("i", path, progress=lambda *args: seen.append(args))
     [got] = stub.received
     assert (got.size, got.sha256) == (len(DATA) - 1000, hashlib.sha256(DATA[1000:]).hexdigest())
     assert seen[0] == (1000 + body.BLOCK, len(DATA)) and seen[-1] == (len(DATA), len(DATA))
+
+
+def test_where_nothing_is_missing_that_is_told(
+    stub: _stub.Stub, client: _proxy.Proxy, path: pathlib.Path
+) -> None:
+    stub.created.append({"size": len(DATA)})
+    stub.offset = len(DATA)
+    assert not client.resume_upload("i", path)
+    assert not stub.received
 
 
 @pytest.mark.parametrize("fresh", [True, False])
@@ -173,6 +208,20 @@ def test_a_broken_line_is_mended(
     stub.refuse_files.append(_stub.Refusal(status, "", keep=True, part=body.BLOCK))
     client.resume_upload("i", path, fresh=fresh)
     assert stub.calls.count("HEAD /v1/images/i/file") == (1 if fresh else 2)
+    assert [got.size for got in stub.received] == [body.BLOCK, len(DATA) - body.BLOCK]
+    assert stub.received[-1].sha256 == hashlib.sha256(DATA[body.BLOCK :]).hexdigest()
+
+
+def test_what_has_grown_when_the_line_breaks_is_sent_as_announced(
+    stub: _stub.Stub, client: _proxy.Proxy, path: pathlib.Path
+) -> None:
+    def grow(sent: int, total: int | None) -> None:
+        assert total == len(DATA)
+        with path.open("ab") as file:
+            file.write(b"more")
+
+    stub.refuse_files.append(_stub.Refusal(0, "", keep=True, part=body.BLOCK))
+    client.resume_upload("i", path, progress=grow)
     assert [got.size for got in stub.received] == [body.BLOCK, len(DATA) - body.BLOCK]
     assert stub.received[-1].sha256 == hashlib.sha256(DATA[body.BLOCK :]).hexdigest()
 

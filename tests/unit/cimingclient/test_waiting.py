@@ -1,10 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 import itertools
+import threading
+import time
+from typing import Any
 
 import pytest
 from openstack import exceptions
 
 from cimingclient.sdk import _proxy, _waiting
+from cimingclient.sdk import job as _job
 from tests.unit.cimingclient import stub as _stub
 
 BUSY = _stub.Refusal(503, "Back in a moment", "service.unavailable")
@@ -30,9 +34,46 @@ def test_a_service_that_restarts_is_waited_for(stub: _stub.Stub, client: _proxy.
 
 def test_not_for_ever(stub: _stub.Stub, client: _proxy.Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_waiting, "PATIENCE", 0.0)
-    stub.refuse("GET /v1/jobs/j", BUSY)
+    stub.refuse("GET /v1/jobs/j", *[BUSY] * 9)
     with pytest.raises(exceptions.HttpException, match="Back in a moment"):
         client.wait_for_job("j")
+
+
+def test_patience_begins_with_the_first_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long that question took."""
+    monkeypatch.setattr(_waiting, "PATIENCE", 0.2)
+    done = _job.Job.existing(**_stub.job("success"))
+    asked = 0
+
+    def fetch() -> _job.Job:
+        nonlocal asked
+        asked += 1
+        if asked % 2:
+            return _job.Job.existing(**_stub.job("running")) if asked < 4 else done
+        time.sleep(0.3)
+        raise exceptions.HttpException("Away", http_status=503)
+
+    assert _waiting.wait(fetch, None, 2.0, None).status == "success"
+    assert asked == 5
+
+
+def test_an_answer_that_does_not_come_is_asked_for_again(
+    stub: _stub.Stub, client: _proxy.Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_waiting, "ANSWER", 0.3)
+    stub.jobs["j"] = [_stub.job("success", identity="j")]
+    answer, late = _stub.Stub._read, threading.Event()
+
+    def slow(self: _stub.Stub, *args: Any) -> Any:
+        if stub.calls.count("GET /v1/jobs/j") == 1:
+            late.wait(20)
+        return answer(self, *args)
+
+    monkeypatch.setattr(_stub.Stub, "_read", slow)
+    began = time.monotonic()
+    assert client.wait_for_job("j").status == "success"
+    assert time.monotonic() - began < 10
+    late.set()
 
 
 def test_what_will_not_change_is_not_waited_for(stub: _stub.Stub, client: _proxy.Proxy) -> None:
