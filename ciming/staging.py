@@ -152,7 +152,7 @@ class StagingArea:
         :raises StagingFull: the disk has no room left
         :raises Conflict: a later generation has taken the file over
         """
-        path = self.folder(job_id) / f"restored.{generation}"
+        path = self.restored_path(job_id, generation)
         try:
             _make_folder(path.parent)
             earlier = self._earlier(job_id, generation, "restored")
@@ -177,6 +177,9 @@ class StagingArea:
 
     def upload_path(self, job_id: str, generation: int) -> Path:
         return self.folder(job_id) / f"upload.{generation}"
+
+    def restored_path(self, job_id: str, generation: int) -> Path:
+        return self.folder(job_id) / f"restored.{generation}"
 
     @points.mutation
     def remove(self, job_id: str) -> None:

@@ -183,8 +183,9 @@ class Remote:
 
         :raises TransientProviderError: not all of them came
         """
-        with self._area.restored(self._claim.job_id, self._claim.generation, self._told) as file:
-            self.path = Path(file.name)
+        claim = self._claim
+        with self._area.restored(claim.job_id, claim.generation, self._told) as file:
+            self.path = self._area.restored_path(claim.job_id, claim.generation)
             staged.begin(_another(file))
             while block := file.read(staging.BLOCK):
                 yield block

@@ -43,7 +43,7 @@ SHORT = {
     ),
     "failing": ("after providers.openstack.provider.OpenStack.delete",),
     "cancelled": ("after db.jobs.cancel",),
-    "restored": ("after staging.rename",),
+    "restored": ("after staging.write_sparse",),
     "converted": ("after db.work.proven",),
     "moved": ("noted withdraw Delete execute",),
     "lined_up": ("after db.zone_work.add_children", "after trusts.delete"),

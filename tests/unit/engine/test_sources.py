@@ -264,6 +264,23 @@ def test_what_a_cloud_has_is_brought_back(area: staging.StagingArea, staged: gro
     assert path.read_bytes() == DATA
 
 
+def test_what_a_dead_engine_brought_is_taken_over(
+    area: staging.StagingArea, staged: growing.GrowingFile
+) -> None:
+    """Its file gets another name: that which is told. (The wire is mocked.)"""
+    job, cloud = rows.make_job(), Cloud(breaks=len(DATA))
+    with area.restored(job.id, rows.take(job.id).generation) as file:
+        file.write(DATA[:BLOCK])
+    origin = sources.Origin(cloud, "ref", len(DATA))  # type: ignore[arg-type]
+    path = area.upload_path(job.id, 1)
+    source = sources.Remote(area, rows.take(job.id, "engine-2"), lambda: origin, path)
+    assert b"".join(source.blocks(staged, lambda: None)) == DATA
+    assert cloud.asked == [BLOCK]
+    assert [source.path] == list(area.folder(job.id).iterdir())
+    assert source.find(str(source.path)) == str(source.path)
+    assert source.keep(str(source.path)) == str(path) and path.read_bytes() == DATA
+
+
 def test_what_may_not_be_on_the_disk_is_brought_again(
     area: staging.StagingArea, staged: growing.GrowingFile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
