@@ -67,7 +67,8 @@ API_OPTS: list[cfg.Opt] = [
         "max_project_uploads",
         default=20,
         min=1,
-        help="How many of them may be one project's, so that others get in however slow its clients are.",
+        help="How many of them may be one project's, so that others get in however slow its clients are: at "
+        "most all but one.",
     ),
     cfg.FloatOpt(
         "upload_timeout",

@@ -68,10 +68,9 @@ def check_url(url: str) -> None:
 
 def check_address(address: Address) -> None:
     """:raises Refused: nothing is to be sent there"""
-    for each in _meant(address):
-        why = _why_not(each)
-        if why:
-            raise Refused(f"The address {address} is {why}.")
+    why = _forbidden(address) or next(filter(None, map(_why_not, _meant(address))), "")
+    if why:
+        raise Refused(f"The address {address} is {why}.")
 
 
 def addresses(host: str, port: int) -> Sequence[str]:
@@ -107,7 +106,11 @@ def _why_not(address: Address) -> str:
     is_private = not address.is_global or address in SITE_LOCAL
     if is_private and not options.allow_private:
         return "in a private network, which the operator does not allow"
-    for network in _networks(tuple(options.forbidden)):
+    return _forbidden(address)
+
+
+def _forbidden(address: Address) -> str:
+    for network in _networks(tuple(cfg.CONF.egress.forbidden)):
         if address.version == network.version and address in network:
             return f"in {network}, which the operator does not allow"
     return ""

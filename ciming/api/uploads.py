@@ -217,11 +217,11 @@ def _too_large(field: str) -> exceptions.TooLarge:
 @contextlib.contextmanager
 def _one_of_few() -> Iterator[None]:
     """Uploads take long: some threads are always left for other calls, and some places for other projects."""
-    project_id = auth.caller().project_id
+    project_id, most = auth.caller().project_id, cfg.CONF.api.max_uploads
     with _LOCK:
-        if _taken.total() >= cfg.CONF.api.max_uploads:
+        if _taken.total() >= most:
             raise _too_many("Too many uploads are under way here.")
-        if _taken[project_id] >= cfg.CONF.api.max_project_uploads:
+        if _taken[project_id] >= min(cfg.CONF.api.max_project_uploads, max(1, most - 1)):
             raise _too_many("Too many uploads of your project are under way here.")
         _taken[project_id] += 1
     try:

@@ -21,7 +21,10 @@ from ciming.db import models, zone_syncs
 LOG = log.getLogger(__name__)
 FIRST_YEAR = 1970
 LARGEST = 64 * 2**20    # bytes of a request with a plan of some ten thousand images
-LONG_PLANS = threading.BoundedSemaphore(1)      # in memory one is many times as large
+LONG_PLANS = threading.BoundedSemaphore(1)      # parsed at a time: in memory one is many times as large
+PARSED_SECONDS = 60.0   # in which another one's turn is over
+_LOCK = threading.Lock()
+_sending: set[str | None] = set()       # projects that send one
 
 blueprint = flask_smorest.Blueprint(
     "zone-syncs", __name__, url_prefix="/v1/zone-syncs", description="Zones that are brought in line"
@@ -42,6 +45,7 @@ class ZoneSyncs(MethodView):
         that has this one for its `parent`. Operators sync the images of all projects, others those of their
         own.
         """
+        _parsed()
         caller = auth.caller()
         everything = policies.allowed("ciming:zone_sync:everything", caller)
         given = wanted.get("plan")
@@ -67,7 +71,9 @@ class ZoneSyncs(MethodView):
 
 
 def before_request() -> None:
-    """A plan may be longer than other requests: that of somebody who may sync zones, and one at a time.
+    """A plan may be longer than other requests: of who may sync zones, and of each project one at a time.
+
+    However slowly it comes, no other project waits for it; they take turns in being parsed.
 
     :raises Unavailable: there is another one just now
     """
@@ -76,17 +82,31 @@ def before_request() -> None:
     is_long = size is None or size > cfg.CONF.api.max_json_body
     if request.blueprint != blueprint.name or request.method != "POST" or not is_long:
         return
-    if not policies.allowed("ciming:zone_sync:create", auth.caller()):
+    caller = auth.caller()
+    if not policies.allowed("ciming:zone_sync:create", caller):
         return      # the limit of other requests holds
-    if not LONG_PLANS.acquire(blocking=False):
-        raise exceptions.Unavailable("Another long plan is just being read. Try again later.")
-    flask.g.long_plan = True
+    with _LOCK:
+        if caller.project_id in _sending:
+            raise exceptions.Unavailable("Another long plan of your project is being read. Try again later.")
+        _sending.add(caller.project_id)
+    flask.g.sends_plan_of = caller.project_id
     request.max_content_length = LARGEST
+    request.get_data(cache=True)
+    if not LONG_PLANS.acquire(timeout=PARSED_SECONDS):
+        raise exceptions.Unavailable("Too many long plans are being read. Try again later.")
+    flask.g.is_parsed = False
+
+
+def _parsed() -> None:
+    """The next may be."""
+    if flask.g.pop("is_parsed", True) is False:
+        LONG_PLANS.release()
 
 
 def after_long_plan(_error: BaseException | None) -> None:
-    if flask.g.pop("long_plan", False):
-        LONG_PLANS.release()
+    _parsed()
+    with _LOCK:
+        _sending.discard(flask.g.pop("sends_plan_of", ""))
 
 
 def _begun(caller: context.RequestContext, spec: dict[str, Any], *, wait: bool) -> Any:

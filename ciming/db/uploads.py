@@ -16,7 +16,7 @@ from ciming.db import api, models
 from ciming.db import session as db
 
 LEASE_MS = 10_000
-DEAD_MS = 120_000       # after the end of a lease: who holds it is not only slow
+DEAD_MS = 600_000       # after the end of a lease: who holds it is not only slow
 
 EXPIRED = {
     "code": "upload.expired",

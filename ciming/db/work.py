@@ -246,12 +246,13 @@ def found(held: Claim, source: dict[str, Any], room: uploads.Room) -> None:
     """
     with fenced(held) as (session, job):
         uploads.reserve(session, source["size"], room, job_id=job.id)
+        before = (job.spec or {}).get("found", {}).get("cloud_key")
         job.spec = {**(job.spec or {}), "found": source}
         assert job.upload is not None
         job.upload.size = job.upload.reserved = source["size"]
         image = session.get_one(models.Image, job.image_id)
         image.size = source["size"]
-        if job.kind == "sync":      # of another kind it was known before
+        if job.kind == "sync" and before != source["cloud_key"]:    # of another kind it was known at once
             job.begun = [*(job.begun or []), [models.now(), [source["cloud_key"]]]]
         if job.kind == "create":
             image.tags = list(dict.fromkeys([*image.tags, *source["tags"]]))

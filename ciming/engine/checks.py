@@ -15,7 +15,7 @@ from ciming.providers import base
 
 LOG = log.getLogger(__name__)
 PATIENCE = 20.0     # seconds
-REMOVAL_SECONDS = 5.0   # for each call that is made after that: what was created is to be removed
+REMOVAL_SECONDS = 20.0  # between two hang-ups after that: what was created is to be removed meanwhile
 SLOTS = slots.Slots(slots.Limits(32, per_project=8))    # of one engine, for those too that hang
 TOO_MANY = "CIMinG checks too many Clouds now, for your project or for all. Try again later."
 

@@ -193,11 +193,14 @@ class Remote:
             try:
                 yield from self._fetched(file, alive)
             except exceptions.TransientProviderError:
-                self._note(file)
+                if self.path.exists():
+                    self._note(file)
                 raise
 
     def _fetched(self, file: BinaryIO, alive: Callable[[], None]) -> Iterator[bytes]:
         """The bytes that are not here, as they come."""
+        if file.tell() < (self._told or 0):     # what was told is gone
+            self._note(file)
         origin, noted = self._origin(), time.monotonic()
         for block in origin.provider.download(origin.image_ref, file.tell()):
             alive()
@@ -218,7 +221,8 @@ class Remote:
         """That so much is here: whoever goes on counts on it, after a power cut too."""
         if self._tell:
             os.fdatasync(file.fileno())
-            self._tell(file.tell())
+            self._told = file.tell()
+            self._tell(self._told)
 
     def find(self, path: str) -> str:
         return path if Path(path).exists() else str(self._kept)

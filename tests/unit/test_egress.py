@@ -64,6 +64,15 @@ def test_never(options: cfg.ConfigOpts, url: str) -> None:
     assert not allowed(url)
 
 
+def test_what_the_operator_forbids_as_it_is_written(options: cfg.ConfigOpts) -> None:
+    """Also of addresses that mean others."""
+    url = "https://[64:ff9b::808:808]"
+    assert allowed(url)
+    for network in ("64:ff9b::/96", "::/0", "8.0.0.0/8"):
+        options.set_override("forbidden", [network], group="egress")
+        assert not allowed(url)
+
+
 @pytest.mark.parametrize("url", LOOPBACK)
 def test_the_services_own_host(options: cfg.ConfigOpts, url: str) -> None:
     assert not allowed(url)

@@ -155,8 +155,10 @@ def try_out(account: Account, tags: Mapping[str, str], **more: Any) -> None:
     try:
         _put(account, made, 0, block, hashlib.sha256(block).digest())
     finally:
-        await_seen(lambda: show(account, made))
-        delete(account, made)
+        try:
+            await_seen(lambda: show(account, made))
+        finally:
+            delete(account, made)
 
 
 def await_seen(look: Callable[[], object]) -> None:

@@ -35,8 +35,9 @@ def test_only_who_may_sync_zones_may_send_them(client: FlaskClient) -> None:
     assert sent(client, LONG, "member,reader", "/v1/images").status_code == 413
 
 
-def test_one_at_a_time(client: FlaskClient) -> None:
-    """Each gives its place back, however it ends."""
+def test_one_at_a_time(client: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a project, and in being parsed; each gives its place back, however it ends."""
+    monkeypatch.setattr(zone_syncs, "PARSED_SECONDS", 0.1)
     for _ in range(3):
         assert sent(client, LONG, "member,reader").status_code == 400
         assert sent(client, "{" * len(LONG), "member,reader").status_code == 400
@@ -44,4 +45,8 @@ def test_one_at_a_time(client: FlaskClient) -> None:
         answer = sent(client, LONG, "member,reader")
         assert (answer.status_code, answer.get_json()["errors"][0]["code"]) == (503, "service.unavailable")
         assert sent(client, "{}", "member,reader").status_code == 400
+    zone_syncs._sending.add(CALLER["HTTP_X_PROJECT_ID"])
+    assert "of your project" in sent(client, LONG, "member,reader").text
+    zone_syncs._sending.clear()
     assert sent(client, LONG, "member,reader").status_code == 400
+    assert not zone_syncs._sending

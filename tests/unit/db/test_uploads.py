@@ -177,7 +177,7 @@ def test_what_others_hold_or_will_bring_is_no_room() -> None:
     refused(lambda: begin(rows.make_job(stage="uploading", size=None), 50, room=area.room), "staging.full")
 
 
-@pytest.mark.parametrize(("seconds", "told"), [(100, (1000, 900)), (140, (100, 0))])
+@pytest.mark.parametrize(("seconds", "told"), [(500, (1000, 900)), (700, (100, 0))])
 def test_who_died_keeps_the_room_of_what_has_come_only(seconds: int, told: tuple[int, int]) -> None:
     """As one whose process was killed; one that is slow keeps all of it."""
     job, other = (rows.make_job(stage="uploading", size=None) for _ in range(2))

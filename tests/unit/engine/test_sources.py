@@ -281,6 +281,18 @@ def test_what_a_dead_engine_brought_is_taken_over(
     assert source.keep(str(source.path)) == str(path) and path.read_bytes() == DATA
 
 
+def test_what_was_told_and_is_gone_is_told_to_be(
+    area: staging.StagingArea, staged: growing.GrowingFile
+) -> None:
+    """Before anything comes: else it would count as if it were on the disk. (The wire is mocked.)"""
+    job, told = rows.make_job(), [2 * BLOCK]
+    origin = sources.Origin(Cloud(breaks=len(DATA)), "ref", len(DATA))  # type: ignore[arg-type]
+    path = area.upload_path(job.id, 1)
+    source = sources.Remote(area, rows.take(job.id), lambda: origin, path, told.append, told[-1])
+    assert b"".join(source.blocks(staged, lambda: None)) == DATA
+    assert told == [2 * BLOCK, 0, len(DATA)]
+
+
 def test_what_may_not_be_on_the_disk_is_brought_again(
     area: staging.StagingArea, staged: growing.GrowingFile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
