@@ -79,7 +79,7 @@ CHANGING: dict[str, Calls] = {
     "engine/persistence.py": named("destroy_logbook"),
 }
 UNMARKED = {
-    ("providers/aws/provider.py", "_try_snapshot"): "no Job does it",
+    ("providers/aws/snapshots.py", "try_out"): "no Job does it",
     ("db/work.py", "fenced"): "those who write with it are marked",
     ("db/work.py", "check"): "only the time changes",
     ("staging.py", "__init__"): "at a start, before any Job",
