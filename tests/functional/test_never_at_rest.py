@@ -515,7 +515,7 @@ def _brought(world: World) -> str:
 def told_of(world: World) -> None:
     """What was looked through has what it should have: a search in empty places finds nothing, either."""
     written = b"".join(text for where, text in birds.at_rest(world.service) if where.endswith(".log"))
-    for name in (b"taskflow", b"urllib3.connectionpool", b"keystonemiddleware"):
+    for name in (b"taskflow", b"stevedore", b"keystonemiddleware"):
         assert b" DEBUG " + name in written, name
     passed = b"".join(text for tap in world.taps for _, text in tap.messages())
     assert b"job.end" in (passed if world.taps else written)
