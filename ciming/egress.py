@@ -68,7 +68,8 @@ def check_url(url: str) -> None:
 
 def check_address(address: Address) -> None:
     """:raises Refused: nothing is to be sent there"""
-    why = _forbidden(address) or next(filter(None, map(_why_not, _meant(address))), "")
+    written = _forbidden(address) if address in NAT64 else ""       # as well as what it means
+    why = written or next(filter(None, map(_why_not, _meant(address))), "")
     if why:
         raise Refused(f"The address {address} is {why}.")
 
