@@ -94,12 +94,12 @@ def before_request() -> None:
     request.get_data(cache=True)
     if not LONG_PLANS.acquire(timeout=PARSED_SECONDS):
         raise exceptions.Unavailable("Too many long plans are being read. Try again later.")
-    flask.g.is_parsed = False
+    flask.g.parses_plan = True
 
 
 def _parsed() -> None:
     """The next may be."""
-    if flask.g.pop("is_parsed", True) is False:
+    if flask.g.pop("parses_plan", False):
         LONG_PLANS.release()
 
 

@@ -38,11 +38,11 @@ def update(
     if changes.hidden:
         lost.append("Google Cloud hides no image. Its lists leave out deprecated ones: --deprecated.")
     if changes.deprecated is not None:
-        there = STATES.index(image.get("deprecated", {}).get("state") or "ACTIVE")
-        wanted = STATES.index(deprecate_to) if changes.deprecated else 0
-        if there < wanted if changes.deprecated else there > wanted:
+        wanted = deprecate_to if changes.deprecated else "ACTIVE"
+        fine = STATES[STATES.index(wanted) :] if changes.deprecated else ("ACTIVE",)
+        if (image.get("deprecated", {}).get("state") or "ACTIVE") not in fine:
             alive()
-            images.wait(account, _deprecate(account, image["name"], STATES[wanted]), alive, PATIENCE)
+            images.wait(account, _deprecate(account, image["name"], wanted), alive, PATIENCE)
     return lost
 
 
