@@ -8,7 +8,9 @@ import contextlib
 import errno
 import fcntl
 import hashlib
+import math
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Callable, Iterator
@@ -21,6 +23,7 @@ from ciming import disk_image, exceptions, points
 
 BLOCK = 1024 * 1024
 ZEROS = bytes(BLOCK)
+JOB_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 Alive = Callable[[], None]
 """Raises where nobody is to go on."""
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -181,11 +184,30 @@ class StagingArea:
     def restored_path(self, job_id: str, generation: int) -> Path:
         return self.folder(job_id) / f"restored.{generation}"
 
+    def untouched(self, since: float) -> list[str]:
+        """The Jobs whose folders nobody has written to.
+
+        :param since: seconds since the epoch
+        """
+        return [
+            folder.name
+            for folder in self.path.iterdir()
+            if JOB_ID.fullmatch(folder.name) and _newest(folder) < since      # not lost+found
+        ]
+
     @points.mutation
     def remove(self, job_id: str) -> None:
         """Remove all bytes of a Job; absent is fine."""
         with contextlib.suppress(FileNotFoundError):
             shutil.rmtree(self.folder(job_id))
+
+
+def _newest(folder: Path) -> float:
+    """When something was last written there; now, where it goes away."""
+    try:
+        return max(path.stat().st_mtime for path in (folder, *folder.iterdir()))
+    except (FileNotFoundError, NotADirectoryError):
+        return math.inf
 
 
 @contextlib.contextmanager

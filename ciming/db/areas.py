@@ -39,6 +39,13 @@ def named() -> Sequence[Area]:
         return [Area(*row) for row in session.execute(query)]
 
 
+def needed(job_id: str) -> bool:
+    """Has this Job not ended, or can it be retried?"""
+    job = models.Job
+    with db.reader() as session:
+        return session.scalar(sa.select(job.id).where(job.id == job_id, _NEED_IT)) is not None
+
+
 def take_over(former: str, marker: str) -> int:
     """Give all Jobs of an area that is gone to another one, without their bytes; how many had not ended.
 

@@ -2,6 +2,7 @@
 """The engine: hears knocks, polls for what was missed, claims Jobs, keeps house."""
 
 import threading
+import time
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
@@ -9,11 +10,13 @@ from oslo_config import cfg
 from oslo_log import log
 
 from ciming import context, custody, exceptions, notifications, rpc, sealing, staging, trusts
-from ciming.db import api, models, work
+from ciming.db import api, areas, models, work
 from ciming.engine import checks, claims, looks, lost_trusts, outages, runner, zone_planning
 
 LOG = log.getLogger(__name__)
 AGAIN_SECONDS = 1.0
+UNTOUCHED_SECONDS = 24 * 3600
+"""Who wrote before that, writes no more."""
 
 
 class Term:
@@ -180,6 +183,13 @@ def keep_house(area: staging.StagingArea, stopping: threading.Event) -> bool:
             _log_for(job_id)
             LOG.info("The upload has expired")
 
+    def remove_left_over() -> None:
+        """What a writer who slept brought after its Job had ended."""
+        for job_id in area.untouched(time.time() - UNTOUCHED_SECONDS):
+            if not areas.needed(job_id):
+                LOG.info("Removing what is left of Job %s", job_id)
+                area.remove(job_id)
+
     def drop_bundles() -> None:
         custody.sweep(work.is_open)
 
@@ -190,6 +200,7 @@ def keep_house(area: staging.StagingArea, stopping: threading.Event) -> bool:
         (work.ended_with_trust, delete_trust),
         (lambda: [()], lost_trusts.delete),
         (lambda: [()], expire_uploads),
+        (lambda: [()], remove_left_over),
         (lambda: [()], drop_bundles),
     ):
         done = _do_each(chores, do, stopping) and done

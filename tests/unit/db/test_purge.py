@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Rows that go and rows that stay, on real databases."""
 
+import os
 import threading
+import uuid
 from collections import Counter
 from concurrent import futures
 from typing import Any
@@ -192,6 +194,24 @@ def test_housekeeping_of_two_at_once(conf: cfg.ConfigOpts) -> None:
         ended(1, kept=True, marker=area.marker)
     assert service.keep_house(area, threading.Event())
     assert not rows.everything()["jobs"]
+
+
+def test_what_no_job_needs_goes(conf: cfg.ConfigOpts) -> None:
+    """Once it is old; what a Job needs, who may still be retried, stays as old as it may be."""
+    area = staging.StagingArea(conf.staging.path, quota=0, keep_free=0)
+    running, kept = rows.make_job(marker=area.marker), ended(0, kept=True, marker=area.marker)
+    over, stranger, fresh = ended(0), str(uuid.uuid4()), str(uuid.uuid4())
+    for job_id in (running.id, kept.id, over.id, stranger, fresh):
+        with area.incoming(job_id, 1) as file:
+            file.write(b"late")
+        if job_id != fresh:
+            for path in (area.upload_path(job_id, 1), area.folder(job_id)):
+                os.utime(path, (1, 1))
+    (area.path / "lost+found").mkdir()
+    os.utime(area.path / "lost+found", (1, 1))
+    stays = {".marker", "lost+found", running.id, kept.id, fresh}
+    assert service.keep_house(area, threading.Event())
+    assert {path.name for path in area.path.iterdir()} == stays
 
 
 def test_beside_an_engine(monkeypatch: pytest.MonkeyPatch) -> None:
