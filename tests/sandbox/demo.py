@@ -22,7 +22,7 @@ import yaml
 from tests.sandbox import aws, ciming, disk, distributed, files, gcp, processes, servers, services
 from tests.sandbox import sandbox as sandboxes
 
-FOLDER = sandboxes.ROOT / ".demo"
+FOLDER = pathlib.Path(os.environ.get("DEMO_FOLDER", sandboxes.ROOT / ".demo"))
 BIN = pathlib.Path(sys.executable).parent
 IMAGE = "demo.qcow2"
 OTHER = "other"
