@@ -22,6 +22,7 @@ class Body:
 
     :param skip: bytes at the beginning that the service has already.
     :param total: bytes there were when they were announced; None: as many as there are.
+    :raises SourceError: a pipe ended before the byte where to go on
     """
 
     def __init__(
@@ -42,6 +43,8 @@ class Body:
         # What a slow pipe has is sent as it comes: the service hangs up where nothing does for a while.
         whole = self.replayable or not hasattr(source, "read1")
         self._read: Callable[[int], bytes] = source.read if whole else source.read1  # type: ignore[attr-defined]
+        if not self.replayable:     # before there is a connection, which would wait for it
+            self._read_past()
 
     @property
     def replayable(self) -> bool:
@@ -55,17 +58,18 @@ class Body:
         try:
             if self.replayable:
                 self._source.seek(self._start + self._skip)
-            else:
-                self._read_past()
             yield from self._blocks()
         except OSError as exc:
             # Of the file or the callback. The HTTP library would take it for the connection's.
-            raise exceptions.SourceError(f"Cannot read the input: {exc}") from exc
+            raise _unreadable(exc) from exc
 
     def _read_past(self) -> None:
         left = self._skip
         while left:
-            block = self._source.read(min(BLOCK, left))
+            try:
+                block = self._source.read(min(BLOCK, left))
+            except OSError as exc:
+                raise _unreadable(exc) from exc
             if not block:
                 raise exceptions.SourceError(f"The input ended before byte {self._skip}, where to go on.")
             left -= len(block)
@@ -86,6 +90,10 @@ class Body:
     def _next(self, sent: int) -> int:
         # A file that grows meanwhile is sent as long as it was announced.
         return BLOCK if self.len is None else min(BLOCK, self.len - sent)
+
+
+def _unreadable(error: OSError) -> exceptions.SourceError:
+    return exceptions.SourceError(f"Cannot read the input: {error}")
 
 
 def extent(source: BinaryIO) -> tuple[int, int | None]:

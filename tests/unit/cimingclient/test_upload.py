@@ -290,3 +290,11 @@ def test_a_pipe_that_ends_before_that_is_an_error(stub: _stub.Stub, client: _pro
     stub.offset = 1000
     with pipe(b"less") as stream, pytest.raises(sdk_exceptions.SourceError, match="before byte 1000"):
         client.resume_upload("i", stream)
+
+
+def test_a_pipe_is_read_up_to_there_before_there_is_a_connection() -> None:
+    """The service hangs up where nothing comes, and a slow pipe takes its time."""
+    with pipe(b"what it has, and the rest") as stream:
+        made = body.Body(stream, skip=12)
+        assert stream.peek().startswith(b" and")
+        assert b"".join(made) == b" and the rest"
