@@ -11,7 +11,7 @@ from oslo_config import cfg
 from oslo_log import log
 
 from ciming import credentials, disk_image, exceptions, growing, lazy, metrics, staging, zone_plans
-from ciming.db import models, status, work
+from ciming.db import models, status, tracked, work
 from ciming.engine import conversions, events, locating, slots, tools
 from ciming.engine import watch as watch_
 from ciming.providers import base
@@ -398,7 +398,7 @@ class TargetTools(tools.Tools):
     def delete(self) -> None:
         """Delete the linked image in the Cloud.
 
-        :raises ProviderError: it is protected, or may not be deleted
+        :raises ProviderError: it is protected, may not be deleted, or is another Image, too
         """
         found = self.provider.describe(self._ref)
         if found is None or found.image_ref != self._ref:
@@ -408,6 +408,13 @@ class TargetTools(tools.Tools):
             raise exceptions.ProviderError(
                 f"Image {self._ref} in {self.target.cloud} is protected: lift that there first.",
                 code="image_ref.protected",
+            )
+        other = tracked.other(self.job.image, self.target.cloud_key, self._ref)
+        if other:
+            raise exceptions.ProviderError(
+                f"Image {self._ref} in {self.target.cloud} is Image {other.id} ({other.name}), too, and was "
+                "not deleted: unlink it from one of them first.",
+                code="image_ref.tracked",
             )
         self.alive()
         self.provider.delete(self._ref, self.alive)
