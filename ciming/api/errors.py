@@ -12,6 +12,7 @@ from oslo_log import log
 from werkzeug import exceptions as http
 
 from ciming import exceptions
+from ciming.db import work
 
 LOG = log.getLogger(__name__)
 
@@ -95,6 +96,11 @@ def _too_deep(error: RecursionError) -> flask.Response:
     )
 
 
+def _database_away(error: Exception) -> flask.Response:
+    LOG.error("The database can not be used: %s", error)
+    return _ours(exceptions.Unavailable("The database can not be used now. Try again later."))
+
+
 def _unexpected(error: Exception) -> flask.Response:
     LOG.exception("Unexpected error")
     return _answer(
@@ -114,4 +120,6 @@ def register(app: flask.Flask) -> None:
     app.register_error_handler(exceptions.CimingError, _ours)
     app.register_error_handler(http.HTTPException, _http)
     app.register_error_handler(RecursionError, _too_deep)
+    for away in work.AWAY:
+        app.register_error_handler(away, _database_away)
     app.register_error_handler(Exception, _unexpected)

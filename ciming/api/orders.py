@@ -86,13 +86,14 @@ def begin(
         images.begin(row, given.settle, *([change(row)] if change else ()), upload=moves)
     context.about(row.id)
     LOG.info("%s Image %s: %s", kind.title(), image.id, [target.cloud for target in row.targets])
+    answer = started(image.id, row.id)
     given.knock()
-    return started(image.id, row.id)
+    return answer
 
 
 def started(image_id: str, job_id: str) -> tuple[dict[str, Any], int, dict[str, str]]:
-    """The answer to who asked for a Job."""
-    answer = {"image": db.get_image(image_id, None), "job": db.get_job(job_id, None)}
+    """The answer to who asked for a Job; one that deletes may have done so."""
+    answer = {"image": db.get_image(image_id, None, deleted=True), "job": db.get_job(job_id, None)}
     return answer, 202, document.location(f"/v1/jobs/{job_id}")
 
 

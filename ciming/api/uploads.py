@@ -55,6 +55,12 @@ class File(MethodView):
         with _one_of_few():
             row = _own(image)
             _require_type(OCTETS)
+            if "Content-Range" in flask.request.headers:
+                raise exceptions.InvalidRequest(
+                    "PUT takes the whole data. Parts are sent by PATCH.",
+                    code="upload.invalid_header",
+                    field="Content-Range",
+                )
             size = flask.request.content_length
             if size == 0:
                 raise exceptions.InvalidRequest("The body is empty.", code="image.empty", field="body")
@@ -191,6 +197,8 @@ def _require_tus() -> None:
 def _require_type(wanted: str) -> None:
     if flask.request.mimetype != wanted:
         raise http.UnsupportedMediaType(f"Image data comes here as {wanted}.")
+    if flask.request.headers.get("Content-Encoding", "identity").lower() != "identity":
+        raise http.UnsupportedMediaType("Image data is taken as it comes: leave Content-Encoding out.")
 
 
 def _number(header: str, *, optional: bool = False) -> int | None:

@@ -30,12 +30,12 @@ def create(
     :param checks: raise, in the same transaction, if that can not be
     """
     with db.writer() as session:
+        clouds.hold(session, job)
         image.status, job.status = "pending", "queued"
         job.image_id = image.id
         for row in filter(None, (image, job, upload)):      # in the order of their foreign keys
             session.add(row)
             session.flush()
-        clouds.hold(session, job)
         for check in checks:
             check(session)
         refresh(session, job)
@@ -82,18 +82,21 @@ def refresh_image(session: orm.Session, image_id: str) -> None:
     )
 
 
-def get_image(image_id: str, project_id: str | None) -> models.Image:
-    return _get(models.Image, "image", image_id, project_id)
+def get_image(image_id: str, project_id: str | None, *, deleted: bool = False) -> models.Image:
+    """:raises NotFound: there is none, or it is another project's, or was deleted"""
+    return _get(models.Image, "image", image_id, project_id, deleted=deleted)
 
 
 def get_job(job_id: str, project_id: str | None) -> models.Job:
     return _get(models.Job, "job", job_id, project_id)
 
 
-def _get(model: type[Row], noun: str, row_id: str, project_id: str | None) -> Row:
+def _get(
+    model: type[Row], noun: str, row_id: str, project_id: str | None, *, deleted: bool = False
+) -> Row:
     with db.reader() as session:
         row = session.get(model, row_id)
-    deleted = isinstance(row, models.Image) and row.deleted_at is not None
-    if row is None or deleted or project_id not in (None, row.project_id):
+    gone = isinstance(row, models.Image) and row.deleted_at is not None and not deleted
+    if row is None or gone or project_id not in (None, row.project_id):
         raise exceptions.NotFound(f"No {noun} {row_id}.", code=f"{noun}.not_found")
     return row

@@ -6,7 +6,7 @@ Who makes a Target or a Link holds the row until the end of the transaction, so 
 meanwhile.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -108,6 +108,9 @@ def _names(spec: Mapping[str, Any], cloud_id: str) -> bool:
 def hold(session: orm.Session, job: models.Job) -> None:
     """Let no Cloud that a Job is to work in, or brings its image from, be deleted before it is committed.
 
+    Nor renamed: the Job has their names of then. To be asked before the Job is written, as who renames has
+    the Cloud first, and then what is in it.
+
     :raises Conflict: one is gone already
     """
     places = [(target.cloud_key, target.region) for target in job.targets if target.status != "success"]
@@ -117,13 +120,32 @@ def hold(session: orm.Session, job: models.Job) -> None:
     needed = {key for key, region in places if not is_zone(key, region)}
     if not needed:
         return
-    cloud = models.Cloud
-    query = sa.select(cloud.id).where(cloud.id.in_(needed)).order_by(cloud.id)
-    gone = needed - set(session.scalars(query.with_for_update(read=True)))
+    names = _names_of(session, needed)
+    gone = needed - names.keys()
     if gone:
         raise exceptions.Conflict(
             f"Cloud {', '.join(sorted(gone))} was deleted meanwhile.", code="cloud.deleted", field="clouds"
         )
+    for target in job.targets:
+        target.cloud = names.get(target.cloud_key, target.cloud)
+    if source and source["cloud_key"] in names:
+        job.spec = {**(job.spec or {}), "source": {**source, "cloud": names[source["cloud_key"]]}}
+
+
+def name_of(session: orm.Session, place: Mapping[str, Any]) -> str:
+    """What a Cloud is called, until the end of the transaction.
+
+    :param place: where a Link is to be
+    """
+    if is_zone(place["cloud_key"], place["region"]):
+        return str(place["cloud"])
+    return _names_of(session, [place["cloud_key"]]).get(place["cloud_key"], str(place["cloud"]))
+
+
+def _names_of(session: orm.Session, cloud_ids: Collection[str]) -> dict[str, str]:
+    cloud = models.Cloud
+    query = sa.select(cloud.id, cloud.name).where(cloud.id.in_(cloud_ids)).order_by(cloud.id)
+    return {row.id: row.name for row in session.execute(query.with_for_update(read=True))}
 
 
 def is_zone(cloud_key: str, region: str | None) -> bool:

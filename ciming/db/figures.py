@@ -20,7 +20,8 @@ class Figures(NamedTuple):
 
 def read() -> Figures:
     job = models.Job
-    waits = (job.finished_at.is_(None), job.owner.is_(None), job.stage != "uploading")
+    for_user = sa.and_(job.waiting_since.is_not(None), job.wanted != "cancel")
+    waits = (job.finished_at.is_(None), job.owner.is_(None), job.stage != "uploading", sa.not_(for_user))
     jobs = dict.fromkeys(status.JOB_STATUSES, 0)
     with db.reader() as session:
         for name, count in session.execute(sa.select(job.status, sa.func.count()).group_by(job.status)):

@@ -28,12 +28,12 @@ def begin(job: models.Job, *checks: Callable[[orm.Session], object], upload: boo
     with db.writer() as session:
         alone_with(session, job.image_id)
         check_links(session, job)
+        clouds.hold(session, job)
         job.status = "queued"
         session.add(job)
         session.flush()
         if upload:
             session.add(from_cloud(job.id))
-        clouds.hold(session, job)
         for check in checks:
             check(session)
         api.refresh(session, job)

@@ -15,7 +15,7 @@ from oslo_db import exception as oslo_db_exception
 from sqlalchemy import orm
 
 from ciming import exceptions, points
-from ciming.db import api, models, status, uploads, zone_syncs
+from ciming.db import api, clouds, models, status, uploads, zone_syncs
 from ciming.db import session as db
 
 AWAY = (
@@ -273,6 +273,8 @@ def fetched(held: Claim, offset: int) -> None:
 def staged(held: Claim, *, disk_format: str, virtual_size: int, digests: dict[str, str]) -> None:
     """The bytes are here, whole, inspected and hashed; a source that has just these is linked."""
     with fenced(held) as (session, job):
+        source = (job.spec or {}).get("found")
+        linked = _as_linked(session, source) if source else {}      # before anything of ours is written
         job.stage = "staged"
         image = session.get_one(models.Image, job.image_id)
         image.disk_format = disk_format
@@ -281,7 +283,6 @@ def staged(held: Claim, *, disk_format: str, virtual_size: int, digests: dict[st
         for target in job.targets:
             if target.bytes_total is None or target.status not in status.TARGET_ENDS:
                 target.bytes_total = image.size     # or more, where it is converted
-        source = (job.spec or {}).get("found")
         if source and source["cloud_key"] not in {link.cloud_key for link in image.links}:
             session.add(
                 models.Link(
@@ -289,9 +290,14 @@ def staged(held: Claim, *, disk_format: str, virtual_size: int, digests: dict[st
                     proof="bytes" if source["digests"] else "asserted",
                     verified_at=models.now(),
                     told={name: source[name] for name in TOLD if name in source},
-                    **{name: source[name] for name in LINKED},
+                    **linked,
                 )
             )
+
+
+def _as_linked(session: orm.Session, source: Mapping[str, Any]) -> dict[str, Any]:
+    """What a Link has of a source, with the Cloud's name of now."""
+    return {**{name: source[name] for name in LINKED}, "cloud": clouds.name_of(session, source)}
 
 
 @points.mutation
@@ -417,8 +423,10 @@ def add_link(
     """
     with fenced(held) as (session, job):
         target = session.get_one(models.Target, target_id)
+        place = {name: getattr(target, name) for name in LINKED[:-1]}
+        name = clouds.name_of(session, place)       # before anything of ours is written
         if source:
-            here = {name: source[name] for name in LINKED}
+            here = _as_linked(session, source)
             known = {(link.cloud_key, link.image_ref): link.proof for link in job.image.links}
             its = known.get((source["cloud_key"], source["image_ref"]), proof)
             same = {"image_id": job.image_id, "proof": its, "verified_at": models.now()}
@@ -426,10 +434,7 @@ def add_link(
         session.merge(
             models.Link(
                 image_id=job.image_id,
-                cloud_key=target.cloud_key,
-                cloud=target.cloud,
-                provider=target.provider,
-                region=target.region,
+                **{**place, "cloud": name},
                 image_ref=image_ref,
                 proof=proof,
                 verified_at=models.now(),

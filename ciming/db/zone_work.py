@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What an engine writes of a sync of zones that it runs: the plan, its children, and how far it is."""
 
+import uuid
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -13,7 +14,6 @@ from ciming.db import api, images, models, status, work, zone_syncs
 from ciming.db import session as db
 
 MOST_FAILURES = 100     # that a report names
-MOST_ID = 36            # characters of an Image's id
 ENTRY_ENDS = (*status.TARGET_ENDS, "skipped")
 BRINGS = (zone_plans.CREATE, zone_plans.CONTENT)
 PROVEN = ("bytes", "guest")
@@ -238,7 +238,7 @@ def _image(
         "tags": (entry["carry"] or {}).get("tags", []),
     }
     made = {"project_id": job.project_id, "user_id": job.user_id, "status": "pending", **values}
-    if len(entry["image"]) <= MOST_ID:
+    if _is_id(entry["image"]):
         try:
             with session.begin_nested():
                 session.add(new := image(id=entry["image"], **made))
@@ -255,6 +255,14 @@ def _image(
     session.add(new := image(id=models.new_id(), **made))
     session.flush()
     return new
+
+
+def _is_id(text: str) -> bool:
+    """Can it be an Image's id? Glance takes some, in capitals, by which no Image would be found."""
+    try:
+        return str(uuid.UUID(text)) == text
+    except ValueError:
+        return False
 
 
 @points.mutation

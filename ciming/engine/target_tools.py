@@ -78,18 +78,19 @@ class TargetTools(tools.Tools):
         return self._spec()
 
     def _spec(self) -> base.ImageSpec:
-        said = work.load(self._claim).spec or {}
+        job = work.load(self._claim)
+        said, image = job.spec or {}, job.image     # which may have another name by now
         found = said.get("found", {})
         if self.entry:
             return self._as_planned(self.entry["carry"])
         return base.ImageSpec(
             image_id=self.job.image_id,
-            name=said["name"],
+            name=image.name,
             properties={**found.get("properties", {}), **said.get("properties", {})},
             min_disk=said.get("min_disk", found.get("min_disk", 0)),
             min_ram=said.get("min_ram", found.get("min_ram", 0)),
             visibility=said.get("visibility"),
-            tags=tuple(dict.fromkeys([*said.get("tags", ()), *found.get("tags", ())])),
+            tags=tuple(image.tags),
         )
 
     @lazy.cached_property

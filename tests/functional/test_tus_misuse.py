@@ -181,6 +181,13 @@ def test_whose_upload_it_is(member: Person, reader: Person, stranger: Person) ->
     assert answer.headers["Tus-Resumable"] == "1.0.0"
     answer = patch(member, image_id, 0, b"y", **{"Content-Type": "application/octet-stream"})
     the_error(answer, 415, "request.content_type")
+    answer = patch(member, image_id, 0, b"y", **{"Content-Encoding": "gzip"})
+    the_error(answer, 415, "request.content_type")
+    wrong = (("Content-Range", "bytes 100-511/512", 400), ("Content-Encoding", "gzip", 415))
+    for name, said, status in wrong:
+        headers = {"Content-Type": "application/octet-stream", name: said}
+        answer = member.call("PUT", file_of(image_id), headers=headers, data=b"x" * 512)
+        assert answer.status_code == status, answer.text
     finish(member, image_id, job_id, b"x" * 512)
 
 

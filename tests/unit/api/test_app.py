@@ -8,8 +8,10 @@ from typing import Any
 import flask
 import openapi_spec_validator
 import pytest
+import sqlalchemy as sa
 from flask.testing import FlaskClient
 from oslo_config import cfg
+from oslo_db import exception as oslo_db_exception
 
 from ciming.api import app, auth, schemas
 
@@ -89,6 +91,24 @@ def test_an_unexpected_error_tells_nothing(api: flask.Flask, client: FlaskClient
     [error] = answer.get_json()["errors"]
     assert (error["code"], error["request_id"]) == ("internal", "req-1")
     assert "req-1" in error["detail"]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [oslo_db_exception.DBConnectionError(), oslo_db_exception.DBDeadlock(), sa.exc.TimeoutError("swordfish")],
+)
+def test_a_database_that_is_away_is_no_fault_of_ours(
+    api: flask.Flask, client: FlaskClient, error: Exception
+) -> None:
+    """Clients ask again after a 503."""
+
+    def broken() -> str:
+        raise error
+
+    api.add_url_rule("/v1/broken", "broken", auth.public(broken))
+    answer = client.get("/v1/broken")
+    assert (answer.status_code, answer.get_json()["errors"][0]["code"]) == (503, "service.unavailable")
+    assert "database" in answer.text and "swordfish" not in answer.text
 
 
 def test_without_a_token_nothing_is_looked_at(client: FlaskClient, document: Document) -> None:

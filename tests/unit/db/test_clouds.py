@@ -131,6 +131,43 @@ def test_a_cloud_is_renamed_wherever_it_is_named(database: rows.Database) -> Non
     assert api.get_job(another.id, None).targets[0].cloud == "another"
 
 
+def test_renamed_while_a_job_is_made(database: rows.Database) -> None:
+    """Names that were read before are old when it is written: of Targets, of the source, and of Links."""
+    cloud = register()
+    place = {"cloud_key": cloud.id, "cloud": "old", "provider": "openstack", "region": "RegionOne"}
+    image = models.Image(id=models.new_id(), project_id="studio", user_id="alice", name="demo")
+    zone = models.Target(cloud_key="zone-a", cloud="zone-a", provider="openstack", region="zone-a")
+    job = a_job(models.Target(**place), zone, source={**place, "image": "debian"})
+    api.create(image, job, models.Upload(job_id=job.id, expires_at=models.now() + 60_000))
+    job = api.get_job(job.id, None)
+    assert {target.cloud for target in job.targets} == {"other", "zone-a"}
+    assert (job.spec or {})["source"]["cloud"] == "other"
+
+    clouds.update(cloud.id, lambda _session, row: setattr(row, "name", "new"))      # not in the spec
+    held = rows.take(job.id)
+    found = {**place, "image_ref": "debian", "size": 10, "tags": [], "digests": {}}
+    work.found(held, found, lambda _held, _coming: 1 << 40)
+    work.staged(held, disk_format="raw", virtual_size=10, digests={})
+    assert [link.cloud for link in api.get_image(image.id, None).links] == ["new"]
+
+
+def test_renamed_while_it_is_linked(database: rows.Database) -> None:
+    for _ in range(5):
+        cloud = register("before")
+        job = into(cloud)
+        held, name = rows.take(job.id), models.new_id()
+
+        def rename(_session: orm.Session, row: models.Cloud, name: str = name) -> None:
+            row.name = name
+
+        failed = at_once(
+            functools.partial(work.add_link, held, job.targets[0].id, "ref", "bytes"),
+            functools.partial(clouds.update, cloud.id, rename),
+        )
+        assert failed == [None, None]
+        assert api.get_image(job.image_id, None).links[0].cloud == name
+
+
 def test_what_is_in_use_is_not_deleted(database: rows.Database) -> None:
     cloud = register()
     made = [into(cloud) for _ in range(7)]

@@ -4,7 +4,7 @@
 import pytest
 import sqlalchemy as sa
 
-from ciming.db import figures, models, session, status, work
+from ciming.db import figures, jobs, models, session, status, work
 from tests.unit import rows
 
 pytestmark = pytest.mark.usefixtures("database")
@@ -38,6 +38,16 @@ def test_jobs_by_status() -> None:
     }
     work.release(running)
     assert figures.read().jobs["running"] == 1
+
+
+def test_who_waits_for_their_user_does_not_wait_for_an_engine() -> None:
+    job = rows.make_job()
+    work.wait(rows.take(job.id))
+    since(job.id, 5000)
+    assert figures.read().queue_age == 0
+    jobs.cancel(job.id)
+    since(job.id, 5000)
+    assert figures.read().queue_age >= 5000
 
 
 def test_queue_age_is_of_the_oldest_that_no_engine_has() -> None:

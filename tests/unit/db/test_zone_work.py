@@ -25,6 +25,7 @@ WRITES: dict[str, Callable[[work.Claim], Any]] = {
     "leave_rest": zone_work.leave_rest,
     "fail": lambda held: zone_work.fail(held, {"code": "x", "message": "X."}),
 }
+ONE = "0abcdef0-0000-4000-8000-000000000001"
 
 
 def entry(symbol: str, image: str, zone: str = "zone-b", **more: Any) -> zone_plans.Entry:
@@ -184,7 +185,7 @@ def test_what_is_to_be_done_is_noted(held: work.Claim) -> None:
 
 def test_a_job_for_each_image(held: work.Claim) -> None:
     """In order, so many at a time; all zones that one image is to come to are of one Job."""
-    every = (entry("+", "1"), entry("~", "2", there="x"), entry("+", "1", "zone-c"), entry("+", "3"))
+    every = (entry("+", ONE), entry("~", "2", there="x"), entry("+", ONE, "zone-c"), entry("+", "3"))
     zone_work.plan(held, plan(*every), models.now())
     assert len(zone_work.add_children(held, 2)) == 2
     assert zone_work.children(held) == (2, 0, 1)
@@ -194,10 +195,10 @@ def test_a_job_for_each_image(held: work.Claim) -> None:
     )
     assert first == [("zone-b", 10, "download"), ("zone-c", 10, "download")]
     assert second == [("zone-b", 0, "register")]
-    assert one.spec is not None and one.spec["source"]["image"] == "1"
+    assert one.spec is not None and one.spec["source"]["image"] == ONE
     assert set(one.spec["there"]) == {"zone-b", "zone-c"}
     assert (one.kind, one.trust_id, one.owner) == ("sync", "trust-1", None)
-    assert (one.image.id, one.image.tags) == ("1", ["t"])
+    assert (one.image.id, one.image.tags) == (ONE, ["t"])
     assert len(zone_work.add_children(held, 2)) == 1
     assert zone_work.add_children(held, 2) == []
 
@@ -294,14 +295,14 @@ def test_an_image_that_is_everywhere_by_now_gets_no_job(held: work.Claim) -> Non
 def test_two_syncs_of_one_source_have_one_image() -> None:
     """The second waits for the first, which brings the same image to another zone."""
     first, second = (rows.take(sync(to=[zone]).id) for zone in ("zone-b", "zone-c"))
-    zone_work.plan(first, plan(entry("+", "1"), to=["zone-b"]), models.now())
-    zone_work.plan(second, plan(entry("+", "1", "zone-c"), to=["zone-c"]), models.now())
+    zone_work.plan(first, plan(entry("+", ONE), to=["zone-b"]), models.now())
+    zone_work.plan(second, plan(entry("+", ONE, "zone-c"), to=["zone-c"]), models.now())
     results = at_once(2, lambda number: zone_work.add_children((first, second)[number], 1))
     assert sorted(map(len, results)) == [0, 1], results
     [child] = [*children(first), *children(second)]
     end(child)
     assert sum(len(zone_work.add_children(each, 1)) for each in (first, second)) == 1
-    assert {child.image_id for each in (first, second) for child in children(each)} == {"1"}
+    assert {child.image_id for each in (first, second) for child in children(each)} == {ONE}
 
 
 def test_which_image_it_is(held: work.Claim) -> None:
@@ -315,11 +316,11 @@ def test_which_image_it_is(held: work.Claim) -> None:
         where = models.Image.id == theirs.image_id
         writing.execute(sa.update(models.Image).where(where).values(project_id="elsewhere", deleted_at=1))
         link = sa.update(models.Link).where(models.Link.image_id == other_bytes)
-        writing.execute(link.values(image_ref=sa.literal("of other bytes ") + models.Link.cloud_key))
+        writing.execute(link.values(image_ref=ONE))
         writing.get_one(models.Image, other_bytes).digests = {"sha512": "77"}
-    long = "x" * 40
-    converted = "of other bytes zone-a"     # as it is there, by a Link that is `guest`
-    refs = (str(gone.image_id), str(theirs.image_id), long, converted)
+    strange = ("x" * 40, ONE.upper())       # Glance takes such ids, and here nobody would find them
+    converted = ONE     # as it is there, by a Link that is `guest`
+    refs = (str(gone.image_id), str(theirs.image_id), *strange, converted)
     entries = [entry_of(linked), entry_of(str(known.image_id), str(known.image_id))]
     zone_work.plan(held, plan(*entries, *(entry("+", ref) for ref in refs)), models.now())
     zone_work.add_children(held, 9)
@@ -328,7 +329,7 @@ def test_which_image_it_is(held: work.Claim) -> None:
     assert found[str(gone.image_id)].id == gone.image_id and found[str(gone.image_id)].deleted_at is None
     assert found[str(known.image_id)].id == known.image_id
     assert found[converted].id == converted != other_bytes
-    for ref in (str(theirs.image_id), long):
+    for ref in (str(theirs.image_id), *strange):
         assert found[ref].id != ref and found[ref].project_id == "studio"
 
 

@@ -116,6 +116,18 @@ def test_what_was_to_be_replaced_is_shown_again_when_that_is_undone(*, hidden: b
 
 
 @pytest.mark.usefixtures("database")
+def test_a_late_retry_tells_nothing_old() -> None:
+    """What an Image is called may have changed since the Job was asked for."""
+    job = rows.make_job(zones=["zone-b"])
+    with session.writer() as writing:
+        image = writing.get_one(models.Image, job.image_id)
+        image.name, image.tags = "new", ["t-new"]
+        writing.get_one(models.Job, job.id).spec = {"name": "old", "tags": ["t-old"], "min_disk": 3}
+    spec = begun(rows.take(job.id), Zone(hidden=False)).spec
+    assert (spec.name, spec.tags, spec.min_disk) == ("new", ("t-new",), 3)
+
+
+@pytest.mark.usefixtures("database")
 @pytest.mark.parametrize("keeps", [False, True])
 def test_what_a_cloud_is_not_told_is_not_expected_there(*, keeps: bool) -> None:
     """Who sees it is in AWS and Google Cloud not for an image to say."""
