@@ -92,7 +92,7 @@ reading() {
 }
 
 reading >"$logs/reading.log" 2>&1 &
-stage unit pytest -q --timeout 120 -n 2 tests/unit
+stage unit pytest -q --timeout 120 --durations 10 -n 2 tests/unit
 wait $!
 cat "$logs/reading.log"
 
