@@ -28,6 +28,7 @@ from ciming import exceptions
 P = ParamSpec("P")
 Result = TypeVar("Result")
 VERSION_TABLE = "ciming_alembic_version"     # TaskFlow's own alembic has the default name
+SYNC = "Run: ciming-manage db sync"
 UPGRADE_LOCK = 0x63696D696E67       # PostgreSQL names advisory locks by numbers
 UPGRADE_SECONDS = 600               # for which one upgrade waits for another
 CONNECT_SECONDS = 10
@@ -50,10 +51,7 @@ def engine() -> sa.Engine:
 
     :raises NotReady: the URL is none, or of a kind that oslo.db does not know
     """
-    try:
-        url = sa.engine.make_url(cfg.CONF.database.connection)
-    except (sa.exc.ArgumentError, ValueError):
-        raise exceptions.NotReady("[database] connection is no URL of a database.") from None
+    url = _url()
     if url.get_backend_name() not in ("sqlite", "postgresql", "mysql"):
         raise exceptions.NotReady(
             "[database] connection must begin with sqlite:, postgresql+psycopg2: or mysql+pymysql: (for "
@@ -88,6 +86,13 @@ def forget_connections() -> None:
     engine().dispose()
     engine.cache_clear()
     writing_engine.cache_clear()
+
+
+def _url() -> sa.URL:
+    try:
+        return sa.engine.make_url(cfg.CONF.database.connection)
+    except (sa.exc.ArgumentError, ValueError):
+        raise exceptions.NotReady("[database] connection is no URL of a database.") from None
 
 
 def _sqlite_engine(url: sa.URL) -> sa.Engine:
@@ -197,11 +202,17 @@ def _alembic(scripts: Path = Path(__file__).parent / "migrations") -> alembic_co
 
 
 def schema_is_current() -> bool:
+    """:raises NotReady: there is no database"""
+    _require_file()
     return _is_at_head(_alembic(), VERSION_TABLE)
 
 
 def taskflow_schema_is_current() -> bool:
-    """TaskFlow has tables of its own beside ours. On SQLite it makes them as they are and says no version."""
+    """TaskFlow has tables of its own beside ours. On SQLite it makes them as they are and says no version.
+
+    :raises NotReady: there is no database
+    """
+    _require_file()
     if engine().dialect.name == "sqlite":
         metadata = sa.MetaData()
         taskflow_tables.fetch(metadata)
@@ -213,6 +224,15 @@ def taskflow_schema_is_current() -> bool:
             for table in metadata.sorted_tables
         )
     return _is_at_head(_alembic(Path(taskflow_tables.__file__).parent / "alembic"), "alembic_version")
+
+
+def _require_file() -> None:
+    """SQLite makes one as soon as it is asked for anything; a look is to leave nothing behind."""
+    url = _url()
+    if url.get_backend_name() != "sqlite" or url.database in (None, "", ":memory:") or "uri" in url.query:
+        return
+    if not Path(str(url.database)).exists():
+        raise exceptions.NotReady(f"There is no database {url.database}. {SYNC}")
 
 
 def _is_at_head(settings: alembic_config.Config, version_table: str) -> bool:
@@ -227,9 +247,7 @@ def _is_at_head(settings: alembic_config.Config, version_table: str) -> bool:
 def require_current_schema() -> None:
     """:raises NotReady: the schema is that of another release, or there is none"""
     if not (schema_is_current() and taskflow_schema_is_current()):
-        raise exceptions.NotReady(
-            "The database schema is not that of this release. Run: ciming-manage db sync"
-        )
+        raise exceptions.NotReady(f"The database schema is not that of this release. {SYNC}")
 
 
 @contextlib.contextmanager

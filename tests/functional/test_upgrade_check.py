@@ -63,6 +63,15 @@ def test_all_is_well(operator: Operator) -> None:
     assert all(details for name, (_, details) in found.items() if name != "Policy file is YAML")
 
 
+def test_without_a_database_none_is_made(tmp_path: pathlib.Path) -> None:
+    operator = Operator(tmp_path)
+    status, found = check(operator)
+    absent = f"There is no database {operator.database}. Run: ciming-manage db sync"
+    assert status == FAILURE
+    assert found["Database schema"] == found["TaskFlow's schema"] == (FAILURE, absent)
+    assert list(tmp_path.iterdir()) == [operator.config]
+
+
 def test_tables_of_taskflow(operator: Operator) -> None:
     with sqlite3.connect(operator.database) as connection:
         connection.execute("ALTER TABLE atomdetails DROP COLUMN revert_results")
