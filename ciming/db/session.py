@@ -8,7 +8,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 import fasteners
 import sqlalchemy as sa
@@ -195,22 +195,34 @@ def changed_one(result: sa.Result[Any]) -> bool:
     return isinstance(result, sa.CursorResult) and result.rowcount == 1
 
 
-def _alembic(scripts: Path = Path(__file__).parent / "migrations") -> alembic_config.Config:
-    made = alembic_config.Config()
-    made.set_main_option("script_location", str(scripts))
-    return made
+class Scripts(NamedTuple):
+    """Migrations, and where a database says how far it has come with them."""
+
+    folder: Path
+    version_table: str
+    whose: str = ""
+
+    @property
+    def settings(self) -> alembic_config.Config:
+        made = alembic_config.Config()
+        made.set_main_option("script_location", str(self.folder))
+        return made
+
+
+OURS = Scripts(Path(__file__).parent / "migrations", VERSION_TABLE)
+TASKFLOWS = Scripts(Path(taskflow_tables.__file__).parent / "alembic", "alembic_version", " of TaskFlow")
 
 
 def schema_is_current() -> bool:
-    """:raises NotReady: there is no database"""
+    """:raises NotReady: there is no database, or it is of a newer release"""
     _require_file()
-    return _is_at_head(_alembic(), VERSION_TABLE)
+    return _is_at_head(OURS)
 
 
 def taskflow_schema_is_current() -> bool:
     """TaskFlow has tables of its own beside ours. On SQLite it makes them as they are and says no version.
 
-    :raises NotReady: there is no database
+    :raises NotReady: there is no database, or it is of a newer release
     """
     _require_file()
     if engine().dialect.name == "sqlite":
@@ -223,7 +235,7 @@ def taskflow_schema_is_current() -> bool:
             and {column["name"] for column in there.get_columns(table.name)} >= set(table.columns.keys())
             for table in metadata.sorted_tables
         )
-    return _is_at_head(_alembic(Path(taskflow_tables.__file__).parent / "alembic"), "alembic_version")
+    return _is_at_head(TASKFLOWS)
 
 
 def _require_file() -> None:
@@ -235,13 +247,19 @@ def _require_file() -> None:
         raise exceptions.NotReady(f"There is no database {url.database}. {SYNC}")
 
 
-def _is_at_head(settings: alembic_config.Config, version_table: str) -> bool:
-    head = alembic_script.ScriptDirectory.from_config(settings).get_current_head()
+def _is_at_head(scripts: Scripts) -> bool:
+    """:raises NotReady: the database is further than these go"""
+    known = alembic_script.ScriptDirectory.from_config(scripts.settings)
     with engine().connect() as connection:
         context = alembic_migration.MigrationContext.configure(
-            connection, opts={"version_table": version_table}
+            connection, opts={"version_table": scripts.version_table}
         )
-        return context.get_current_revision() == head
+        current = context.get_current_revision()
+    if current is not None and current not in {script.revision for script in known.walk_revisions()}:
+        raise exceptions.NotReady(
+            f"The database is of a newer release{scripts.whose}: install that, or restore the backup."
+        )
+    return current == known.get_current_head()
 
 
 def require_current_schema() -> None:
@@ -274,12 +292,17 @@ def _mariadb_lock() -> str:
 
 
 def upgrade() -> None:
-    """Bring the schema, TaskFlow's included, to the newest version; one process at a time."""
+    """Bring the schema, TaskFlow's included, to the newest version; one process at a time.
+
+    :raises NotReady: it is that of a newer release
+    """
     with _alone():
+        for scripts in (OURS, TASKFLOWS):
+            _is_at_head(scripts)        # or further than that, which is an error
         backend = taskflow_db.SQLAlchemyBackend({}, engine=engine())
         with contextlib.closing(backend.get_connection()) as connection:
             connection.upgrade()
-        settings = _alembic()
+        settings = OURS.settings
         with (
             writing_engine().connect() as connection,
             _tables_may_be_rebuilt(connection),

@@ -12,6 +12,7 @@ from alembic.runtime import migration
 from oslo_config import cfg
 from taskflow.persistence.backends.sqlalchemy import tables
 
+from ciming import exceptions
 from ciming.db import api, lists, models, session, work
 from tests.sandbox import servers
 from tests.unit import rows
@@ -108,6 +109,21 @@ def test_the_schema_of_the_first_release_is_brought_up_to_date(own_database: Non
     for table, new in (("images", 3), ("jobs", 3), ("targets", 1), ("links", 1)):     # columns, the last ones
         after[table] = [row[:-new] for row in after[table]]
     assert after | {session.VERSION_TABLE: [("0001",)]} == before
+
+
+@pytest.mark.parametrize(
+    ("table", "whose"), [(session.VERSION_TABLE, ""), ("alembic_version", " of TaskFlow")]
+)
+def test_the_schema_of_a_newer_release_is_left_alone(own_database: None, table: str, whose: str) -> None:
+    if table == "alembic_version" and session.engine().dialect.name == "sqlite":
+        pytest.skip("TaskFlow says no version there")
+    with session.writing_engine().begin() as connection:
+        connection.execute(sa.text(f"UPDATE {table} SET version_num = '9999'"))
+    before = rows.everything()
+    for asked in (session.upgrade, session.require_current_schema):
+        with pytest.raises(exceptions.NotReady, match=f"newer release{whose}: install that"):
+            asked()
+    assert rows.everything() == before
 
 
 def test_only_the_owner_may_read(conf: cfg.ConfigOpts, tmp_path: pathlib.Path) -> None:
