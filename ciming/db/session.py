@@ -24,7 +24,9 @@ from taskflow.persistence.backends import impl_sqlalchemy as taskflow_db
 from taskflow.persistence.backends.sqlalchemy import tables as taskflow_tables
 
 from ciming import exceptions
+from ciming.db import repeatable
 
+assert repeatable       # alembic takes it from there
 P = ParamSpec("P")
 Result = TypeVar("Result")
 VERSION_TABLE = "ciming_alembic_version"     # TaskFlow's own alembic has the default name
