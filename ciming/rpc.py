@@ -7,12 +7,15 @@ at once, or hands a credential over, calls and waits for an answer: of an engine
 staging area, through queues that end with it.
 """
 
+import base64
 import contextlib
 import functools
+import json
 import queue
 import socket
 import threading
 import uuid
+import zlib
 from collections.abc import Callable, Iterator
 from concurrent import futures
 from typing import Any, NamedTuple, Protocol
@@ -36,6 +39,11 @@ PLAN_SECONDS = 100.0        # or for a plan of zones
 CALLS = threading.BoundedSemaphore(20)      # at a time, those that wait for a broker too
 PLANS = threading.BoundedSemaphore(4)       # of those: they take long, and leave room for others,
 LOOKS = threading.BoundedSemaphore(12)      # as do looks at Clouds, and checks: so a Job gets its credential
+LARGEST = 15 << 20      # bytes of a plan, packed: RabbitMQ takes messages of 16 MiB by default
+TOO_LONG = {
+    "code": "zone_sync.too_many",
+    "message": "This plan is too long to be shown. Ask for fewer zones at a time, or for some owners only.",
+}
 # What holds of the broker's queues for calls, whatever the others are like.
 PASSING = {
     "amqp_auto_delete": "true",
@@ -201,10 +209,10 @@ def plan_zones(
     with _one_of(PLANS, "Too many plans of zones are made now. Try again later."):
         peer, sealed = _sealed(project_id, bundle, marker)
         client = _client(marker, peer, PLAN_SECONDS)
-        found: dict[str, Any] = _call(
+        found: str = _call(
             client, "plan_zones", PLAN_SECONDS, project_id=project_id, sealed=sealed, spec=spec
         )
-    return found
+    return _unpacked(found)
 
 
 @contextlib.contextmanager
@@ -216,6 +224,16 @@ def _one_of(places: threading.BoundedSemaphore, else_say: str) -> Iterator[None]
         yield
     finally:
         places.release()
+
+
+def _packed(answer: dict[str, Any]) -> str:
+    """As text, and much smaller: a plan has the same words over and over."""
+    return base64.b64encode(zlib.compress(json.dumps(answer).encode())).decode()
+
+
+def _unpacked(text: str) -> dict[str, Any]:
+    answer: dict[str, Any] = json.loads(zlib.decompress(base64.b64decode(text)))
+    return answer
 
 
 def _sealed(purpose: str, bundle: sealing.Bundle, marker: str) -> tuple[str, str]:
@@ -295,8 +313,9 @@ class _Direct(_Endpoint):
 
     def plan_zones(
         self, _context: object, project_id: str, sealed: str, spec: dict[str, Any]
-    ) -> dict[str, Any]:
-        return self._engine.plan_zones(project_id, self._key.open(sealed, project_id), spec)
+    ) -> str:
+        packed = _packed(self._engine.plan_zones(project_id, self._key.open(sealed, project_id), spec))
+        return packed if len(packed) <= LARGEST else _packed({"error": TOO_LONG})
 
 
 class Listener:

@@ -11,6 +11,7 @@ import oslo_middleware
 from keystoneauth1 import exceptions as ks_exceptions
 from keystonemiddleware import auth_token
 from oslo_config import cfg
+from oslo_utils import netutils
 
 from ciming import context
 
@@ -43,6 +44,29 @@ def _cors(inner: Any, conf: cfg.ConfigOpts) -> Any:
     return chosen
 
 
+LISTED = ("HTTP_X_FORWARDED_PROTO", "HTTP_X_FORWARDED_HOST")
+
+
+def _first_proxy(inner: Any, conf: cfg.ConfigOpts) -> Any:
+    """Headers of proxies as oslo's HTTPProxyToWSGI reads them: without lists and quotes.
+
+    Each proxy adds to the end, so the first is what the client asked for. RFC 7239 has what holds a colon
+    quoted, as hosts with a port do.
+    """
+    if not conf.oslo_middleware.enable_proxy_headers_parsing:
+        return inner
+
+    def asked(environ: Any, start_response: Any) -> Any:
+        for name in LISTED:
+            if name in environ:
+                environ[name] = environ[name].partition(",")[0].strip()
+        if "HTTP_FORWARDED" in environ:
+            environ["HTTP_FORWARDED"] = environ["HTTP_FORWARDED"].replace('"', "")
+        return inner(environ, start_response)
+
+    return asked
+
+
 def _logged(inner: Any, _conf: cfg.ConfigOpts) -> Any:
     """Log lines carry this request's id from here on, and not what the thread did before."""
 
@@ -66,10 +90,11 @@ def _health(inner: Any, conf: cfg.ConfigOpts) -> Any:
 
 
 def _first_address(environ: Any) -> str:
-    """Who asks, where proxies name each other too; nothing, where they name no address."""
+    """Who asks, where proxies name each other too, and ports; nothing, where they name no address."""
     said = environ.get("REMOTE_ADDR", "").partition(",")[0].strip()
     try:
-        return str(ipaddress.ip_address(said))
+        address, _port = netutils.parse_host_port(said)
+        return str(ipaddress.ip_address(address or ""))
     except ValueError:
         return ""
 
@@ -169,6 +194,7 @@ def _finished(inner: Any, conf: cfg.ConfigOpts) -> Any:
 PIPELINE = (
     _finished,
     _cors,
+    _first_proxy,
     oslo_middleware.HTTPProxyToWSGI,
     oslo_middleware.RequestId,
     _logged,

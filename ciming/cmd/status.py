@@ -34,7 +34,6 @@ LIBRARIES = (
     "oslo.policy",
 )
 """Whose options a configuration has, as in etc/ciming/config-generator.conf."""
-SYNC = "Run: ciming-manage db sync"
 
 
 def _check(look: Callable[[], Result | str]) -> Check:
@@ -56,7 +55,7 @@ def _schema() -> Result | str:
 
     if session.schema_is_current():
         return "It is that of this release."
-    return Result(Code.FAILURE, f"It is not that of this release. {SYNC}")
+    return Result(Code.FAILURE, f"It is not that of this release. {session.SYNC}")
 
 
 def _taskflow_schema() -> Result | str:
@@ -64,7 +63,7 @@ def _taskflow_schema() -> Result | str:
 
     if session.taskflow_schema_is_current():
         return "It is that of the TaskFlow that is installed."
-    return Result(Code.FAILURE, f"It is not that of the TaskFlow that is installed. {SYNC}")
+    return Result(Code.FAILURE, f"It is not that of the TaskFlow that is installed. {session.SYNC}")
 
 
 def _coordination() -> Result | str:

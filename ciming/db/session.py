@@ -8,7 +8,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 import fasteners
 import sqlalchemy as sa
@@ -24,10 +24,13 @@ from taskflow.persistence.backends import impl_sqlalchemy as taskflow_db
 from taskflow.persistence.backends.sqlalchemy import tables as taskflow_tables
 
 from ciming import exceptions
+from ciming.db import repeatable
 
+assert repeatable       # alembic takes it from there
 P = ParamSpec("P")
 Result = TypeVar("Result")
 VERSION_TABLE = "ciming_alembic_version"     # TaskFlow's own alembic has the default name
+SYNC = "Run: ciming-manage db sync"
 UPGRADE_LOCK = 0x63696D696E67       # PostgreSQL names advisory locks by numbers
 UPGRADE_SECONDS = 600               # for which one upgrade waits for another
 CONNECT_SECONDS = 10
@@ -50,10 +53,7 @@ def engine() -> sa.Engine:
 
     :raises NotReady: the URL is none, or of a kind that oslo.db does not know
     """
-    try:
-        url = sa.engine.make_url(cfg.CONF.database.connection)
-    except (sa.exc.ArgumentError, ValueError):
-        raise exceptions.NotReady("[database] connection is no URL of a database.") from None
+    url = _url()
     if url.get_backend_name() not in ("sqlite", "postgresql", "mysql"):
         raise exceptions.NotReady(
             "[database] connection must begin with sqlite:, postgresql+psycopg2: or mysql+pymysql: (for "
@@ -88,6 +88,13 @@ def forget_connections() -> None:
     engine().dispose()
     engine.cache_clear()
     writing_engine.cache_clear()
+
+
+def _url() -> sa.URL:
+    try:
+        return sa.engine.make_url(cfg.CONF.database.connection)
+    except (sa.exc.ArgumentError, ValueError):
+        raise exceptions.NotReady("[database] connection is no URL of a database.") from None
 
 
 def _sqlite_engine(url: sa.URL) -> sa.Engine:
@@ -190,18 +197,36 @@ def changed_one(result: sa.Result[Any]) -> bool:
     return isinstance(result, sa.CursorResult) and result.rowcount == 1
 
 
-def _alembic(scripts: Path = Path(__file__).parent / "migrations") -> alembic_config.Config:
-    made = alembic_config.Config()
-    made.set_main_option("script_location", str(scripts))
-    return made
+class Scripts(NamedTuple):
+    """Migrations, and where a database says how far it has come with them."""
+
+    folder: Path
+    version_table: str
+    whose: str = ""
+
+    @property
+    def settings(self) -> alembic_config.Config:
+        made = alembic_config.Config()
+        made.set_main_option("script_location", str(self.folder))
+        return made
+
+
+OURS = Scripts(Path(__file__).parent / "migrations", VERSION_TABLE)
+TASKFLOWS = Scripts(Path(taskflow_tables.__file__).parent / "alembic", "alembic_version", " of TaskFlow")
 
 
 def schema_is_current() -> bool:
-    return _is_at_head(_alembic(), VERSION_TABLE)
+    """:raises NotReady: there is no database, or it is of a newer release"""
+    _require_file()
+    return _is_at_head(OURS)
 
 
 def taskflow_schema_is_current() -> bool:
-    """TaskFlow has tables of its own beside ours. On SQLite it makes them as they are and says no version."""
+    """TaskFlow has tables of its own beside ours. On SQLite it makes them as they are and says no version.
+
+    :raises NotReady: there is no database, or it is of a newer release
+    """
+    _require_file()
     if engine().dialect.name == "sqlite":
         metadata = sa.MetaData()
         taskflow_tables.fetch(metadata)
@@ -212,24 +237,37 @@ def taskflow_schema_is_current() -> bool:
             and {column["name"] for column in there.get_columns(table.name)} >= set(table.columns.keys())
             for table in metadata.sorted_tables
         )
-    return _is_at_head(_alembic(Path(taskflow_tables.__file__).parent / "alembic"), "alembic_version")
+    return _is_at_head(TASKFLOWS)
 
 
-def _is_at_head(settings: alembic_config.Config, version_table: str) -> bool:
-    head = alembic_script.ScriptDirectory.from_config(settings).get_current_head()
+def _require_file() -> None:
+    """SQLite makes one as soon as it is asked for anything; a look is to leave nothing behind."""
+    url = _url()
+    if url.get_backend_name() != "sqlite" or url.database in (None, "", ":memory:") or "uri" in url.query:
+        return
+    if not Path(str(url.database)).exists():
+        raise exceptions.NotReady(f"There is no database {url.database}. {SYNC}")
+
+
+def _is_at_head(scripts: Scripts) -> bool:
+    """:raises NotReady: the database is further than these go"""
+    known = alembic_script.ScriptDirectory.from_config(scripts.settings)
     with engine().connect() as connection:
         context = alembic_migration.MigrationContext.configure(
-            connection, opts={"version_table": version_table}
+            connection, opts={"version_table": scripts.version_table}
         )
-        return context.get_current_revision() == head
+        current = context.get_current_revision()
+    if current is not None and current not in {script.revision for script in known.walk_revisions()}:
+        raise exceptions.NotReady(
+            f"The database is of a newer release{scripts.whose}: install that, or restore the backup."
+        )
+    return current == known.get_current_head()
 
 
 def require_current_schema() -> None:
     """:raises NotReady: the schema is that of another release, or there is none"""
     if not (schema_is_current() and taskflow_schema_is_current()):
-        raise exceptions.NotReady(
-            "The database schema is not that of this release. Run: ciming-manage db sync"
-        )
+        raise exceptions.NotReady(f"The database schema is not that of this release. {SYNC}")
 
 
 @contextlib.contextmanager
@@ -256,12 +294,17 @@ def _mariadb_lock() -> str:
 
 
 def upgrade() -> None:
-    """Bring the schema, TaskFlow's included, to the newest version; one process at a time."""
+    """Bring the schema, TaskFlow's included, to the newest version; one process at a time.
+
+    :raises NotReady: it is that of a newer release
+    """
     with _alone():
+        for scripts in (OURS, TASKFLOWS):
+            _is_at_head(scripts)        # or further than that, which is an error
         backend = taskflow_db.SQLAlchemyBackend({}, engine=engine())
         with contextlib.closing(backend.get_connection()) as connection:
             connection.upgrade()
-        settings = _alembic()
+        settings = OURS.settings
         with (
             writing_engine().connect() as connection,
             _tables_may_be_rebuilt(connection),

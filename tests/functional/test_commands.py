@@ -156,6 +156,13 @@ def test_db_purge_without_a_schema(operator: Operator) -> None:
     one_clear_line(operator.run("ciming-manage", "db", "purge"), "db sync")
 
 
+@pytest.mark.parametrize("arguments", [("db", "purge"), ("staging", "list"), ("staging", "take-over", "x")])
+def test_what_needs_a_database_makes_none(operator: Operator, arguments: tuple[str, ...]) -> None:
+    run = operator.run("ciming-manage", *arguments)
+    one_clear_line(run, f"There is no database {operator.database}. Run: ciming-manage db sync")
+    assert run.returncode == 1 and list(operator.folder.iterdir()) == [operator.config]
+
+
 def test_db_purge_with_a_schema_that_is_behind(operator: Operator) -> None:
     operator.run("ciming-manage", "db", "sync")
     with contextlib.closing(sqlite3.connect(operator.database)) as connection, connection:

@@ -162,7 +162,9 @@ def _exposed(answer: requests.Response) -> set[str]:
 
 PROXIED = (
     {"X-Forwarded-Proto": "https", "X-Forwarded-Host": "images.example.org"},
+    {"X-Forwarded-Proto": "https, http", "X-Forwarded-Host": "images.example.org, 10.0.0.1"},
     {"Forwarded": "for=192.0.2.1;proto=https;host=images.example.org"},
+    {"Forwarded": 'for="192.0.2.1:4711";proto=https;host="images.example.org", host="10.0.0.1:8790"'},
 )
 BELOW = {"X-Forwarded-Prefix": "/multicloud"}
 
@@ -245,6 +247,8 @@ def test_health_is_for_whom_the_operator_says(another: Another) -> None:
     )
     for said in ("192.0.2.7", "192.0.2.7, 10.0.0.1", "2001:db8::7"):
         assert ask(service, "/healthcheck", **{"X-Forwarded-For": said}).status_code == 200, said
+    for said in ("192.0.2.7:4711", '"[2001:db8::7]:4711"'):
+        assert ask(service, "/healthcheck", Forwarded=f"for={said}").status_code == 200, said
     for said in ("198.51.100.7", "198.51.100.7, 192.0.2.7", "unknown", "fe80::1%eth0", ","):
         answer = ask(service, "/healthcheck", **{"X-Forwarded-For": said})
         assert answer.status_code == 404, said

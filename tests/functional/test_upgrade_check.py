@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """ciming-status upgrade check: what it finds, and what it says of it."""
 
+import contextlib
 import json
 import os
 import pathlib
@@ -12,7 +13,7 @@ import pytest
 import sqlalchemy as sa
 import yaml
 
-from tests.functional.test_commands import Operator
+from tests.functional.test_commands import Operator, one_clear_line
 from tests.sandbox import processes, servers
 
 SUCCESS, WARNING, FAILURE = 0, 1, 2
@@ -61,6 +62,27 @@ def test_all_is_well(operator: Operator) -> None:
     assert "this host only" in found["Coordination URL"][1]
     assert "not there yet" in found["Staging folder"][1]
     assert all(details for name, (_, details) in found.items() if name != "Policy file is YAML")
+
+
+def test_without_a_database_none_is_made(tmp_path: pathlib.Path) -> None:
+    operator = Operator(tmp_path)
+    status, found = check(operator)
+    absent = f"There is no database {operator.database}. Run: ciming-manage db sync"
+    assert status == FAILURE
+    assert found["Database schema"] == found["TaskFlow's schema"] == (FAILURE, absent)
+    assert list(tmp_path.iterdir()) == [operator.config]
+
+
+def test_a_database_of_a_newer_release(operator: Operator) -> None:
+    """No command that this release has makes it good."""
+    with contextlib.closing(sqlite3.connect(operator.database)) as connection, connection:
+        connection.execute("UPDATE ciming_alembic_version SET version_num = '9999'")
+    words = "The database is of a newer release: install that, or restore the backup."
+    finds(operator, "Database schema", FAILURE, words)
+    for program in ("ciming-manage", "ciming-engine", "ciming-standalone"):
+        run = operator.run(program)
+        one_clear_line(run, words)
+        assert run.returncode == 1
 
 
 def test_tables_of_taskflow(operator: Operator) -> None:

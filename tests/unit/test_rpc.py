@@ -2,6 +2,8 @@
 """Who calls an engine gets its answer; the functional tests do so through a broker."""
 
 import contextlib
+import json
+import random
 import threading
 import time
 import uuid
@@ -16,6 +18,7 @@ from ciming import exceptions, rpc, sealing
 
 PLACE = {"cloud": "other", "region": None}
 BUNDLE = sealing.Bundle("swordfish", {"id-1": {"password": "marlin"}})
+RABBITMQ_TAKES = 16 << 20       # as it comes, since 4.0
 HERE, ELSEWHERE = "area-1", "area-2"
 
 
@@ -134,6 +137,39 @@ def test_the_broker_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
     for message in ("No engine answers", "No engine answers", "Too many wait"):
         with pytest.raises(exceptions.Unavailable, match=message):
             rpc.hand_over("job-1", BUNDLE, HERE)
+
+
+def long_plan(images: int, zones: int) -> dict[str, Any]:
+    """Of images that are in no target."""
+    draw = random.Random(7)
+
+    def of(image: int) -> Iterator[dict[str, Any]]:
+        carry = {"tags": ["é"], "properties": {"os_distro": "debian"}, "visibility": "private"}
+        said = {"image": str(uuid.UUID(int=draw.getrandbits(128))), "name": f"image-{image}", "why": None}
+        said |= {"owner": f"{draw.getrandbits(128):032x}", "digest": f"sha512:{draw.getrandbits(512):0128x}"}
+        for zone in range(zones):
+            yield {"symbol": "+", "zone": f"zone-{zone}", "there": None, **said, "carry": carry}
+
+    return {"plan": {"entries": [entry for image in range(images) for entry in of(image)]}}
+
+
+def test_a_long_plan_is_one_message_that_a_broker_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or it is said that it is none: a message that is too long is no answer at all."""
+    plan, sent = long_plan(10_000, 20), []
+    direct = rpc._Direct.plan_zones
+
+    def noting(self: rpc._Direct, *arguments: Any, **named: Any) -> str:
+        sent.append(direct(self, *arguments, **named))
+        return sent[-1]
+
+    monkeypatch.setattr(rpc._Direct, "plan_zones", noting)
+    engine = Engine()
+    monkeypatch.setattr(engine, "plan_zones", lambda *_: plan)
+    with listening(engine):
+        assert rpc.plan_zones("studio", BUNDLE, {}, HERE) == plan
+        assert len(json.dumps(plan)) > 4 * RABBITMQ_TAKES and len(sent[0]) <= rpc.LARGEST < RABBITMQ_TAKES
+        monkeypatch.setattr(rpc, "LARGEST", len(sent[0]) - 1)
+        assert rpc.plan_zones("studio", BUNDLE, {}, HERE) == {"error": rpc.TOO_LONG}
 
 
 def test_plans_leave_room_for_others(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The migrations make what the models describe."""
 
+import contextlib
 import pathlib
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -12,6 +13,7 @@ from alembic.runtime import migration
 from oslo_config import cfg
 from taskflow.persistence.backends.sqlalchemy import tables
 
+from ciming import exceptions
 from ciming.db import api, lists, models, session, work
 from tests.sandbox import servers
 from tests.unit import rows
@@ -108,6 +110,85 @@ def test_the_schema_of_the_first_release_is_brought_up_to_date(own_database: Non
     for table, new in (("images", 3), ("jobs", 3), ("targets", 1), ("links", 1)):     # columns, the last ones
         after[table] = [row[:-new] for row in after[table]]
     assert after | {session.VERSION_TABLE: [("0001",)]} == before
+
+
+@pytest.mark.parametrize(
+    ("table", "whose"), [(session.VERSION_TABLE, ""), ("alembic_version", " of TaskFlow")]
+)
+def test_the_schema_of_a_newer_release_is_left_alone(own_database: None, table: str, whose: str) -> None:
+    if table == "alembic_version" and session.engine().dialect.name == "sqlite":
+        pytest.skip("TaskFlow says no version there")
+    with session.writing_engine().begin() as connection:
+        connection.execute(sa.text(f"UPDATE {table} SET version_num = '9999'"))
+    before = rows.everything()
+    for asked in (session.upgrade, session.require_current_schema):
+        with pytest.raises(exceptions.NotReady, match=f"newer release{whose}: install that"):
+            asked()
+    assert rows.everything() == before
+
+
+class Cut(BaseException):
+    """The process was killed."""
+
+
+LOOKS = ("SELECT", "SHOW", "DESCRIBE")
+
+
+def _upgrade_bit_by_bit() -> int:
+    """Killed after the first statement that was never executed, again and again; how many there were."""
+    executed: set[str] = set()
+
+    def kill(_connection: Any, _cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
+        if (text := f"{statement} {parameters}") not in executed and not statement.startswith(LOOKS):
+            executed.add(text)
+            raise Cut
+
+    while True:
+        session.forget_connections()
+        sa.event.listen(session.engine(), "after_cursor_execute", kill)
+        with contextlib.suppress(Cut):
+            session.upgrade()
+            session.forget_connections()
+            return len(executed)
+
+
+def _made() -> dict[str, str]:
+    """What the server says of each table; and the rows that migrations write."""
+    with session.engine().connect() as connection:
+        names = connection.scalars(sa.text("SHOW TABLES")).all()
+        made = {name: str(connection.execute(sa.text(f"SHOW CREATE TABLE {name}")).one()) for name in names}
+    return {**made, "rows": str(rows.everything())}
+
+
+@pytest.fixture
+def empty(conf: cfg.ConfigOpts, mariadb: servers.Database) -> Iterator[None]:
+    """A database of MariaDB, the only one on which half of a migration stays."""
+    conf.set_override("connection", mariadb.create("ciming_empty"), group="database")
+    yield
+    session.forget_connections()
+    conf.clear_override("connection", group="database")
+    mariadb.drop("ciming_empty")
+
+
+def test_an_upgrade_that_was_interrupted_goes_on(empty: None) -> None:
+    """After whichever statement, of TaskFlow's migrations too."""
+    assert _upgrade_bit_by_bit() > 80
+    assert session.schema_is_current() and session.taskflow_schema_is_current() and _differences() == []
+    bit_by_bit = _made()
+    with session.engine().begin() as connection:
+        connection.execute(sa.text("SET FOREIGN_KEY_CHECKS = 0"))
+        for name in bit_by_bit.keys() - {"rows"}:
+            connection.execute(sa.text(f"DROP TABLE {name}"))
+    session.forget_connections()
+    session.upgrade()
+    assert _made() == bit_by_bit
+
+
+def test_the_table_of_somebody_else_is_not_taken(empty: None) -> None:
+    with session.engine().begin() as connection:
+        connection.execute(sa.text("CREATE TABLE links (image_id VARCHAR(36), url VARCHAR(255))"))
+    with pytest.raises(sa.exc.OperationalError, match="'links' already exists"):
+        session.upgrade()
 
 
 def test_only_the_owner_may_read(conf: cfg.ConfigOpts, tmp_path: pathlib.Path) -> None:
