@@ -172,12 +172,16 @@ def auth_url(patience: float | None = None) -> str:
     """Keystone's versioned URL.
 
     :param patience: seconds without a byte from it, where they are others than [openstack] timeout
+    :raises ClientException: it does not say it now
     """
     session = _own_session()
     session.timeout = patience or session.timeout
     interface = cfg.CONF.openstack.interface
     found = session.get_endpoint(service_type="identity", interface=interface, version="v3")
-    return str(found or getattr(session.auth, "auth_url", "")).rstrip("/")
+    url = str(found or getattr(session.auth, "auth_url", "")).rstrip("/")
+    if not url.endswith("/v3"):     # keystoneauth goes on without: then all that is asked for is a 404
+        raise ks_exceptions.DiscoveryFailure(f"Keystone does not say where its v3 API is: not at {url}")
+    return url
 
 
 @functools.cache
@@ -258,8 +262,8 @@ def create(caller: context.RequestContext, expires_at: datetime, roles: Sequence
 @points.mutation
 def take_back(caller: context.RequestContext, trust_id: str) -> bool:
     """Delete a trust that no Job came to have, as the caller who gave it; False when that failed."""
-    url = f"{auth_url()}/OS-TRUST/trusts/{trust_id}"
     try:
+        url = f"{auth_url()}/OS-TRUST/trusts/{trust_id}"
         _as_caller(caller, url).delete(url)
     except ks_exceptions.NotFound:
         pass
