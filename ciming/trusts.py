@@ -302,14 +302,18 @@ def delete(trust_id: str) -> bool:
     try:
         try:
             adapter.Adapter(_again(trust_id)).delete(f"{auth_url()}/OS-TRUST/trusts/{trust_id}")
-        except (ks_exceptions.NotFound, ks_exceptions.Unauthorized) as error:
-            service_session().get_token()       # so it is not our own login that is wrong
+        except (ks_exceptions.NotFound, ks_exceptions.Unauthorized, ks_exceptions.Forbidden) as error:
+            # Its user or project is disabled, or the role is lost: once that is restored, so is the trust.
+            if isinstance(error, ks_exceptions.Forbidden) or _is_given(trust_id):
+                LOG.info("Trust %s can not be used now, nor deleted: %s", trust_id, error)
+                return False
             LOG.info("Trust %s is gone, or has expired: %s", trust_id, error)
-        except ks_exceptions.Forbidden as error:
-            # Its user is disabled or lost the role: once that is restored, so is the trust.
-            LOG.info("Trust %s can not be used now, nor deleted: %s", trust_id, error)
-            return False
-    except ks_exceptions.ClientException as error:
+    except (ks_exceptions.ClientException, exceptions.Unavailable) as error:
         LOG.warning("Trust %s could not be deleted now: %s", trust_id, error)
         return False
     return True
+
+
+def _is_given(trust_id: str) -> bool:
+    """Is it there and has not expired, as far as Keystone says to ourselves?"""
+    return any(trust.id == trust_id and trust.expires_at > datetime.now(UTC) for trust in given())

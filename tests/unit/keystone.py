@@ -4,6 +4,7 @@
 import http.server
 import json
 import threading
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -31,7 +32,7 @@ class Keystone(http.server.ThreadingHTTPServer):
         }
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
-    def give(self, *trust_ids: str, ends_in: float = 3600) -> None:
+    def give(self, trust_ids: Sequence[str], ends_in: float = 3600) -> None:
         """These are the trusts of the service user, and end in so many seconds."""
         same = {"trustor_user_id": "alice", "project_id": "studio", "expires_at": _in(ends_in)}
         trusts = [{"id": trust_id, **same} for trust_id in trust_ids]

@@ -140,3 +140,34 @@ assert trusts.delete("one") and trusts.take_back(caller, "one")
 assert keystone.asked.count("DELETE /v3/OS-TRUST/trusts/one") == 2
 """,
     )
+
+
+def test_a_trust_that_is_there_but_can_not_be_used_is_not_taken_for_gone(tmp_path: pathlib.Path) -> None:
+    """As where its project is disabled, for a while: Keystone lets nobody in by it, as if it were gone."""
+    check(
+        tmp_path,
+        KEYSTONE
+        + """
+def is_gone(login, delete=(204, None), listed=(200, None), **given):
+    trusts._LOGINS.clear()
+    keystone.answers["POST /v3/auth/tokens under a trust"] = login
+    keystone.answers["DELETE /v3/OS-TRUST/trusts/one"] = delete
+    keystone.give(**given)
+    if listed[0] != 200:
+        keystone.answers["GET /v3/OS-TRUST/trusts"] = listed
+    return trusts.delete("one")
+
+let_in = keystone.answers["POST /v3/auth/tokens"]
+for refused in ((401, {}), (404, {})):
+    assert is_gone(refused, trust_ids=["two"])
+    assert is_gone(refused, trust_ids=["one"], ends_in=-1)
+    assert not is_gone(refused, trust_ids=["one", "two"])
+    assert not is_gone(refused, trust_ids=[], listed=(503, {}))
+assert is_gone(let_in, delete=(404, {}), trust_ids=[])
+assert not is_gone(let_in, delete=(404, {}), trust_ids=["one"])
+assert not is_gone((403, {}), trust_ids=[])
+assert is_gone(let_in, trust_ids=[])
+keystone.answers["POST /v3/auth/tokens"] = 401, {}      # our own login is wrong
+assert not is_gone((401, {}), trust_ids=[])
+""",
+    )
