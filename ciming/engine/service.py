@@ -14,6 +14,8 @@ from ciming.db import api, areas, models, work
 from ciming.engine import checks, claims, looks, lost_trusts, outages, runner, zone_planning
 
 LOG = log.getLogger(__name__)
+FAILURES = (Exception, exceptions.Interrupted)
+"""What ends one attempt at something, and not the thread that makes it: the next may go well."""
 AGAIN_SECONDS = 1.0
 UNTOUCHED_SECONDS = 24 * 3600
 """Who wrote before that, writes no more."""
@@ -149,7 +151,10 @@ class Engine:
     def _house_loop(self) -> None:
         """Apart, so that a slow Keystone delays no Job."""
         while not self._stopping.is_set():
-            keep_house(self._area, self._stopping)
+            try:
+                keep_house(self._area, self._stopping)
+            except FAILURES:
+                LOG.exception("Could not keep house, will try again")
             self._stopping.wait(cfg.CONF.engine.housekeeping_interval)
 
     def _look(self) -> None:
@@ -227,12 +232,12 @@ def _do_each(
                 do(*chore)
             except exceptions.NotFound:
                 continue        # somebody else did it, and deleted the Job
-            except Exception:
+            except FAILURES:
                 LOG.exception("%s failed, will try again", do.__name__)
                 done = False
             finally:
                 context.forget()
-    except Exception:
+    except FAILURES:
         LOG.exception("Could not look for what there is to do")
         return False
     return done
