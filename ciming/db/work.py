@@ -496,7 +496,15 @@ def finish(held: Claim, *, purge: bool) -> str:
             job.trust_id = None     # its parent's
         if purge:
             _purge(session, job.id)
+        elif job.stage == "failed":
+            _free_room(job.upload)
     return job.status
+
+
+def _free_room(upload: models.Upload | None) -> None:
+    """Others may have the room of what an engine did not bring: a retry reserves it again."""
+    if upload and upload.complete and upload.offset < (upload.size or 0):
+        upload.reserved = min(upload.reserved, upload.offset)
 
 
 def _purge(session: orm.Session, job_id: str) -> None:

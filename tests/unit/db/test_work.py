@@ -445,3 +445,44 @@ def test_threads_that_read_then_write_never_find_it_locked() -> None:
     assert at_once(6, hammer) == list(range(6))     # no error among them
     done = [api.get_job(job.id, None).targets[0].bytes_done for job in jobs]
     assert done == [8] * 6
+
+
+# Room
+
+
+@pytest.mark.parametrize("came", [0, 3])
+def test_a_download_that_failed_for_good_keeps_room_for_what_is_there(came: int) -> None:
+    """Others may have the rest; a retry reserves it again, and where it can not, nothing changes."""
+
+    def room(held: int, _coming: int) -> int:
+        return 10 - held
+
+    job = rows.make_job(size=None)
+    with session.writer() as writing:
+        row = writing.get_one(models.Upload, job.id)
+        row.reserved = row.offset = 0
+    for source, at_all in ((SOURCE, True), ({**SOURCE, "size": 11}, False)):
+        held = rows.take(job.id)
+        if at_all:
+            work.found(held, source, room)
+            work.fetched(held, came)
+        else:
+            with pytest.raises(exceptions.StagingFull):
+                work.found(held, source, room)
+        work.end_stage(held)
+        work.finish(held, purge=False)
+        upload = api.get_job(job.id, None).upload
+        assert upload is not None and (upload.reserved, upload.offset) == (came, came)
+        with session.writer() as writing:       # as a retry does
+            writing.get_one(models.Job, job.id).finished_at = None
+
+
+def test_what_came_whole_keeps_its_room_whatever_fails() -> None:
+    """Also what it was converted to."""
+    job = rows.make_job(size=7)
+    held = rows.take(job.id)
+    work.reserve(held, 5, lambda _held, _coming: 100)
+    work.end_stage(held)
+    work.finish(held, purge=False)
+    upload = api.get_job(job.id, None).upload
+    assert upload is not None and upload.reserved == 12
