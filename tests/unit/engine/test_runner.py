@@ -5,6 +5,7 @@ import contextlib
 import pathlib
 import threading
 import types
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -109,3 +110,21 @@ def test_a_job_waits_for_its_user_only_when_all_else_has_ended() -> None:
             runner._raise_first(reasons)
         assert caught.value is first
     runner._raise_first([None, None])
+
+
+@pytest.mark.parametrize("nth", [1, 2, 3])
+def test_a_job_goes_on_later_where_there_can_be_no_more_threads(
+    made: runner.Runner, no_thread: Callable[[str, int], None], nth: int
+) -> None:
+    """For one of two Targets, or to bring the bytes that both wait for."""
+    made._stopping.clear()
+    job = rows.make_job()
+    claim = rows.take(job.id)
+    no_thread("flow", nth)
+    running = threading.Thread(target=made._run, args=(claim,), daemon=True)
+    running.start()
+    running.join(10)
+    assert not running.is_alive()
+    row = api.get_job(job.id, None)
+    assert (row.owner, row.finished_at, row.error) == (None, None, None)
+    assert {target.error is None for target in row.targets} == {True}
