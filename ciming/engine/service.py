@@ -158,14 +158,17 @@ class Engine:
             self._stopping.wait(cfg.CONF.engine.housekeeping_interval)
 
     def _look(self) -> None:
-        liveness, runs = self._term.liveness, self._term.runner
+        term = self._term
+        liveness, runs = term.liveness, term.runner
         if not liveness.sure:
             return
+
+        def may_take(candidate: work.Candidate) -> bool:
+            return not term.over.is_set() and runs.may_take(candidate)
+
         large = cfg.CONF.engine.large_image
-        for claim in claims.take(liveness, self._area.marker, runs.running, runs.may_take, large):
+        for claim in claims.take(liveness, self._area.marker, runs.running, may_take, large):
             runs.start(claim)
-            if liveness.lost.is_set():
-                return
 
 
 def keep_house(area: staging.StagingArea, stopping: threading.Event) -> bool:

@@ -7,7 +7,7 @@ import pytest
 from oslo_config import cfg
 
 from ciming import exceptions, staging, trusts
-from ciming.db import work
+from ciming.db import api, work
 from ciming.engine import service
 from tests.unit import rows
 
@@ -41,3 +41,25 @@ def test_housekeeping_outlives_whatever_happens(
     monkeypatch.setattr(service, "keep_house", keep_house)
     engine._house_loop()
     assert next(times, None) is None
+
+
+def test_an_engine_that_stops_claims_nothing(conf: cfg.ConfigOpts, database: rows.Database) -> None:
+    """Also in the midst of a look at the queue."""
+    engine = service.Engine()
+    term = engine._term
+    term.liveness.start()
+    jobs = [rows.make_job(marker=engine._area.marker).id for _ in range(3)]
+    started: list[str] = []
+
+    def start(claim: work.Claim) -> None:
+        started.append(claim.job_id)
+        term.end()
+
+    term.runner.start = start  # type: ignore[method-assign]
+    try:
+        for _ in range(2):
+            engine._look()
+    finally:
+        term.close()
+    assert started == [job_id for job_id in jobs if api.get_job(job_id, None).generation]
+    assert len(started) == 1
