@@ -58,7 +58,7 @@ class Conversions:
         """
         with self._lock:
             found = self._files.get(disk_format)
-            if found is None or found.failed:
+            if found is None or found.failure:
                 self._earlier += [found] if found else []
                 found = self._files[disk_format] = growing.GrowingFile()
                 try:
@@ -84,7 +84,7 @@ class Conversions:
             raise exceptions.Cancelled("The Job was cancelled.")
 
     def _bring(self, disk_format: str, file: growing.GrowingFile, hashed: bool) -> None:
-        if file.failed:
+        if file.failure:
             return
         slot = self._limit.slot()
         try:
