@@ -69,6 +69,7 @@ def candidates(
     large: int | None = None,
     dead: Collection[str] = (),
     patience: int | None = None,
+    me: str | None = None,
 ) -> Sequence[Candidate]:
     """Unfinished Jobs whose bytes are here, oldest first: free ones, and those of owners we can judge.
 
@@ -80,11 +81,12 @@ def candidates(
     :param large: bytes from which on an image takes long
     :param patience: seconds that a Job may wait for its user
     :param dead: owners who are judged already, wherever their locks were
+    :param me: who asks: what it keeps though it has stalled is followed by its successor only
     """
     job, upload, image, target = models.Job, models.Upload, models.Image, models.Target
     receives = sa.exists().where(target.job_id == job.id, target.step == "receive")
     comes = sa.and_(
-        sa.or_(job.generation == 0, job.owner.is_not(None), sa.not_(receives)),     # see stop_following()
+        sa.or_(job.generation == 0, job.owner != me, sa.not_(receives)),    # see stop_following()
         upload.offset > 0,
         upload.size.is_not(None),
         upload.leased_until > models.now(),

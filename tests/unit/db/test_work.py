@@ -126,8 +126,8 @@ def test_an_upload_is_followed_until_it_stalls() -> None:
     )
     uploads.commit(lease, 7, models.now() + 60_000, lambda *_: 1 << 40)
 
-    def comes() -> bool:
-        return [each.job_id for each in work.candidates(rows.AREA, rows.LOCKS)] == [job.id]
+    def comes(me: str = "engine-9") -> bool:
+        return [each.job_id for each in work.candidates(rows.AREA, rows.LOCKS, me=me)] == [job.id]
 
     for owner in ("engine-1", "engine-2"):
         assert comes()
@@ -137,6 +137,8 @@ def test_an_upload_is_followed_until_it_stalls() -> None:
         work.release(held)
     held = rows.take(job.id)
     work.stop_following(held)
+    assert comes()
+    assert not comes(me=held.owner)     # who keeps it, for what it holds in its memory
     work.release(held)
     assert not comes()
     uploads.complete(lease, rows.SIZE)
