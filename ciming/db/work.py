@@ -49,6 +49,7 @@ class Claim:
     starts: bool = False                # it was not claimed before
     kind: str = ""
     parent_id: str | None = None
+    project_id: str = ""
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,7 @@ class Candidate:
     takes_long: bool = False
     """Its image is large, or still on its way in; or it is one of many, and others go first."""
     kind: str = ""
+    project_id: str = ""
 
 
 def candidates(
@@ -94,7 +96,8 @@ def candidates(
     overdue = models.now() - patience * 1000 if patience is not None else 0
     waits = sa.and_(job.waiting_since > overdue, job.wanted == "run")
     query = (
-        sa.select(job.id, job.owner, job.generation, job.stage, job.kind, job.parent_id, image.size)
+        sa.select(job.id, job.owner, job.generation, job.stage, job.kind, job.parent_id)
+        .add_columns(job.project_id, image.size)
         .outerjoin(image, image.id == job.image_id)
         .outerjoin(upload, upload.job_id == job.id)
         .where(
@@ -114,6 +117,7 @@ def candidates(
                 row.generation,
                 row.stage == "uploading" or row.parent_id is not None or is_large(row.kind, row.size, large),
                 row.kind,
+                row.project_id,
             )
             for row in session.execute(query)
         ]
@@ -162,6 +166,7 @@ def claim(candidate: Candidate, owner: str, lock_marker: str) -> Claim | None:
         starts,
         job.kind,
         job.parent_id,
+        job.project_id,
     )
 
 

@@ -75,16 +75,13 @@ class Runner:
         )
 
     def may_take(self, candidate: work.Candidate) -> bool:
-        """Is there room for this Job? Large ones, and uploads that still come, leave some to others."""
+        """Is there room for this Job, in all and of what one project may have?"""
         if candidate.kind == ZONES:
             return True
         running = [claim for claim in list(self.running.values()) if claim.kind != ZONES]
-        if len(running) >= self._max_jobs:
-            return False
-        if candidate.takes_long:
-            long = sum(claim.takes_long for claim in running)
-            return long < slots.Limits(self._max_jobs).large
-        return True
+        theirs = [claim for claim in running if claim.project_id == candidate.project_id]
+        most = slots.Limits(self._max_jobs).large
+        return _has_room(candidate, running, self._max_jobs) and _has_room(candidate, theirs, most)
 
     def start(self, claim: work.Claim) -> None:
         self.running[claim.job_id] = claim
@@ -339,6 +336,14 @@ class Runner:
             work.trust_deleted(job.id, job.trust_id)
         custody.drop(job.id)        # before somebody retries it and brings us something else
         events.ended(job, work.finish(claim, purge=purge))
+
+
+def _has_room(candidate: work.Candidate, running: Sequence[work.Claim], places: int) -> bool:
+    """Is one of so many places free? Those that take long leave some to others."""
+    if len(running) >= places:
+        return False
+    long = sum(claim.takes_long for claim in running)
+    return not candidate.takes_long or long < slots.Limits(places).large
 
 
 def _submit(pool: futures.Executor, call: Callable[..., Result], *args: Any) -> futures.Future[Result]:

@@ -78,7 +78,8 @@ def test_of_many_who_take_it_from_a_dead_engine_one_wins() -> None:
     job = rows.make_job()
     dead = rows.take(job.id)
     [candidate] = work.candidates(rows.AREA, rows.LOCKS)
-    assert candidate == work.Candidate(job.id, dead.owner, dead.generation, kind="create")
+    known = work.Candidate(job.id, dead.owner, dead.generation, kind="create", project_id="studio")
+    assert candidate == known
     won = at_once(20, lambda number: work.claim(candidate, f"heir-{number}", rows.LOCKS))
     assert len([each for each in won if each is not None]) == 1
 
@@ -103,7 +104,8 @@ def test_candidates() -> None:
     work.finish(rows.take(done.id), purge=False)
     assert [each.job_id for each in work.candidates(rows.AREA, rows.LOCKS)] == [free.id, ours.id]
     work.release(held)
-    assert work.Candidate(ours.id, None, 1, kind="create") in work.candidates(rows.AREA, "third locks")
+    free_again = work.Candidate(ours.id, None, 1, kind="create", project_id="studio")
+    assert free_again in work.candidates(rows.AREA, "third locks")
     large = work.candidates(rows.AREA, "third locks", rows.SIZE)
     assert [each.takes_long for each in large] == [True, True]
 
