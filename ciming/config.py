@@ -174,7 +174,13 @@ ENGINE_OPTS: list[cfg.Opt] = [
         min=0.1,
         help="Seconds between looks for expired uploads, Jobs past their retention and left-over trusts.",
     ),
-    cfg.IntOpt("max_jobs", default=32, min=1, help="Jobs that one engine runs at a time."),
+    cfg.IntOpt(
+        "max_jobs",
+        default=32,
+        min=1,
+        help="Jobs that one engine runs at a time. A quarter is kept from any one project, so that others "
+        "do not wait while its Clouds hang.",
+    ),
     cfg.IntOpt(
         "max_stages",
         default=2,

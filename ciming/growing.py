@@ -87,8 +87,9 @@ class GrowingFile:
         return self._whole is not None
 
     @property
-    def failed(self) -> bool:
-        return self._failure is not None
+    def failure(self) -> BaseException | None:
+        """What ended the stage flow, if anything did."""
+        return self._failure
 
     @property
     def _what(self) -> staging.StagedFile:

@@ -172,12 +172,16 @@ def auth_url(patience: float | None = None) -> str:
     """Keystone's versioned URL.
 
     :param patience: seconds without a byte from it, where they are others than [openstack] timeout
+    :raises ClientException: it does not say it now
     """
     session = _own_session()
     session.timeout = patience or session.timeout
     interface = cfg.CONF.openstack.interface
     found = session.get_endpoint(service_type="identity", interface=interface, version="v3")
-    return str(found or getattr(session.auth, "auth_url", "")).rstrip("/")
+    url = str(found or getattr(session.auth, "auth_url", "")).rstrip("/")
+    if not url.endswith("/v3"):     # keystoneauth goes on without: then all that is asked for is a 404
+        raise ks_exceptions.DiscoveryFailure(f"Keystone does not say where its v3 API is: not at {url}")
+    return url
 
 
 @functools.cache
@@ -258,8 +262,8 @@ def create(caller: context.RequestContext, expires_at: datetime, roles: Sequence
 @points.mutation
 def take_back(caller: context.RequestContext, trust_id: str) -> bool:
     """Delete a trust that no Job came to have, as the caller who gave it; False when that failed."""
-    url = f"{auth_url()}/OS-TRUST/trusts/{trust_id}"
     try:
+        url = f"{auth_url()}/OS-TRUST/trusts/{trust_id}"
         _as_caller(caller, url).delete(url)
     except ks_exceptions.NotFound:
         pass
@@ -298,14 +302,18 @@ def delete(trust_id: str) -> bool:
     try:
         try:
             adapter.Adapter(_again(trust_id)).delete(f"{auth_url()}/OS-TRUST/trusts/{trust_id}")
-        except (ks_exceptions.NotFound, ks_exceptions.Unauthorized) as error:
-            service_session().get_token()       # so it is not our own login that is wrong
+        except (ks_exceptions.NotFound, ks_exceptions.Unauthorized, ks_exceptions.Forbidden) as error:
+            # Its user or project is disabled, or the role is lost: once that is restored, so is the trust.
+            if isinstance(error, ks_exceptions.Forbidden) or _is_given(trust_id):
+                LOG.info("Trust %s can not be used now, nor deleted: %s", trust_id, error)
+                return False
             LOG.info("Trust %s is gone, or has expired: %s", trust_id, error)
-        except ks_exceptions.Forbidden as error:
-            # Its user is disabled or lost the role: once that is restored, so is the trust.
-            LOG.info("Trust %s can not be used now, nor deleted: %s", trust_id, error)
-            return False
-    except ks_exceptions.ClientException as error:
+    except (ks_exceptions.ClientException, exceptions.Unavailable) as error:
         LOG.warning("Trust %s could not be deleted now: %s", trust_id, error)
         return False
     return True
+
+
+def _is_given(trust_id: str) -> bool:
+    """Is it there and has not expired, as far as Keystone says to ourselves?"""
+    return any(trust.id == trust_id and trust.expires_at > datetime.now(UTC) for trust in given())

@@ -139,6 +139,7 @@ def find(session: orm.Session, image_id: str) -> tuple[models.Job | None, models
 def check_open(image_id: str, job: models.Job | None, upload: models.Upload | None) -> None:
     """:raises CimingError: no more bytes are taken"""
     _check_not_ended(job)
+    _check_not_refused(job)
     if upload is None or upload.complete:
         raise exceptions.Conflict(
             f"Image {image_id} takes no data: it has its data already, or its Job has ended.",
@@ -149,6 +150,13 @@ def check_open(image_id: str, job: models.Job | None, upload: models.Upload | No
 def _check_not_ended(job: models.Job | None) -> None:
     if job is not None and job.error and job.error["code"] in ENDED:
         raise exceptions.Gone(job.error["message"], code=job.error["code"])
+
+
+def _check_not_refused(job: models.Job | None) -> None:
+    if job is not None and job.stage == "failed" and job.error and job.upload is None:
+        raise exceptions.Conflict(
+            f"Job {job.id} has ended: {job.error['message']}", code="image.has_data"
+        )
 
 
 def _check_place(job: models.Job, marker: str) -> None:
@@ -303,8 +311,10 @@ def lost(lease: Lease) -> exceptions.CimingError:
 
 
 def _lost(session: orm.Session, lease: Lease) -> exceptions.CimingError:
+    job = session.get(models.Job, lease.job_id)
     try:
-        _check_not_ended(session.get(models.Job, lease.job_id))
-    except exceptions.Gone as error:
+        _check_not_ended(job)
+        _check_not_refused(job)     # not upload.lost: who gets that tries again
+    except exceptions.CimingError as error:
         return error
     return exceptions.Conflict("Another upload has taken over, or its Job has ended.", code="upload.lost")

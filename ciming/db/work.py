@@ -49,6 +49,7 @@ class Claim:
     starts: bool = False                # it was not claimed before
     kind: str = ""
     parent_id: str | None = None
+    project_id: str = ""
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,7 @@ class Candidate:
     takes_long: bool = False
     """Its image is large, or still on its way in; or it is one of many, and others go first."""
     kind: str = ""
+    project_id: str = ""
 
 
 def candidates(
@@ -69,6 +71,7 @@ def candidates(
     large: int | None = None,
     dead: Collection[str] = (),
     patience: int | None = None,
+    me: str | None = None,
 ) -> Sequence[Candidate]:
     """Unfinished Jobs whose bytes are here, oldest first: free ones, and those of owners we can judge.
 
@@ -80,11 +83,12 @@ def candidates(
     :param large: bytes from which on an image takes long
     :param patience: seconds that a Job may wait for its user
     :param dead: owners who are judged already, wherever their locks were
+    :param me: who asks: what it keeps though it has stalled is followed by its successor only
     """
     job, upload, image, target = models.Job, models.Upload, models.Image, models.Target
     receives = sa.exists().where(target.job_id == job.id, target.step == "receive")
     comes = sa.and_(
-        sa.or_(job.generation == 0, job.owner.is_not(None), sa.not_(receives)),     # see stop_following()
+        sa.or_(job.generation == 0, job.owner != me, sa.not_(receives)),    # see stop_following()
         upload.offset > 0,
         upload.size.is_not(None),
         upload.leased_until > models.now(),
@@ -92,7 +96,8 @@ def candidates(
     overdue = models.now() - patience * 1000 if patience is not None else 0
     waits = sa.and_(job.waiting_since > overdue, job.wanted == "run")
     query = (
-        sa.select(job.id, job.owner, job.generation, job.stage, job.kind, job.parent_id, image.size)
+        sa.select(job.id, job.owner, job.generation, job.stage, job.kind, job.parent_id)
+        .add_columns(job.project_id, image.size)
         .outerjoin(image, image.id == job.image_id)
         .outerjoin(upload, upload.job_id == job.id)
         .where(
@@ -112,6 +117,7 @@ def candidates(
                 row.generation,
                 row.stage == "uploading" or row.parent_id is not None or is_large(row.kind, row.size, large),
                 row.kind,
+                row.project_id,
             )
             for row in session.execute(query)
         ]
@@ -160,6 +166,7 @@ def claim(candidate: Candidate, owner: str, lock_marker: str) -> Claim | None:
         starts,
         job.kind,
         job.parent_id,
+        job.project_id,
     )
 
 
@@ -501,7 +508,15 @@ def finish(held: Claim, *, purge: bool) -> str:
             job.trust_id = None     # its parent's
         if purge:
             _purge(session, job.id)
+        elif job.stage == "failed":
+            _free_room(job.upload)
     return job.status
+
+
+def _free_room(upload: models.Upload | None) -> None:
+    """Others may have the room of what an engine did not bring: a retry reserves it again."""
+    if upload and upload.complete and upload.offset < (upload.size or 0):
+        upload.reserved = min(upload.reserved, upload.offset)
 
 
 def _purge(session: orm.Session, job_id: str) -> None:

@@ -121,7 +121,10 @@ def take(
     """Claim, one by one, Jobs that nobody alive runs: not we, where they are not in `running`."""
     judged = {liveness.name: True}
     patience = int(cfg.CONF.staging.retention)
-    for candidate in work.candidates(marker, liveness.marker, large, liveness.former, patience):
+    found = work.candidates(
+        marker, liveness.marker, large, liveness.former, patience, me=liveness.name
+    )
+    for candidate in found:
         owner = candidate.owner
         if candidate.job_id in running or not may_take(candidate):
             continue

@@ -54,13 +54,18 @@ class Conversions:
         As soon as it is known its file is whole.
 
         :param hashed: it is wanted with its digests, if it is not being made already
+        :raises Unavailable: there can be no more threads now
         """
         with self._lock:
             found = self._files.get(disk_format)
-            if found is None or found.failed:
+            if found is None or found.failure:
                 self._earlier += [found] if found else []
                 found = self._files[disk_format] = growing.GrowingFile()
-                self._pool.submit(self._bring, disk_format, found, hashed)
+                try:
+                    self._pool.submit(self._bring, disk_format, found, hashed)
+                except RuntimeError as error:
+                    found.fail(error)       # its turn may come all the same
+                    raise exceptions.Unavailable("The engine can begin no conversion now.") from error
             return found
 
     def close(self) -> None:
@@ -79,6 +84,8 @@ class Conversions:
             raise exceptions.Cancelled("The Job was cancelled.")
 
     def _bring(self, disk_format: str, file: growing.GrowingFile, hashed: bool) -> None:
+        if file.failure:
+            return
         slot = self._limit.slot()
         try:
             self._source.await_whole(self._alive)

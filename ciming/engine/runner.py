@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Callable, Sequence
 from concurrent import futures
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from oslo_config import cfg
 from oslo_log import log
@@ -39,6 +39,7 @@ from ciming.flows import adjust, fetch, link, publish, stage, update, withdraw
 from ciming.flows import zone_sync as zone_flows
 
 LOG = log.getLogger(__name__)
+Result = TypeVar("Result")
 STAGE, FETCH, RESTORE, ZONES = "stage", "fetch", "restore", "zone-sync"
 STAGE_FLOWS = {STAGE: stage.flow, FETCH: fetch.flow, RESTORE: stage.flow}
 TARGET_FLOWS = {
@@ -74,16 +75,13 @@ class Runner:
         )
 
     def may_take(self, candidate: work.Candidate) -> bool:
-        """Is there room for this Job? Large ones, and uploads that still come, leave some to others."""
+        """Is there room for this Job, in all and of what one project may have?"""
         if candidate.kind == ZONES:
             return True
         running = [claim for claim in list(self.running.values()) if claim.kind != ZONES]
-        if len(running) >= self._max_jobs:
-            return False
-        if candidate.takes_long:
-            long = sum(claim.takes_long for claim in running)
-            return long < slots.Limits(self._max_jobs).large
-        return True
+        theirs = [claim for claim in running if claim.project_id == candidate.project_id]
+        most = slots.Limits(self._max_jobs).large
+        return _has_room(candidate, running, self._max_jobs) and _has_room(candidate, theirs, most)
 
     def start(self, claim: work.Claim) -> None:
         self.running[claim.job_id] = claim
@@ -185,7 +183,7 @@ class Runner:
             return flows.run(ZONES, zone_flows.flow, tools=kit)
 
         with futures.ThreadPoolExecutor(1, "zones") as pool:
-            running = pool.submit(run)
+            running = _submit(pool, run)
             _await([running], [kit], watching)
             return running.result()
 
@@ -218,25 +216,28 @@ class Runner:
             futures.ThreadPoolExecutor(len(todo) + 1, "flow") as pool,
         ):
             kits = [self._tools(claim, job, target, watching, staged, converted) for target in todo]
-            parts = [pool.submit(self._publish, flows, job, kit) for kit in kits]
+            parts: list[futures.Future[None]] = []
             try:
+                for each in kits:
+                    parts.append(_submit(pool, self._publish, flows, job, each))
                 if job.kind in status.MOVING and _are_wanted(job, staged, parts, kits, watching):
                     slot = self._stages.slot(large=_yields(job))
                     kit = stage_tools.StageTools(job, watching, staged, claim, slot, self._room)
-                    bringing = pool.submit(self._stage, flows, job, kit)
+                    bringing = _submit(pool, self._stage, flows, job, kit)
                     _await([bringing], [kit], watching)
                     bringing.result()
             except BaseException as reason:
                 staged.fail(reason)     # or those who follow would wait for ever
                 raise
             finally:
-                _await(parts, kits, watching)
+                _await(parts, kits[: len(parts)], watching)
             _raise_first([part.exception() for part in parts])
 
     def _stage(self, flows: "Flows", job: models.Job, kit: stage_tools.StageTools) -> None:
         """Have the file whole and looked at, or failed."""
         _log_for(job)
         claim, staged = flows.claim, kit.staged
+        staged.check()      # it may begin when it was given up, see _submit()
         if job.stage == "staged" and self._path(job).exists():
             staged.finish(self._staged(job))
             return
@@ -335,6 +336,25 @@ class Runner:
             work.trust_deleted(job.id, job.trust_id)
         custody.drop(job.id)        # before somebody retries it and brings us something else
         events.ended(job, work.finish(claim, purge=purge))
+
+
+def _has_room(candidate: work.Candidate, running: Sequence[work.Claim], places: int) -> bool:
+    """Is one of so many places free? Those that take long leave some to others."""
+    if len(running) >= places:
+        return False
+    long = sum(claim.takes_long for claim in running)
+    return not candidate.takes_long or long < slots.Limits(places).large
+
+
+def _submit(pool: futures.Executor, call: Callable[..., Result], *args: Any) -> futures.Future[Result]:
+    """Have a thread do it.
+
+    :raises Interrupted: there can be no more; it may be done all the same, by one that has ended its part
+    """
+    try:
+        return pool.submit(call, *args)
+    except RuntimeError as error:
+        raise exceptions.Interrupted(f"There can be no more threads: {error}") from error
 
 
 def _are_wanted(

@@ -14,6 +14,8 @@ from ciming.db import api, areas, models, work
 from ciming.engine import checks, claims, looks, lost_trusts, outages, runner, zone_planning
 
 LOG = log.getLogger(__name__)
+FAILURES = (Exception, exceptions.Interrupted)
+"""What ends one attempt at something, and not the thread that makes it: the next may go well."""
 AGAIN_SECONDS = 1.0
 UNTOUCHED_SECONDS = 24 * 3600
 """Who wrote before that, writes no more."""
@@ -149,18 +151,24 @@ class Engine:
     def _house_loop(self) -> None:
         """Apart, so that a slow Keystone delays no Job."""
         while not self._stopping.is_set():
-            keep_house(self._area, self._stopping)
+            try:
+                keep_house(self._area, self._stopping)
+            except FAILURES:
+                LOG.exception("Could not keep house, will try again")
             self._stopping.wait(cfg.CONF.engine.housekeeping_interval)
 
     def _look(self) -> None:
-        liveness, runs = self._term.liveness, self._term.runner
+        term = self._term
+        liveness, runs = term.liveness, term.runner
         if not liveness.sure:
             return
+
+        def may_take(candidate: work.Candidate) -> bool:
+            return not term.over.is_set() and runs.may_take(candidate)
+
         large = cfg.CONF.engine.large_image
-        for claim in claims.take(liveness, self._area.marker, runs.running, runs.may_take, large):
+        for claim in claims.take(liveness, self._area.marker, runs.running, may_take, large):
             runs.start(claim)
-            if liveness.lost.is_set():
-                return
 
 
 def keep_house(area: staging.StagingArea, stopping: threading.Event) -> bool:
@@ -227,12 +235,12 @@ def _do_each(
                 do(*chore)
             except exceptions.NotFound:
                 continue        # somebody else did it, and deleted the Job
-            except Exception:
+            except FAILURES:
                 LOG.exception("%s failed, will try again", do.__name__)
                 done = False
             finally:
                 context.forget()
-    except Exception:
+    except FAILURES:
         LOG.exception("Could not look for what there is to do")
         return False
     return done

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 LOOK_SECONDS = 0.5      # between two questions whether to go on waiting
-LARGE_SHARE = 0.75      # of all, that large images may take: small ones are not to wait for them
+LARGE_SHARE = 0.75      # of all, that large images, or one project, may take: others are not to wait for them
 
 
 @dataclass(frozen=True)

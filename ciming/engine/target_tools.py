@@ -126,6 +126,19 @@ class TargetTools(tools.Tools):
         if self._takes_bytes:
             self._source.check()
 
+    @contextlib.contextmanager
+    def cancelling(self) -> Iterator[None]:
+        """Who is left without bytes ends by the reason for that, as well."""
+        with super().cancelling():
+            try:
+                yield
+            except exceptions.Cancelled:
+                raise
+            except exceptions.CimingError as error:
+                if self._fault and error is self._source.failure:
+                    self._tell(error, final=True)
+                raise
+
     def _called(self) -> Iterable[base.Provider]:
         if "provider" in self.__dict__ and (self._watch.ends or not self._undoing):
             yield self.provider

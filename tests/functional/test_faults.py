@@ -379,8 +379,9 @@ def test_keystone_forgets_the_trust_meanwhile(
     assert member.wait(job["id"])["status"] == "success"
 
 
-def test_trust_of_one_who_lost_the_role_goes_when_it_is_back(
-    cloud: sandbox.Sandbox, another: Callable[..., tuple[ciming.Ciming, Person]]
+@pytest.mark.parametrize("lost", ["role", "project"])
+def test_trust_of_one_who_lost_the_role_or_project_goes_when_it_is_back(
+    cloud: sandbox.Sandbox, another: Callable[..., tuple[ciming.Ciming, Person]], lost: str
 ) -> None:
     """Keystone lets nobody use it meanwhile, nor delete it, but it would work again."""
     service, _member = another(
@@ -389,15 +390,23 @@ def test_trust_of_one_who_lost_the_role_goes_when_it_is_back(
     stranger, admin = Person(cloud, "stranger", service.url), Person(cloud, "admin", service.url)
     keystone = cloud.admin
     ids = {kind: keystone.ids(kind) for kind in ("user", "role")}
-    role = f"/projects/{stranger.project_id}/users/{ids['user'][seed.STRANGER]}/roles/{ids['role']['member']}"
+    project = f"/projects/{stranger.project_id}"
+    role = f"{project}/users/{ids['user'][seed.STRANGER]}/roles/{ids['role']['member']}"
     job = stranger.create()["job"]
     [trust] = stranger.trusts()
-    keystone.call("DELETE", role)
+
+    def have(it: bool) -> None:
+        if lost == "role":
+            keystone.call("PUT" if it else "DELETE", role)
+        else:
+            keystone.call("PATCH", project, {"project": {"enabled": it}})
+
+    have(False)
     try:
         assert admin.wait(job["id"])["error"]["code"] == "upload.expired"
         soon(lambda: "can not be used now" in service.last_words(200))
         assert trust["id"] in {each["id"] for each in keystone.call("GET", "/OS-TRUST/trusts")["trusts"]}
     finally:
-        keystone.call("PUT", role)
+        have(True)
     stranger.log_in_again()
     soon(lambda: not stranger.trusts())

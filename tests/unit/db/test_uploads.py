@@ -34,8 +34,8 @@ def commit(lease: uploads.Lease, offset: int, room: uploads.Room = endless) -> i
     return uploads.commit(lease, offset, later(), room)
 
 
-def refused(call: Callable[[], Any], code: str) -> None:
-    with pytest.raises(exceptions.CimingError) as caught:
+def refused(call: Callable[[], Any], code: str, match: str = "") -> None:
+    with pytest.raises(exceptions.CimingError, match=match) as caught:
         call()
     assert caught.value.code == code
 
@@ -65,6 +65,25 @@ def test_the_last_byte_undoes_no_failure() -> None:
     uploads.complete(lease, rows.SIZE)
     row = api.get_job(job.id, None)
     assert row.stage == "failed" and row.upload is not None and row.upload.complete
+
+
+def test_who_sends_an_image_that_was_refused_is_told_why() -> None:
+    """By a code at which clients do not try again, when nothing is left to be retried."""
+    job = rows.make_job(stage="uploading", size=None)
+    lease = begin(job)
+    held, error = rows.take(job.id), {"code": "image.unsafe", "message": "It has a backing file."}
+    work.update_stage(held, step="inspect", error=error)
+    work.end_stage(held)
+    assert commit(lease, 100)
+    work.finish(held, purge=True)
+    image = api.get_image(job.image_id, None)
+    for ask in (
+        lambda: commit(lease, 200),
+        lambda: uploads.complete(lease, rows.SIZE),
+        lambda: begin(job),
+        lambda: uploads.state(image),
+    ):
+        refused(ask, "image.has_data", f"Job {job.id} has ended: It has a backing file.")
 
 
 def test_of_many_who_begin_one_gets_the_lease() -> None:

@@ -78,7 +78,8 @@ def test_of_many_who_take_it_from_a_dead_engine_one_wins() -> None:
     job = rows.make_job()
     dead = rows.take(job.id)
     [candidate] = work.candidates(rows.AREA, rows.LOCKS)
-    assert candidate == work.Candidate(job.id, dead.owner, dead.generation, kind="create")
+    known = work.Candidate(job.id, dead.owner, dead.generation, kind="create", project_id="studio")
+    assert candidate == known
     won = at_once(20, lambda number: work.claim(candidate, f"heir-{number}", rows.LOCKS))
     assert len([each for each in won if each is not None]) == 1
 
@@ -103,7 +104,8 @@ def test_candidates() -> None:
     work.finish(rows.take(done.id), purge=False)
     assert [each.job_id for each in work.candidates(rows.AREA, rows.LOCKS)] == [free.id, ours.id]
     work.release(held)
-    assert work.Candidate(ours.id, None, 1, kind="create") in work.candidates(rows.AREA, "third locks")
+    free_again = work.Candidate(ours.id, None, 1, kind="create", project_id="studio")
+    assert free_again in work.candidates(rows.AREA, "third locks")
     large = work.candidates(rows.AREA, "third locks", rows.SIZE)
     assert [each.takes_long for each in large] == [True, True]
 
@@ -126,8 +128,8 @@ def test_an_upload_is_followed_until_it_stalls() -> None:
     )
     uploads.commit(lease, 7, models.now() + 60_000, lambda *_: 1 << 40)
 
-    def comes() -> bool:
-        return [each.job_id for each in work.candidates(rows.AREA, rows.LOCKS)] == [job.id]
+    def comes(me: str = "engine-9") -> bool:
+        return [each.job_id for each in work.candidates(rows.AREA, rows.LOCKS, me=me)] == [job.id]
 
     for owner in ("engine-1", "engine-2"):
         assert comes()
@@ -137,6 +139,8 @@ def test_an_upload_is_followed_until_it_stalls() -> None:
         work.release(held)
     held = rows.take(job.id)
     work.stop_following(held)
+    assert comes()
+    assert not comes(me=held.owner)     # who keeps it, for what it holds in its memory
     work.release(held)
     assert not comes()
     uploads.complete(lease, rows.SIZE)
@@ -445,3 +449,44 @@ def test_threads_that_read_then_write_never_find_it_locked() -> None:
     assert at_once(6, hammer) == list(range(6))     # no error among them
     done = [api.get_job(job.id, None).targets[0].bytes_done for job in jobs]
     assert done == [8] * 6
+
+
+# Room
+
+
+@pytest.mark.parametrize("came", [0, 3])
+def test_a_download_that_failed_for_good_keeps_room_for_what_is_there(came: int) -> None:
+    """Others may have the rest; a retry reserves it again, and where it can not, nothing changes."""
+
+    def room(held: int, _coming: int) -> int:
+        return 10 - held
+
+    job = rows.make_job(size=None)
+    with session.writer() as writing:
+        row = writing.get_one(models.Upload, job.id)
+        row.reserved = row.offset = 0
+    for source, at_all in ((SOURCE, True), ({**SOURCE, "size": 11}, False)):
+        held = rows.take(job.id)
+        if at_all:
+            work.found(held, source, room)
+            work.fetched(held, came)
+        else:
+            with pytest.raises(exceptions.StagingFull):
+                work.found(held, source, room)
+        work.end_stage(held)
+        work.finish(held, purge=False)
+        upload = api.get_job(job.id, None).upload
+        assert upload is not None and (upload.reserved, upload.offset) == (came, came)
+        with session.writer() as writing:       # as a retry does
+            writing.get_one(models.Job, job.id).finished_at = None
+
+
+def test_what_came_whole_keeps_its_room_whatever_fails() -> None:
+    """Also what it was converted to."""
+    job = rows.make_job(size=7)
+    held = rows.take(job.id)
+    work.reserve(held, 5, lambda _held, _coming: 100)
+    work.end_stage(held)
+    work.finish(held, purge=False)
+    upload = api.get_job(job.id, None).upload
+    assert upload is not None and upload.reserved == 12

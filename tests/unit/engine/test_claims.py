@@ -258,7 +258,7 @@ def test_jobs_of_the_dead_are_taken_and_no_others(engine: claims.Liveness, other
     assert list(claims.take(engine, rows.AREA, running)) == []
     other.kill()
     assert list(claims.take(engine, rows.AREA, running)) == [
-        work.Claim(theirs, engine.name, 2, kind="create")
+        work.Claim(theirs, engine.name, 2, kind="create", project_id="studio")
     ]
 
 

@@ -5,7 +5,7 @@ import contextlib
 import hashlib
 import pathlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent import futures
 
 import pytest
@@ -236,3 +236,15 @@ def test_without_a_source_there_is_nothing_to_convert(bench: Bench) -> None:
     with pytest.raises(exceptions.ImageRejected):
         whole(file)
     assert not bench.folder
+
+
+def test_who_asks_again_has_it_made_when_there_can_be_threads_again(
+    bench: Bench, no_thread: Callable[[str, int], None]
+) -> None:
+    bench.stage()
+    made = bench.engine()
+    no_thread("convert", 1)
+    with pytest.raises(exceptions.Unavailable):
+        made.of("raw")
+    assert whole(made.of("raw")).disk_format == "raw"
+    assert bench.folder == {f"converted-raw.{bench.claim.generation}"}

@@ -5,12 +5,14 @@ import contextlib
 import pathlib
 import threading
 import types
+from collections.abc import Callable
 from typing import Any
 
 import pytest
+from oslo_config import cfg
 
 from ciming import exceptions, growing, staging
-from ciming.db import api, jobs, work
+from ciming.db import api, jobs, models, work
 from ciming.engine import runner, slots, sources, stage_tools, target_tools, tools, watch
 from tests.unit import rows
 
@@ -109,3 +111,49 @@ def test_a_job_waits_for_its_user_only_when_all_else_has_ended() -> None:
             runner._raise_first(reasons)
         assert caught.value is first
     runner._raise_first([None, None])
+
+
+@pytest.mark.parametrize("nth", [1, 2, 3])
+def test_a_job_goes_on_later_where_there_can_be_no_more_threads(
+    made: runner.Runner, no_thread: Callable[[str, int], None], nth: int
+) -> None:
+    """For one of two Targets, or to bring the bytes that both wait for."""
+    made._stopping.clear()
+    job = rows.make_job()
+    claim = rows.take(job.id)
+    no_thread("flow", nth)
+    running = threading.Thread(target=made._run, args=(claim,), daemon=True)
+    running.start()
+    running.join(10)
+    assert not running.is_alive()
+    row = api.get_job(job.id, None)
+    assert (row.owner, row.finished_at, row.error) == (None, None, None)
+    assert {target.error is None for target in row.targets} == {True}
+
+
+def taken(made: runner.Runner, count: int, **of: Any) -> int:
+    """How many of so many more Jobs are taken; all run on for ever."""
+    for _ in range(count):
+        job_id = models.new_id()
+        if made.may_take(work.Candidate(job_id, None, 0, **of)):
+            made.running[job_id] = work.Claim(job_id, rows.ENGINE, 1, **of)
+    return sum(all(getattr(claim, name) == of[name] for name in of) for claim in made.running.values())
+
+
+@pytest.mark.parametrize(
+    ("places", "theirs", "long", "others", "others_long"),
+    [(32, 24, 18, 8, 6), (4, 3, 2, 1, 1), (1, 1, 1, 0, 0)],
+)
+def test_one_project_leaves_places_to_others(
+    conf: cfg.ConfigOpts, database: object, places: int, theirs: int, long: int, others: int, others_long: int
+) -> None:
+    """Its large images, and parts of syncs, leave some to its own small ones, too."""
+    conf.set_override("max_jobs", places, group="engine")
+    area: Any = None
+    made = runner.Runner(area, threading.Event())
+    assert taken(made, 9, kind=runner.ZONES, project_id="studio") == 9      # these wait for the others
+    assert taken(made, places, kind="create", project_id="studio", takes_long=True) == long
+    assert taken(made, places, kind="create", project_id="studio", takes_long=False) == theirs - long
+    assert taken(made, places, kind="create", project_id="garage", takes_long=True) == others_long
+    assert taken(made, places, kind="link", project_id="garage") == others - others_long
+    assert taken(made, places, kind="link", project_id="attic") == 0

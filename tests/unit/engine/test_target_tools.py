@@ -146,3 +146,35 @@ def test_bytes_that_can_not_be_had_hold_up_who_needs_them(symbol: str, *, needed
     kit.staged.fail(exceptions.ProviderError("They are gone.", code="source.not_readable"))
     with pytest.raises(exceptions.ProviderError, match="gone") if needed else contextlib.nullcontext():
         kit.alive()
+
+
+@pytest.mark.usefixtures("database")
+@pytest.mark.parametrize("step", ["upload", "await_whole"])
+@pytest.mark.parametrize("cancelled", [False, True])
+def test_why_there_are_no_bytes_takes_the_place_of_what_passed(
+    step: str, monkeypatch: pytest.MonkeyPatch, *, cancelled: bool
+) -> None:
+    """The cloud stumbled once; then the image was refused, or is not wanted any more."""
+    claim = rows.take(rows.make_job(zones=["zone-b"]).id)
+    kit: Any = begun(claim, Zone(hidden=False))
+    monkeypatch.setattr(kit, "_pause", lambda *_: None)
+    refused = exceptions.ImageRejected("It has a backing file.", code="image.unsafe")
+    attempts = iter([exceptions.TransientProviderError("zone-b: 503"), None])
+
+    def upload() -> None:
+        if error := next(attempts):
+            raise error
+        if step == "upload":
+            kit.staged.fail(exceptions.Cancelled("The Job was cancelled.") if cancelled else refused)
+            kit.alive()
+
+    def go_on() -> None:
+        kit.attempt("upload", upload)
+        kit._tell(exceptions.TransientProviderError("zone-b: 503"), final=False)    # in the next step
+        kit.staged.fail(exceptions.Cancelled("The Job was cancelled.") if cancelled else refused)
+        kit.await_whole()
+
+    with pytest.raises(exceptions.Cancelled if cancelled else exceptions.ImageRejected):
+        go_on()
+    error = api.get_job(claim.job_id, None).targets[0].error
+    assert (error or {}).get("code") == (None if cancelled else "image.unsafe")
