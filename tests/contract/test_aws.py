@@ -413,6 +413,17 @@ def test_quota(
     assert not subject.refs(key)
 
 
+def test_too_many_pending_snapshots(
+    subject: on_aws.AWS, provider: door.AWS, staged: Staged, spec: Spec, key: str
+) -> None:
+    """Of an account's 100, others come to their ends."""
+    subject.standin.fault("quota", "StartSnapshot")
+    with pytest.raises(exceptions.TransientProviderError, match="limit") as refused:
+        provider.upload(staged, spec, key, Transfer())
+    assert refused.value.code == "cloud.quota_exceeded"
+    assert provider.upload(staged, spec, key, Transfer())
+
+
 def test_name_that_is_taken(
     subject: on_aws.AWS, provider: door.AWS, staged: Staged, spec: Spec, key: str
 ) -> None:

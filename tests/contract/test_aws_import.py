@@ -14,7 +14,7 @@ import pytest
 
 from ciming import exceptions, staging
 from ciming.providers import base, pace
-from ciming.providers.aws import imports
+from ciming.providers.aws import imports, snapshots
 from ciming.providers.aws import provider as door
 from tests.contract import on_aws, subjects
 from tests.contract.on_aws import Counted
@@ -275,6 +275,20 @@ def test_another_key_than_an_earlier_import_had(
     arn = subject.standin.make_key()
     blob = subject.at("owner", kms_key=arn).upload(staged, spec, key, Transfer())
     assert [each["key"] for each in subject.standin.snapshots() if each["id"] == blob] == [arn]
+
+
+def test_too_many_imports_at_a_time(
+    subject: on_aws.Import, provider: door.AWS, staged: Staged, spec: Spec, key: str, monkeypatch: Any
+) -> None:
+    """The object is there already: others come to their ends, or at last it is told."""
+    subject.standin.fault("quota", "ImportSnapshot", times=3)
+    is_whole(subject, provider, staged, spec, key)
+    provider.discard(key)
+    monkeypatch.setattr(snapshots, "ROOM_SECONDS", 0.5)
+    subject.standin.fault("quota", "ImportSnapshot", times=10**6)
+    with pytest.raises(exceptions.ProviderError, match="ImportSnapshot") as refused:
+        provider.upload(staged, spec, key, Transfer())
+    assert refused.value.code == "cloud.quota_exceeded"
 
 
 def test_an_import_that_fails_for_good(

@@ -60,10 +60,11 @@ _FORBIDDEN = frozenset(
 _QUOTA = frozenset(
     (
         *("AMIQuotaExceeded", "ResourceCountLimitExceeded", "ResourceLimitExceeded"),
-        *("ServiceQuotaExceededException", "SnapshotLimitExceeded"),
         *("LimitExceededException", "PendingSnapshotLimitExceeded", "TooManyBuckets"),
+        "SnapshotLimitExceeded",
     )
 )
+_EBS_QUOTA = "ServiceQuotaExceededException"    # of pending snapshots, too: those come to their ends
 
 
 class Refusal(exceptions.ProviderError):
@@ -245,6 +246,10 @@ class Account:
             return pace.Throttled(what, cloud_request_id=request_id)
         if name in _STUMBLED or status >= 500:
             return exceptions.TransientProviderError(what, cloud_request_id=request_id)
+        if name == _EBS_QUOTA:
+            return exceptions.TransientProviderError(
+                what, code="cloud.quota_exceeded", cloud_request_id=request_id
+            )
         if name in _LOGIN or _is_of_the_key(answer):
             return exceptions.CredentialRefused(what, cloud_request_id=request_id)
         code = "cloud.refused"

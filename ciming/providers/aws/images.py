@@ -113,7 +113,8 @@ def copy(
 
     def make(name: str) -> str:
         same = hashlib.sha256(f"{token} {image['ImageId']} {name}".encode()).hexdigest()
-        return _copy(account, {**wanted, "Name": name, "ClientToken": same})
+        told = {**wanted, "Name": name, "ClientToken": same}
+        return snapshots.once_there_is_room(lambda: _copy(account, told), alive)
 
     return _named(account, spec, key, alive, make)
 

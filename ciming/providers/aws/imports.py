@@ -9,6 +9,7 @@ https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_ImportSnapshot.html
 
 import base64
 import contextlib
+import functools
 import hashlib
 import io
 import os
@@ -317,7 +318,7 @@ def bring(
                 {"ResourceType": "import-snapshot-task", "Tags": snapshots.as_tags(tags)}
             ],
         }
-        task_id = _start(account, key, told, {each["ImportTaskId"] for each in ours})
+        task_id = _start(account, key, told, {each["ImportTaskId"] for each in ours}, transfer.alive)
     if (transfer.checkpoint or {}).get("import") != task_id:
         transfer.save_checkpoint({"import": task_id})
     role = str(wanted.get("RoleName", ROLE))
@@ -353,7 +354,9 @@ def _holds(account: Account, task: Mapping[str, Any]) -> bool:
     return _runs(task) or (completed and snapshots.is_there(account, str(made)))
 
 
-def _start(account: Account, key: str, told: Mapping[str, Any], earlier: set[str]) -> str:
+def _start(
+    account: Account, key: str, told: Mapping[str, Any], earlier: set[str], alive: Alive
+) -> str:
     """An import for a Target: its id. Asked twice, also at once, it is the same one.
 
     A token leads to the import that it was first used for, whatever became of that.
@@ -362,8 +365,9 @@ def _start(account: Account, key: str, told: Mapping[str, Any], earlier: set[str
     """
     for attempt in range(len(earlier), len(earlier) + MOST_ATTEMPTS):
         token = hashlib.sha256(f"{key} {attempt}".encode()).hexdigest()
+        wanted = {**told, "ClientToken": token}
         try:
-            task_id = _import(account, {**told, "ClientToken": token})
+            task_id = snapshots.once_there_is_room(functools.partial(_import, account, wanted), alive)
         except Refusal as error:
             if error.name == OTHERWISE:     # the Cloud's config was another one then
                 continue

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ciming import disk_image, exceptions, staging
-from ciming.providers import base
+from ciming.providers import base, pace
 from ciming.providers.aws import images, imports, lifecycle, metadata, snapshots
 from ciming.providers.aws.account import Account, Refusal
 
@@ -125,10 +125,6 @@ class AWS(base.Provider):
         except exceptions.ProviderError as error:
             if isinstance(error, exceptions.TransientProviderError | exceptions.CredentialRefused):
                 raise
-            if error.code == "cloud.quota_exceeded":    # of copies at a time, say
-                raise exceptions.TransientProviderError(
-                    error.detail, cloud_request_id=error.cloud_request_id
-                ) from None
             self.discard(key, transfer.alive)
             raise
         return None
@@ -153,7 +149,7 @@ class AWS(base.Provider):
         if place.get("endpoint_url") != self._place.get("endpoint_url"):
             return None
         region = str(place["region"])
-        image = images.show(self._account.in_region(region), image_ref)
+        image = self._show_in(region, image_ref)
         tags = snapshots.of_tags(image or {})
         if image is None or not {*self._mark.items(), *_mark(place).items()} <= {*tags.items()}:
             return None
@@ -169,6 +165,20 @@ class AWS(base.Provider):
         made = images.copy(self._account, image, region, spec, key, token, labels, more, transfer.alive)
         snapshots.await_seen(lambda: next(self._find_images(key), None))
         return made
+
+    def _show_in(self, region: str, image_ref: str) -> Mapping[str, Any] | None:
+        """An image of another region; where that does not let us in, or answer, its bytes may be elsewhere.
+
+        :raises ProviderError: it does not
+        """
+        try:
+            return images.show(self._account.in_region(region), image_ref)
+        except pace.Throttled:
+            raise
+        except (exceptions.CredentialRefused, exceptions.TransientProviderError) as error:
+            raise exceptions.ProviderError(
+                error.detail, code=error.code, cloud_request_id=error.cloud_request_id
+            ) from None
 
     def _is_as_wanted(self, image: Mapping[str, Any], spec: base.ImageSpec) -> bool:
         """Is an image what register() would make? Of most, CopyImage changes nothing."""

@@ -27,6 +27,8 @@ ZEROS = bytes(disk_image.BLOCK)
 SEEN_SECONDS = 30       # after which EC2 has heard of what EBS made
 SEALING_SECONDS = 60    # for which a snapshot that takes no completion may be about to be complete
 SPOILT = "INVALID_CUSTOMER_KEY"     # of EBS's reasons, the one that does not pass
+ROOM_SECONDS = 12 * 3600    # for which fewer things may have to be under way before one more may begin
+AT_A_TIME = ("ResourceLimitExceeded", "ResourceCountLimitExceeded", "PendingSnapshotLimitExceeded")
 MOST_ATTEMPTS = 20      # at starting a snapshot that nobody has deleted
 ABSENT = ("InvalidSnapshot.NotFound", "InvalidSnapshotID.Malformed", "ResourceNotFoundException")
 
@@ -116,6 +118,23 @@ def pauses() -> Iterator[float]:
     while True:
         yield pause
         pause = min(longest, pause * 1.5)
+
+
+def once_there_is_room(call: Callable[[], str], alive: Alive) -> str:
+    """What a call gives that AWS lets so many do at a time: others may take hours to come to their ends.
+
+    :raises Refusal: it gives nothing
+    """
+    until = time.monotonic() + ROOM_SECONDS
+    for pause in pauses():
+        try:
+            return call()
+        except Refusal as error:
+            if error.name not in AT_A_TIME or time.monotonic() > until:
+                raise
+        alive()
+        time.sleep(pause)
+    raise AssertionError
 
 
 # Writing
