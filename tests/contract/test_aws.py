@@ -16,8 +16,8 @@ import pytest
 
 from ciming import disk_image, exceptions, staging
 from ciming.providers import base, pace
+from ciming.providers.aws import images, snapshots
 from ciming.providers.aws import provider as door
-from ciming.providers.aws import snapshots
 from tests.contract import on_aws, subjects
 from tests.contract.on_aws import Counted
 from tests.contract.subjects import Transfer, persistently
@@ -469,6 +469,25 @@ def test_lists_of_aws(
     read = b"".join(provider.download(image_ref, 0))
     subject.standin.settings(page_blocks=10_000, page_token_seconds=3600, sparse_pages=False)
     assert read == b"".join(provider.download(image_ref, 0))
+
+
+def test_looks_that_are_late(
+    provider: door.AWS, staged: Staged, spec: Spec, key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All bytes are there: one look does not end it."""
+    transfer = Transfer()
+    blob = provider.upload(staged, spec, key, transfer)
+    late(monkeypatch, snapshots)
+    image_ref = provider.register(blob, spec, key)
+    late(monkeypatch, snapshots)
+    late(monkeypatch, images)
+    assert provider.verify(image_ref, staged) == "guest"
+
+
+def late(monkeypatch: pytest.MonkeyPatch, of: Any) -> None:
+    """Its next look sees nothing."""
+    show, left = of.show, [1]
+    monkeypatch.setattr(of, "show", lambda *args: show(*args) if not left else left.clear())
 
 
 def test_what_is_complete_has_a_checksum(

@@ -156,8 +156,10 @@ def _ours(account: Account, key: str) -> str | None:
     return None
 
 
-def wait(account: Account, image_id: str, alive: Alive, patience: float = PATIENCE) -> None:
-    """Until an image can be used.
+def wait(
+    account: Account, image_id: str, alive: Alive, patience: float = PATIENCE
+) -> Mapping[str, Any]:
+    """Until an image can be used: what EC2 says of it then.
 
     :param patience: seconds
     :raises ProviderError: it failed, or is gone
@@ -167,7 +169,7 @@ def wait(account: Account, image_id: str, alive: Alive, patience: float = PATIEN
     for pause in snapshots.pauses():
         image = show(account, image_id)
         if image is not None and image["State"] == "available":
-            return
+            return image
         if image is not None and image["State"] != "pending":
             why = account.words(image.get("StateReason", {}).get("Message", ""))
             raise exceptions.ProviderError(
@@ -189,6 +191,7 @@ def wait(account: Account, image_id: str, alive: Alive, patience: float = PATIEN
             )
         alive()
         time.sleep(pause)
+    raise AssertionError
 
 
 @points.mutation

@@ -119,9 +119,8 @@ class AWS(base.Provider):
             image_id = known or self._copy(place, image_ref, spec, key, token, transfer)
             if image_id:
                 transfer.save_checkpoint({"copy": token, "image": image_id})
-                images.wait(self._account, image_id, transfer.alive, COPYING)
-                made = images.show(self._account, image_id)
-                return next(iter(images.snapshot_ids(made or {}).values()), None)
+                made = images.wait(self._account, image_id, transfer.alive, COPYING)
+                return next(iter(images.snapshot_ids(made).values()), None)
         except exceptions.ProviderError as error:
             if isinstance(error, exceptions.TransientProviderError | exceptions.CredentialRefused):
                 raise
@@ -293,13 +292,7 @@ class AWS(base.Provider):
         return image_id
 
     def _register(self, blob: str, spec: base.ImageSpec, key: str, alive: base.Alive) -> str:
-        snapshot = snapshots.show(self._account, blob)
-        if snapshot is None or snapshot["State"] != "completed":
-            raise exceptions.ProviderError(
-                f"Snapshot {blob} in {self._name} is {snapshot['State'] if snapshot else 'gone'} after its "
-                "upload.",
-                code="image.not_active",
-            )
+        snapshot = snapshots.wait(self._account, blob, alive)      # one look may be a late one
         volume = {
             "VolumeType": self._volume_type,
             "VolumeSize": max(spec.min_disk, snapshot["VolumeSize"]),
@@ -312,13 +305,12 @@ class AWS(base.Provider):
     def verify(
         self, image_ref: str, staged: staging.Staged, alive: base.Alive = lambda: None
     ) -> base.Proof:
-        image = images.show(self._account, image_ref)
-        ids = list(images.snapshot_ids(image).values()) if image else []
-        snapshot = snapshots.show(self._account, ids[0]) if ids else None
-        if snapshot is None:
+        ids = list(images.snapshot_ids(images.wait(self._account, image_ref, alive)).values())
+        if not ids:
             raise exceptions.ProviderError(
-                f"Image {image_ref} is gone from {self._name}.", code="image.not_active"
+                f"Image {image_ref} in {self._name} is made of no EBS snapshot.", code="image.not_active"
             )
+        snapshot = snapshots.wait(self._account, ids[0], alive)
         if snapshot["VolumeSize"] != snapshots.volume_size(staged.virtual_size):
             raise exceptions.ProviderError(
                 f"{self._name} holds a disk of {snapshot['VolumeSize']} GiB, but one of "

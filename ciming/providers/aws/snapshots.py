@@ -83,9 +83,10 @@ def of_tags(described: Mapping[str, Any]) -> dict[str, str]:
     return {each["Key"]: each["Value"] for each in described.get("Tags", ())}
 
 
-def wait(account: Account, snapshot_id: str, alive: Alive) -> None:
-    """Until a snapshot is complete.
+def wait(account: Account, snapshot_id: str, alive: Alive) -> Mapping[str, Any]:
+    """Until a snapshot is complete: what EC2 says of it then.
 
+    :raises ProviderError: it is gone
     :raises TransientProviderError: AWS gave it up; it is deleted
     """
     until = time.monotonic() + SEEN_SECONDS
@@ -100,7 +101,7 @@ def wait(account: Account, snapshot_id: str, alive: Alive) -> None:
                 f"{account.name}: snapshot {snapshot_id} is gone.", code="image.not_active"
             )
         if found["State"] == "completed":
-            return
+            return found
         if found["State"] != "pending":
             alive()
             delete(account, snapshot_id)
@@ -110,6 +111,7 @@ def wait(account: Account, snapshot_id: str, alive: Alive) -> None:
             )
         alive()
         time.sleep(pause)
+    raise AssertionError
 
 
 def pauses() -> Iterator[float]:
