@@ -209,6 +209,24 @@ def test_what_is_missing_is_named(
     assert not isinstance(refused.value, exceptions.TransientProviderError)
 
 
+@pytest.mark.parametrize(
+    "missing", ["ebs:ListSnapshotBlocks", "ebs:GetSnapshotBlock", "ec2:RegisterImage"]
+)
+def test_what_comes_last_is_asked_for_first(
+    subject: on_aws.AWS, provider: door.AWS, staged: Staged, spec: Spec, key: str, missing: str
+) -> None:
+    """Before any block is put. What was begun is found, also where EC2 hears of it late."""
+    made = Counted(subject)
+    subject.standin.settings(consistency_seconds=1.0)
+    subject.standin.allow("owner", *(each for each in ALL_NEEDED if each != missing))
+    with pytest.raises(exceptions.ProviderError, match=f"amazon: {missing} was refused") as refused:
+        provider.check(staged)
+        provider.upload(staged, spec, key, Transfer())
+    assert (refused.value.code, made["puts"]) == ("cloud.forbidden", 0)
+    provider.discard(key)
+    assert not subject.refs(key)
+
+
 def test_delete_that_would_leave_the_snapshot(
     subject: on_aws.AWS, provider: door.AWS, staged: Staged, spec: Spec, key: str
 ) -> None:
@@ -363,6 +381,8 @@ def test_key_that_is_disabled(subject: on_aws.AWS, staged: Staged, spec: Spec, k
     [
         ("ebs:StartSnapshot", "create"),
         ("ebs:PutSnapshotBlock", "create"),
+        ("ebs:ListSnapshotBlocks", "create"),
+        ("ebs:GetSnapshotBlock", "create"),
         ("ec2:DeleteSnapshot", "create"),
         ("ec2:RegisterImage", "register"),
         ("ec2:DescribeImages", "read"),

@@ -58,6 +58,7 @@ class AWS(base.Provider):
             )
         self._check_size(staged.virtual_size)
         self._account.ask("ec2", "DescribeSnapshots", OwnerIds=["self"], MaxResults=5)
+        self._try_register()
         if self._by_import:
             if staged.size > imports.LARGEST:
                 raise exceptions.ProviderError(
@@ -567,7 +568,10 @@ class AWS(base.Provider):
         return self._dry_run("ImportSnapshot", "snapshots may be imported")
 
     def _try_register(self) -> tuple[bool | None, str]:
-        return self._dry_run("RegisterImage", "images may be registered", Name="ciming check")
+        tags = self._image_tags(base.ImageSpec("check", "ciming check"), "check")
+        labels = [{"ResourceType": "image", "Tags": snapshots.as_tags(tags)}]
+        what = "images may be registered"
+        return self._dry_run("RegisterImage", what, Name="ciming check", TagSpecifications=labels)
 
     def _dry_run(self, action: str, what: str, **parameters: Any) -> tuple[bool | None, str]:
         try:

@@ -30,6 +30,10 @@ SPOILT = "INVALID_CUSTOMER_KEY"     # of EBS's reasons, the one that does not pa
 ROOM_SECONDS = 12 * 3600    # for which fewer things may have to be under way before one more may begin
 AT_A_TIME = ("ResourceLimitExceeded", "ResourceCountLimitExceeded", "PendingSnapshotLimitExceeded")
 MOST_ATTEMPTS = 20      # at starting a snapshot that nobody has deleted
+READS: Mapping[str, Mapping[str, Any]] = {
+    "ListSnapshotBlocks": {"MaxResults": 100},
+    "GetSnapshotBlock": {"BlockIndex": 0, "BlockToken": "AAAA"},
+}
 ABSENT = ("InvalidSnapshot.NotFound", "InvalidSnapshotID.Malformed", "ResourceNotFoundException")
 
 Alive = Callable[[], None]
@@ -161,6 +165,7 @@ def start(account: Account, key: str, virtual_size: int, **more: Any) -> str:
         if is_there(account, made["SnapshotId"]):
             snapshot_id = str(made["SnapshotId"])
             await_seen(functools.partial(show, account, snapshot_id))
+            try_to_read(account, snapshot_id)
             return snapshot_id
     raise exceptions.TransientProviderError(f"{account.name}: a snapshot that was started is not there.")
 
@@ -175,11 +180,25 @@ def try_out(account: Account, tags: Mapping[str, str], **more: Any) -> None:
     block = bytes(disk_image.BLOCK)
     try:
         _put(account, made, 0, block, hashlib.sha256(block).digest())
+        try_to_read(account, made)
     finally:
         try:
             await_seen(lambda: show(account, made))
         finally:
             delete(account, made)
+
+
+def try_to_read(account: Account, snapshot_id: str) -> None:
+    """As the proof will, after all bytes. What is not complete is refused, but not for lack of rights.
+
+    :raises Refusal: these keys may not
+    """
+    for action, more in READS.items():
+        try:
+            account.call("ebs", action, absent=ABSENT, SnapshotId=snapshot_id, **more)
+        except Refusal as error:
+            if error.code == "cloud.forbidden" and not error.reason:    # IAM's: those of EBS itself have one
+                raise
 
 
 def await_seen(look: Callable[[], object]) -> None:
