@@ -16,6 +16,7 @@ import pytest
 
 from ciming import disk_image, exceptions, staging
 from ciming.providers import base, pace
+from ciming.providers.aws import account as aws_account
 from ciming.providers.aws import images, snapshots
 from ciming.providers.aws import provider as door
 from tests.contract import on_aws, subjects
@@ -255,6 +256,50 @@ def test_discard_that_leaves_the_snapshot(
     assert refused.value.code == "cloud.forbidden" and "ec2:DeleteSnapshot" in str(refused.value)
     subject.standin.allow("owner", *ALL_NEEDED)
     provider.discard(key)
+    assert {each["id"] for each in subject.standin.snapshots()} == before
+
+
+def test_delete_while_the_snapshot_is_in_use(
+    subject: on_aws.AWS,
+    provider: door.AWS,
+    staged: Staged,
+    spec: Spec,
+    key: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """By its image, which is gone in a moment; if it takes longer, the next delete finds it."""
+    before = {each["id"] for each in subject.standin.snapshots()}
+    image_ref = bring(provider, staged, spec, key)
+    delete, refused = snapshots.delete, 2
+
+    def in_use(account: Any, snapshot_id: str) -> None:
+        nonlocal refused
+        refused -= 1
+        if refused >= 0:
+            more = {"name": "InvalidSnapshot.InUse", "reason": "", "code": "cloud.refused"}
+            raise aws_account.Refusal("In use.", cloud_request_id=None, **more)
+        delete(account, snapshot_id)
+
+    monkeypatch.setattr(snapshots, "delete", in_use)
+    call = provider._account.call
+
+    def leaving(service: str, action: str, **more: Any) -> Any:
+        if action != "DeregisterImage":
+            return call(service, action, **more)
+        snapshot = subject._snapshot(image_ref)
+        call(service, action, **{**more, "DeleteAssociatedSnapshots": False})
+        return {"DeleteSnapshotResults": [{"SnapshotId": snapshot, "ReturnCode": "client-error"}]}
+
+    monkeypatch.setattr(provider._account, "call", leaving)
+    provider.delete(image_ref)
+    assert {each["id"] for each in subject.standin.snapshots()} == before
+
+    image_ref, refused = bring(provider, staged, spec, key), images.LOOKS
+    with pytest.raises(exceptions.ProviderError, match=r"its snapshot snap-\w+ is still there"):
+        provider.delete(image_ref)
+    assert provider.show(image_ref) is None
+    monkeypatch.undo()
+    provider.delete(image_ref)
     assert {each["id"] for each in subject.standin.snapshots()} == before
 
 

@@ -43,6 +43,7 @@ _STUMBLED = frozenset(
         *("InternalError", "InternalFailure", "InternalServerException", "Unavailable"),
         *("ServiceUnavailable", "ServiceUnavailableException", "RequestTimeout", "RequestTimeoutException"),
         *("KMSInternalException", "IncompleteBody", "PriorRequestNotComplete"),
+        *("ConcurrentTagAccess", "OperationAborted"),       # somebody does the same at the same time
         *("BadDigest", "XAmzContentSHA256Mismatch"),        # damaged on the way
     )
 )

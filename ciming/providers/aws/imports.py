@@ -326,7 +326,7 @@ def bring(
     _appears(account, snapshot_id, transfer.alive)
     snapshots.wait(account, snapshot_id, transfer.alive)
     transfer.alive()
-    _tag(account, snapshot_id, tags)
+    snapshots.tag(account, snapshot_id, tags)
     return snapshot_id
 
 
@@ -452,11 +452,6 @@ def _appears(account: Account, snapshot_id: str, alive: Alive) -> None:
             return
         alive()
         time.sleep(pause)
-
-
-@points.mutation
-def _tag(account: Account, snapshot_id: str, tags: Mapping[str, str]) -> None:
-    account.call("ec2", "CreateTags", Resources=[snapshot_id], Tags=snapshots.as_tags(tags))
 
 
 # Undone

@@ -480,6 +480,10 @@ class AWS(base.Provider):
 
     def delete(self, image_ref: str, alive: base.Alive = lambda: None) -> None:
         found = self._show(image_ref)
+        if found is None:
+            for left in snapshots.find(self._account, {images.LEFT: image_ref, **self._mark}):
+                alive()
+                snapshots.delete(self._account, left["SnapshotId"])
         if self._mark and found is None:
             return
         if image_ref.startswith("snap-"):

@@ -324,6 +324,12 @@ def _becomes_complete(account: Account, snapshot_id: str, alive: Alive) -> bool:
 
 
 @points.mutation
+def tag(account: Account, ref: str, tags: Mapping[str, str]) -> None:
+    """A snapshot, or an image."""
+    account.call("ec2", "CreateTags", Resources=[ref], Tags=as_tags(tags))
+
+
+@points.mutation
 def delete(account: Account, snapshot_id: str) -> None:
     """Absent is fine."""
     account.call("ec2", "DeleteSnapshot", absent=ABSENT, SnapshotId=snapshot_id)

@@ -254,6 +254,10 @@ def _put(place: Bucket, name: str, data: bytes, over: int) -> None:
             lambda: blob.upload_from_string(data, timeout=max(PIECE_SECONDS, place.account.timeout), **how),
         )
     except Refusal as error:
+        if error.http_status == 400 and "crc32c" in error.detail.lower():       # it was damaged on the way
+            raise exceptions.TransientProviderError(
+                error.detail, cloud_request_id=error.cloud_request_id
+            ) from None
         if error.http_status != 412:        # what has this name by now is this, or the sum will tell
             raise
 

@@ -312,6 +312,13 @@ def test_external_id() -> None:
     assert made.external_id == "ciming-p1"
 
 
+@pytest.mark.parametrize("name", ["ConcurrentTagAccess", "OperationAborted"])
+def test_who_does_the_same_at_the_same_time(name: str) -> None:
+    amazon = account.Account({"region": "eu-west-1"}, {"access_key_id": "A", "secret_access_key": "B"})
+    answer = {"Error": {"Code": name, "Message": "Later."}, "ResponseMetadata": {"HTTPStatusCode": 400}}
+    assert isinstance(amazon._refusal("ec2", "CreateTags", answer), exceptions.TransientProviderError)
+
+
 def test_in_another_region() -> None:
     keys = {"access_key_id": "a", "secret_access_key": "b"}
     here = account.Account({"region": "eu-west-1", "cloud": "amazon"}, keys)
