@@ -218,7 +218,31 @@ class GCP(base.Provider):
         if objects.URL.fullmatch(image_ref):
             return self._seen_archive(image_ref)
         found = self._show(image_ref)
-        return _seen(found) if found else None
+        return self._seen(found) if found else None
+
+    def _seen(self, image: Mapping[str, Any]) -> base.Metadata:
+        """What Google says of an image, in the words that all providers have."""
+        project, _name = images.parse(str(image.get("self_link"))) or (None, "")
+        labels, status = image.get("labels", {}), str(image.get("status"))
+        age = image.get("deprecated", {}).get("state") or "ACTIVE"
+        if status == "READY" and age in UNUSABLE and age != self._place.get("deprecate_to"):
+            status = age
+        guest = _guest_of(labels.get(objects.GUEST, ""))
+        return base.Metadata(
+            image_ref=_ref_of(image),
+            name=metadata.name(image),
+            status=status,
+            state=STATES.get(status, "off"),
+            size=int(image["archive_size_bytes"]) if image.get("archive_size_bytes") else None,
+            virtual_size=int(image.get("disk_size_gb", 0)) * archive.GIB or None,
+            digests={"guest": guest} if guest else {},
+            owner=project,
+            tags=metadata.glance_tags(image),
+            properties=metadata.properties(image),
+            deprecated=age != "ACTIVE",
+            image_id=labels.get("ciming-image"),
+            created_at=base.milliseconds(image.get("creation_timestamp")),
+        )
 
     def _show(self, image_ref: str) -> Mapping[str, Any] | None:
         named = images.parse(image_ref)
@@ -245,7 +269,7 @@ class GCP(base.Provider):
     def list(
         self, filters: Mapping[str, str], marker: str | None = None, most: int | None = None
     ) -> Iterator[base.Metadata]:
-        return (each for each in map(_seen, self._list(filters)) if base.fits(each, _but_name(filters)))
+        return (each for each in map(self._seen, self._list(filters)) if base.fits(each, _but_name(filters)))
 
     def _list(self, filters: Mapping[str, str]) -> Iterator[Mapping[str, Any]]:
         name = filters.get("name")
@@ -453,30 +477,9 @@ def _but_name(filters: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in filters.items() if name != "name"}
 
 
-def _seen(image: Mapping[str, Any]) -> base.Metadata:
-    """What Google says of an image, in the words that all providers have."""
-    project, _name = images.parse(str(image.get("self_link"))) or (None, "")
-    labels, state = image.get("labels", {}), image.get("deprecated", {}).get("state", "ACTIVE")
-    guest = _guest_of(labels.get(objects.GUEST, ""))
-    return base.Metadata(
-        image_ref=_ref_of(image),
-        name=metadata.name(image),
-        status=str(image.get("status")),
-        state=STATES.get(str(image.get("status")), "off"),
-        size=int(image["archive_size_bytes"]) if image.get("archive_size_bytes") else None,
-        virtual_size=int(image.get("disk_size_gb", 0)) * archive.GIB or None,
-        digests={"guest": guest} if guest else {},
-        owner=project,
-        tags=metadata.glance_tags(image),
-        properties=metadata.properties(image),
-        deprecated=state != "ACTIVE",
-        image_id=labels.get("ciming-image"),
-        created_at=base.milliseconds(image.get("creation_timestamp")),
-    )
-
-
 STATES: Mapping[str, base.State] = {"READY": "ready", "PENDING": "pending"}
 """By status; all others are off."""
+UNUSABLE = ("OBSOLETE", "DELETED")      # of what an image can be beside its status: no disk is made of it
 
 
 def _guest_of(label: str) -> str | None:
