@@ -407,6 +407,31 @@ def test_an_import_that_ends_before_it_is_cancelled(
     assert {each["id"] for each in subject.standin.snapshots()} == before
 
 
+@pytest.mark.parametrize("seconds", [1.5, 8])
+def test_an_import_that_may_not_be_cancelled(
+    subject: on_aws.Import,
+    provider: door.AWS,
+    staged: Staged,
+    spec: Spec,
+    key: str,
+    monkeypatch: pytest.MonkeyPatch,
+    seconds: float,
+) -> None:
+    """It may come to its end in time; if not, that is told, but its object does not stay."""
+    monkeypatch.setattr(imports, "PATIENCE", 5)
+    before = {each["id"] for each in subject.standin.snapshots()}
+    subject.standin.settings(import_seconds=seconds)
+    with pytest.raises(exceptions.Interrupted):
+        provider.upload(staged, spec, key, Running())
+    subject.standin.fault("denied", "CancelImportTask")
+    told = seconds > imports.PATIENCE
+    with pytest.raises(exceptions.ProviderError, match="CancelImp") if told else contextlib.nullcontext():
+        provider.discard(key)
+    assert not subject.objects(key)
+    provider.discard(key)
+    assert {each["id"] for each in subject.standin.snapshots()} == before
+
+
 def test_discard_of_several_uploads(
     subject: on_aws.Import, provider: door.AWS, key: str
 ) -> None:

@@ -460,17 +460,22 @@ def _appears(account: Account, snapshot_id: str, alive: Alive) -> None:
 def discard(place: Bucket, key: str, marks: Mapping[str, str], alive: Alive) -> None:
     """Remove what an upload has made, its import included; absent is fine."""
     account = place.account
-    for task in find(account, marks):
-        ended = _stopped(account, task["ImportTaskId"], alive) if _runs(task) else task
-        snapshot_id = _detail(ended).get("SnapshotId")
-        if snapshot_id:     # it may bear no tags yet
-            alive()
-            snapshots.delete(account, snapshot_id)
-    clear(place, object_name(key), alive)
+    try:
+        for task in find(account, marks):
+            ended = _stopped(account, task["ImportTaskId"], alive) if _runs(task) else task
+            snapshot_id = _detail(ended).get("SnapshotId")
+            if snapshot_id:     # it may bear no tags yet
+                alive()
+                snapshots.delete(account, snapshot_id)
+    finally:        # also of an import that does not stop
+        clear(place, object_name(key), alive)
 
 
 def _stopped(account: Account, task_id: str, alive: Alive) -> Mapping[str, Any]:
-    """An import that runs no more."""
+    """An import that runs no more. Where AWS does not stop it, it may yet come to its end.
+
+    :raises ProviderError: it goes on
+    """
     alive()
     refused = _cancel(account, task_id)
     until = time.monotonic() + PATIENCE
@@ -478,10 +483,9 @@ def _stopped(account: Account, task_id: str, alive: Alive) -> Mapping[str, Any]:
         task = _show_task(account, task_id) or {}
         if not task or not _runs(task):
             return task
-        if refused is not None:
-            raise refused
         if time.monotonic() > until:
-            raise exceptions.TransientProviderError(f"{account.name}: import {task_id} does not stop.")
+            what = f"{account.name}: import {task_id} does not stop."
+            raise refused or exceptions.TransientProviderError(what)
         alive()
         time.sleep(pause)
     raise AssertionError
