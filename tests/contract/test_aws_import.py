@@ -507,6 +507,22 @@ def test_a_strangers_bucket(subject: on_aws.Import, staged: Staged) -> None:
     assert caught.value.code == "cloud.forbidden"
 
 
+def test_a_bucket_that_keeps_all(subject: on_aws.Import, staged: Staged) -> None:
+    """Unless these keys may not know."""
+    subject.s3.create_bucket(Bucket="locked", ObjectLockEnabledForBucket=True)
+    provider = subject.at("owner", bucket="locked")
+    provider.check(staged)
+    rule = {"DefaultRetention": {"Mode": "GOVERNANCE", "Days": 1}}
+    subject.s3.put_object_lock_configuration(
+        Bucket="locked", ObjectLockConfiguration={"ObjectLockEnabled": "Enabled", "Rule": rule}
+    )
+    with pytest.raises(exceptions.ProviderError, match="locked has a default retention"):
+        provider.check(staged)
+    assert verdicts(provider)["bucket"].passed is False
+    subject.standin.allow("owner", *USED)
+    provider.check(staged)
+
+
 def test_larger_than_an_object(provider: door.AWS) -> None:
     size = imports.LARGEST + 1
     with pytest.raises(exceptions.ProviderError, match="ebs-direct") as caught:

@@ -69,7 +69,7 @@ def object_name(key: str) -> str:
 
 
 def check(place: Bucket) -> None:
-    """:raises ProviderError: the bucket is not there, not ours, or in another region"""
+    """:raises ProviderError: the bucket is not there, not ours, in another region, or keeps what is in it"""
     which = f"the bucket {place.name}"
     try:
         found = place.call("HeadBucket", absent=NO_BUCKET)
@@ -92,6 +92,20 @@ def check(place: Bucket) -> None:
             f"{place.account.name}: {which} is in {region}, and AWS imports from one in {wanted} only.",
             code="cloud.refused",
         )
+    if _keeps_all(place):
+        raise exceptions.ProviderError(
+            f"{place.account.name}: {which} has a default retention, so what was imported from it could not "
+            "be removed. Name one without.",
+            code="cloud.refused",
+        )
+
+
+def _keeps_all(place: Bucket) -> bool:
+    """As far as these keys may know: it is no right that an upload needs."""
+    with contextlib.suppress(exceptions.ProviderError):
+        found = place.call("GetObjectLockConfiguration") or {}
+        return "Rule" in found.get("ObjectLockConfiguration", {})
+    return False
 
 
 def try_out(place: Bucket) -> None:
