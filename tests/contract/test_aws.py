@@ -102,6 +102,8 @@ def test_wrong_key(subject: on_aws.AWS, provider: door.AWS, staged: Staged) -> N
         with pytest.raises(exceptions.CredentialRefused, match="amazon: ec2:DescribeSnapshots") as refused:
             door.AWS(provider._place, keys).check(staged)
         assert refused.value.cloud_request_id
+        unknown = changed == "access_key_id"
+        assert ("is us-east-1 enabled for their account" in refused.value.detail) == unknown
         assert not any(secret in str(refused.value) for secret in keys.values())
 
 
@@ -379,7 +381,8 @@ def the_image(subject: on_aws.AWS, image_ref: str) -> dict[str, Any]:
 
 def test_what_is_registered(subject: on_aws.AWS, staged: Staged, key: str) -> None:
     """All that the Cloud and the image say; others may use it, and copy what it is made of."""
-    more = {"imds_v2": True, "tags": ["team=images"], "volume_type": "gp2", "share_with": [SHARED]}
+    own = ["team=images", "Name=said-before-it-was-refused"]
+    more = {"imds_v2": True, "tags": own, "volume_type": "gp2", "share_with": [SHARED]}
     provider = subject.at("owner", **more)
     spec = subjects.new_spec(
         properties={"architecture": "aarch64", "os_distro": "debian"}, min_disk=3, tags=("stable",)

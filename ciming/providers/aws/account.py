@@ -55,6 +55,7 @@ _LOGIN = frozenset(
         *("MissingAuthenticationToken", "MissingAuthenticationTokenException", "RequestTimeTooSkewed"),
     )
 )
+_UNKNOWN = ("AuthFailure", "InvalidClientTokenId", "UnrecognizedClientException")       # in this region
 _FORBIDDEN = frozenset(
     ("UnauthorizedOperation", "AccessDenied", "AccessDeniedException", "AuthFailure", "OptInRequired")
 )
@@ -252,6 +253,9 @@ class Account:
                 what, code="cloud.quota_exceeded", cloud_request_id=request_id
             )
         if name in _LOGIN or _is_of_the_key(answer):
+            if name in _UNKNOWN:
+                what += f" If the keys are good: is {self.region} enabled for their account, and of their "
+                what += "partition?"
             return exceptions.CredentialRefused(what, cloud_request_id=request_id)
         code = "cloud.refused"
         if name in _FORBIDDEN or (service == "s3" and status == 403):

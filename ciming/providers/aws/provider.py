@@ -272,7 +272,7 @@ class AWS(base.Provider):
 
     def _snapshot_tags(self, spec: base.ImageSpec, key: str) -> dict[str, str]:
         name = {"Name": spec.name[: metadata.LONGEST_VALUE]}
-        return {**self._marks(spec, key), **name, **self._tags}
+        return {**self._marks(spec, key), **self._tags, **name}
 
     def _image_tags(self, spec: base.ImageSpec, key: str) -> dict[str, str]:
         return metadata.tags(spec, self._snapshot_tags(spec, key))
