@@ -1227,3 +1227,17 @@ def test_archive_goes_with_its_image(
     assert provider.register(objects.object_name(key), spec, key) == image_ref
     provider.delete(image_ref)
     assert not in_bucket(subject, key) and not subject.refs(key)
+
+
+def test_archive_is_in_the_bucket_that_the_cloud_had_then(
+    subject: on_gcp.GCP, staged: Staged, spec: Spec, key: str
+) -> None:
+    subject.standin.make_bucket("another-bucket")
+    image_ref = bring(subject.at("owner", keep_archive=True, bucket="another-bucket"), staged, spec, key)
+    provider = subject.provider()
+    found = provider.describe(image_ref)
+    assert found and found.unreadable is None
+    data = pathlib.Path(staged.path).read_bytes()
+    assert b"".join(provider.download(image_ref, 0)).rstrip(b"\0") == data
+    provider.delete(image_ref)
+    assert not list(subject.standin.storage_client().list_blobs("another-bucket"))

@@ -19,6 +19,7 @@ from ciming.providers.gcp import archive, images, lifecycle, metadata, objects
 from ciming.providers.gcp.account import Account, Refusal
 
 SKEW_SECONDS = 60       # Google refuses keys' assertions that are 5 minutes off
+KEPT = "ciming-bucket"  # label: where the archive was kept; a bucket whose name is none goes without
 EXPORT = "https://cloud.google.com/compute/docs/images/export-image"
 
 
@@ -159,6 +160,9 @@ class GCP(base.Provider):
     def _labels(self, spec: base.ImageSpec, key: str, guest: str) -> dict[str, str]:
         said = (text.partition("=") for text in self._place.get("labels", ()))
         more = {name: value for name, _, value in said}
+        kept = self._bucket.name if self._place.get("keep_archive") else ""
+        if kept and metadata.LABEL_VALUE.fullmatch(kept):
+            more[KEPT] = kept
         return metadata.labels(spec, {**self._marks(spec, key), objects.GUEST: _label_of(guest), **more})
 
     def _marks(self, spec: base.ImageSpec, key: str) -> dict[str, str]:
@@ -311,9 +315,13 @@ class GCP(base.Provider):
         labels = image.get("labels", {})
         name = objects.object_name(labels.get("ciming-target", ""))
         guest = labels.get(objects.GUEST) if self._is_here(image) else None
-        found = objects.show(self._bucket, name) if guest else None
+        found = objects.show(self._bucket_of(image), name) if guest else None
         same = found is not None and _label_of((found.metadata or {}).get(objects.GUEST, "")) == guest
         return found if same else None
+
+    def _bucket_of(self, image: Mapping[str, Any]) -> objects.Bucket:
+        """Where its archive is, if that was kept: the Cloud may have another bucket by now."""
+        return self._bucket._replace(name=image.get("labels", {}).get(KEPT) or self._bucket.name)
 
     def _why_not(self, image: Mapping[str, Any]) -> str:
         project, name = images.parse(str(image.get("self_link"))) or ("", "")
@@ -362,7 +370,7 @@ class GCP(base.Provider):
         key = image.get("labels", {}).get("ciming-target")
         if key:     # first: the image is what tells its name, also after a crash
             images.check_deletable(self._account, image["name"])
-            objects.clear(self._bucket, key, alive)
+            objects.clear(self._bucket_of(image), key, alive)
         images.delete(self._account, image["name"], alive)
 
     def update(
@@ -395,7 +403,7 @@ class GCP(base.Provider):
         kept = self._archive_of(image)
         if kept is None:
             raise exceptions.ProviderError(self._why_not(image), code="source.not_exportable")
-        yield from objects.read(self._bucket, kept.name, offset)
+        yield from objects.read(self._bucket_of(image), kept.name, offset)
 
     # May it be used?
 
