@@ -42,7 +42,8 @@ class Adapter(ks_session.TCPKeepAliveAdapter):
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         super().init_poolmanager(*args, **kwargs)
         self._sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()
-        mixins = [noting(self._sockets)]
+        self._used = threading.local()      # what the call of each thread goes over
+        mixins = [noting(self._sockets), _noting_use(self._used)]
         if self._outside:
             mixins.insert(0, Checked)
         trusting = [_trusting(self._cacert)] if self._cacert else []
@@ -85,12 +86,14 @@ class Adapter(ks_session.TCPKeepAliveAdapter):
             yield
             return
         late = threading.Event()
+        used: weakref.WeakSet[socket.socket] = weakref.WeakSet()
+        self._used.sockets = used
 
-        def end() -> None:
+        def give_up() -> None:
             late.set()
-            self.hang_up()
+            end(used)       # and not what others are told over another one
 
-        timer = threading.Timer(seconds, end)
+        timer = threading.Timer(seconds, give_up)
         timer.daemon = True
         timer.start()
         try:
@@ -156,6 +159,27 @@ def noting(sockets: "weakref.WeakSet[socket.socket]") -> type:
             sockets.add(self.sock)
 
     return Noting
+
+
+def _noting_use(used: threading.local) -> type:
+    """Connections that tell each thread what its call goes over, be it new or kept."""
+
+    class NotingUse:
+        sock: socket.socket | None
+
+        def connect(self) -> None:
+            super().connect()       # type: ignore[misc]  # urllib3's
+            self._note()
+
+        def request(self, *args: Any, **kwargs: Any) -> None:
+            self._note()
+            super().request(*args, **kwargs)        # type: ignore[misc]
+
+        def _note(self) -> None:
+            if self.sock is not None and hasattr(used, "sockets"):
+                used.sockets.add(self.sock)
+
+    return NotingUse
 
 
 class Checked:

@@ -29,10 +29,12 @@ def _printable(longest: int, *, required: bool = False) -> fields.String:
 
 
 def _tag(text: str) -> None:
-    """https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_CreateTags.html"""
+    """Of EBS direct, which takes less than EC2: https://docs.aws.amazon.com/ebs/latest/APIReference/API_Tag.html"""
     key, is_pair, value = text.partition("=")
-    if not (is_pair and 1 <= len(key) <= 127 and len(value) <= 256):
-        raise ma.ValidationError("Write it as KEY=VALUE, of at most 127 and 256 characters.")
+    if not (is_pair and 1 <= len(key) <= 127 and len(value) <= 255):
+        raise ma.ValidationError("Write it as KEY=VALUE, of at most 127 and 255 characters.")
+    if key == "Name":
+        raise ma.ValidationError("The tag Name is each image's own name.")
     if key.lower().startswith(("aws:", "ciming:")):
         raise ma.ValidationError("Tags that begin with aws: or ciming: are reserved.")
 
@@ -83,7 +85,8 @@ class AWS(configs.Config):
     credential: ClassVar[type[ma.Schema]] = Credential
 
     region = fields.String(
-        required=True, validate=_pattern(r"[a-z]{2}(-[a-z]{2,20}){1,3}-\d{1,2}", "Not a name like eu-west-1.")
+        required=True,
+        validate=_pattern(r"[a-z]{2,4}(-[a-z]{2,20}){1,3}-\d{1,2}", "Not a name like eu-west-1."),
     )
     endpoint_url = fields.String(validate=[validate.Length(1, 1024), kinds.outside])
     route = fields.String(validate=validate.OneOf(ROUTES))

@@ -85,7 +85,7 @@ def in_order(
                 try:
                     found = call(item)
                 except exceptions.TransientProviderError as error:
-                    if isinstance(error, Throttled):
+                    if isinstance(error, Throttled) or error.code == "cloud.unreachable":      # or late
                         pace.too_fast()
                     if tried == TRIES:
                         raise

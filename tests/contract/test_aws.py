@@ -16,8 +16,9 @@ import pytest
 
 from ciming import disk_image, exceptions, staging
 from ciming.providers import base, pace
+from ciming.providers.aws import account as aws_account
+from ciming.providers.aws import images, snapshots
 from ciming.providers.aws import provider as door
-from ciming.providers.aws import snapshots
 from tests.contract import on_aws, subjects
 from tests.contract.on_aws import Counted
 from tests.contract.subjects import Transfer, persistently
@@ -101,6 +102,8 @@ def test_wrong_key(subject: on_aws.AWS, provider: door.AWS, staged: Staged) -> N
         with pytest.raises(exceptions.CredentialRefused, match="amazon: ec2:DescribeSnapshots") as refused:
             door.AWS(provider._place, keys).check(staged)
         assert refused.value.cloud_request_id
+        unknown = changed == "access_key_id"
+        assert ("is us-east-1 enabled for their account" in refused.value.detail) == unknown
         assert not any(secret in str(refused.value) for secret in keys.values())
 
 
@@ -209,6 +212,24 @@ def test_what_is_missing_is_named(
     assert not isinstance(refused.value, exceptions.TransientProviderError)
 
 
+@pytest.mark.parametrize(
+    "missing", ["ebs:ListSnapshotBlocks", "ebs:GetSnapshotBlock", "ec2:RegisterImage"]
+)
+def test_what_comes_last_is_asked_for_first(
+    subject: on_aws.AWS, provider: door.AWS, staged: Staged, spec: Spec, key: str, missing: str
+) -> None:
+    """Before any block is put. What was begun is found, also where EC2 hears of it late."""
+    made = Counted(subject)
+    subject.standin.settings(consistency_seconds=1.0)
+    subject.standin.allow("owner", *(each for each in ALL_NEEDED if each != missing))
+    with pytest.raises(exceptions.ProviderError, match=f"amazon: {missing} was refused") as refused:
+        provider.check(staged)
+        provider.upload(staged, spec, key, Transfer())
+    assert (refused.value.code, made["puts"]) == ("cloud.forbidden", 0)
+    provider.discard(key)
+    assert not subject.refs(key)
+
+
 def test_delete_that_would_leave_the_snapshot(
     subject: on_aws.AWS, provider: door.AWS, staged: Staged, spec: Spec, key: str
 ) -> None:
@@ -237,6 +258,50 @@ def test_discard_that_leaves_the_snapshot(
     assert refused.value.code == "cloud.forbidden" and "ec2:DeleteSnapshot" in str(refused.value)
     subject.standin.allow("owner", *ALL_NEEDED)
     provider.discard(key)
+    assert {each["id"] for each in subject.standin.snapshots()} == before
+
+
+def test_delete_while_the_snapshot_is_in_use(
+    subject: on_aws.AWS,
+    provider: door.AWS,
+    staged: Staged,
+    spec: Spec,
+    key: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """By its image, which is gone in a moment; if it takes longer, the next delete finds it."""
+    before = {each["id"] for each in subject.standin.snapshots()}
+    image_ref = bring(provider, staged, spec, key)
+    delete, refused = snapshots.delete, 2
+
+    def in_use(account: Any, snapshot_id: str) -> None:
+        nonlocal refused
+        refused -= 1
+        if refused >= 0:
+            more = {"name": "InvalidSnapshot.InUse", "reason": "", "code": "cloud.refused"}
+            raise aws_account.Refusal("In use.", cloud_request_id=None, **more)
+        delete(account, snapshot_id)
+
+    monkeypatch.setattr(snapshots, "delete", in_use)
+    call = provider._account.call
+
+    def leaving(service: str, action: str, **more: Any) -> Any:
+        if action != "DeregisterImage":
+            return call(service, action, **more)
+        snapshot = subject._snapshot(image_ref)
+        call(service, action, **{**more, "DeleteAssociatedSnapshots": False})
+        return {"DeleteSnapshotResults": [{"SnapshotId": snapshot, "ReturnCode": "client-error"}]}
+
+    monkeypatch.setattr(provider._account, "call", leaving)
+    provider.delete(image_ref)
+    assert {each["id"] for each in subject.standin.snapshots()} == before
+
+    image_ref, refused = bring(provider, staged, spec, key), images.LOOKS
+    with pytest.raises(exceptions.ProviderError, match=r"its snapshot snap-\w+ is still there"):
+        provider.delete(image_ref)
+    assert provider.show(image_ref) is None
+    monkeypatch.undo()
+    provider.delete(image_ref)
     assert {each["id"] for each in subject.standin.snapshots()} == before
 
 
@@ -316,7 +381,8 @@ def the_image(subject: on_aws.AWS, image_ref: str) -> dict[str, Any]:
 
 def test_what_is_registered(subject: on_aws.AWS, staged: Staged, key: str) -> None:
     """All that the Cloud and the image say; others may use it, and copy what it is made of."""
-    more = {"imds_v2": True, "tags": ["team=images"], "volume_type": "gp2", "share_with": [SHARED]}
+    own = ["team=images", "Name=said-before-it-was-refused"]
+    more = {"imds_v2": True, "tags": own, "volume_type": "gp2", "share_with": [SHARED]}
     provider = subject.at("owner", **more)
     spec = subjects.new_spec(
         properties={"architecture": "aarch64", "os_distro": "debian"}, min_disk=3, tags=("stable",)
@@ -363,6 +429,8 @@ def test_key_that_is_disabled(subject: on_aws.AWS, staged: Staged, spec: Spec, k
     [
         ("ebs:StartSnapshot", "create"),
         ("ebs:PutSnapshotBlock", "create"),
+        ("ebs:ListSnapshotBlocks", "create"),
+        ("ebs:GetSnapshotBlock", "create"),
         ("ec2:DeleteSnapshot", "create"),
         ("ec2:RegisterImage", "register"),
         ("ec2:DescribeImages", "read"),
@@ -413,6 +481,17 @@ def test_quota(
     assert not subject.refs(key)
 
 
+def test_too_many_pending_snapshots(
+    subject: on_aws.AWS, provider: door.AWS, staged: Staged, spec: Spec, key: str
+) -> None:
+    """Of an account's 100, others come to their ends."""
+    subject.standin.fault("quota", "StartSnapshot")
+    with pytest.raises(exceptions.TransientProviderError, match="limit") as refused:
+        provider.upload(staged, spec, key, Transfer())
+    assert refused.value.code == "cloud.quota_exceeded"
+    assert provider.upload(staged, spec, key, Transfer())
+
+
 def test_name_that_is_taken(
     subject: on_aws.AWS, provider: door.AWS, staged: Staged, spec: Spec, key: str
 ) -> None:
@@ -458,6 +537,25 @@ def test_lists_of_aws(
     read = b"".join(provider.download(image_ref, 0))
     subject.standin.settings(page_blocks=10_000, page_token_seconds=3600, sparse_pages=False)
     assert read == b"".join(provider.download(image_ref, 0))
+
+
+def test_looks_that_are_late(
+    provider: door.AWS, staged: Staged, spec: Spec, key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All bytes are there: one look does not end it."""
+    transfer = Transfer()
+    blob = provider.upload(staged, spec, key, transfer)
+    late(monkeypatch, snapshots)
+    image_ref = provider.register(blob, spec, key)
+    late(monkeypatch, snapshots)
+    late(monkeypatch, images)
+    assert provider.verify(image_ref, staged) == "guest"
+
+
+def late(monkeypatch: pytest.MonkeyPatch, of: Any) -> None:
+    """Its next look sees nothing."""
+    show, left = of.show, [1]
+    monkeypatch.setattr(of, "show", lambda *args: show(*args) if not left else left.clear())
 
 
 def test_what_is_complete_has_a_checksum(

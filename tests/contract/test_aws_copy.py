@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from ciming import exceptions, staging
-from ciming.providers import base
+from ciming.providers import base, pace
 from ciming.providers.aws import provider as door
 from ciming.providers.aws import snapshots
 from tests.contract import on_aws, subjects
@@ -193,13 +193,45 @@ def test_refused(subject: on_aws.AWS, provider: door.AWS, there: There, key: str
     )
 
 
+@pytest.mark.parametrize("kind", ["auth", "reset", "503"])
+def test_source_that_is_not_to_be_seen(
+    subject: on_aws.AWS, provider: door.AWS, there: There, key: str, kind: str
+) -> None:
+    """A region that is not enabled for the Target's account, or down: other Clouds may have the bytes."""
+    subject.standin.fault(kind, "DescribeImages", region=on_aws.REGION)
+    with pytest.raises(exceptions.ProviderError, match="DescribeImages") as refused:
+        copy(provider, there, key)
+    passing = exceptions.TransientProviderError | exceptions.CredentialRefused
+    assert not isinstance(refused.value, passing) and not subject.refs(key)
+    registered(provider, there, key, copy(provider, there, key))
+
+
+def test_source_that_is_asked_too_often(
+    subject: on_aws.AWS, provider: door.AWS, there: There, key: str
+) -> None:
+    subject.standin.fault("throttle", "DescribeImages", region=on_aws.REGION)
+    with pytest.raises(pace.Throttled):
+        copy(provider, there, key)
+
+
 def test_too_many_at_a_time(subject: on_aws.AWS, provider: door.AWS, there: There, key: str) -> None:
-    """There will be room for it."""
-    subject.standin.fault("quota", "CopyImage")
-    transfer = Transfer()
-    with pytest.raises(exceptions.TransientProviderError, match="CopyImage"):
-        provider.copy(there.place, there.image_ref, there.spec, key, transfer)
-    assert provider.copy(there.place, there.image_ref, there.spec, key, transfer)
+    """There will be room for it; that is waited for as long as somebody wants it."""
+    subject.standin.fault("quota", "CopyImage", times=5)
+    with pytest.raises(exceptions.Interrupted):
+        provider.copy(there.place, there.image_ref, there.spec, key, Transfer(3))
+    assert copy(provider, there, key)
+
+
+def test_too_many_for_good(
+    subject: on_aws.AWS, provider: door.AWS, there: There, key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By bytes, then."""
+    monkeypatch.setattr(snapshots, "ROOM_SECONDS", 0.5)
+    subject.standin.fault("quota", "CopyImage", times=10**6)
+    with pytest.raises(exceptions.ProviderError, match="CopyImage") as refused:
+        copy(provider, there, key)
+    assert refused.value.code == "cloud.quota_exceeded"
+    assert not isinstance(refused.value, exceptions.TransientProviderError)
 
 
 def test_copy_that_fails(subject: on_aws.AWS, bring: Callable[..., There], key: str, there: There) -> None:

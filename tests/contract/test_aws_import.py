@@ -14,7 +14,7 @@ import pytest
 
 from ciming import exceptions, staging
 from ciming.providers import base, pace
-from ciming.providers.aws import imports
+from ciming.providers.aws import imports, snapshots
 from ciming.providers.aws import provider as door
 from tests.contract import on_aws, subjects
 from tests.contract.on_aws import Counted
@@ -277,6 +277,20 @@ def test_another_key_than_an_earlier_import_had(
     assert [each["key"] for each in subject.standin.snapshots() if each["id"] == blob] == [arn]
 
 
+def test_too_many_imports_at_a_time(
+    subject: on_aws.Import, provider: door.AWS, staged: Staged, spec: Spec, key: str, monkeypatch: Any
+) -> None:
+    """The object is there already: others come to their ends, or at last it is told."""
+    subject.standin.fault("quota", "ImportSnapshot", times=3)
+    is_whole(subject, provider, staged, spec, key)
+    provider.discard(key)
+    monkeypatch.setattr(snapshots, "ROOM_SECONDS", 0.5)
+    subject.standin.fault("quota", "ImportSnapshot", times=10**6)
+    with pytest.raises(exceptions.ProviderError, match="ImportSnapshot") as refused:
+        provider.upload(staged, spec, key, Transfer())
+    assert refused.value.code == "cloud.quota_exceeded"
+
+
 def test_an_import_that_fails_for_good(
     subject: on_aws.Import, provider: door.AWS, staged: Staged, spec: Spec, key: str
 ) -> None:
@@ -393,6 +407,31 @@ def test_an_import_that_ends_before_it_is_cancelled(
     assert {each["id"] for each in subject.standin.snapshots()} == before
 
 
+@pytest.mark.parametrize("seconds", [1.5, 8])
+def test_an_import_that_may_not_be_cancelled(
+    subject: on_aws.Import,
+    provider: door.AWS,
+    staged: Staged,
+    spec: Spec,
+    key: str,
+    monkeypatch: pytest.MonkeyPatch,
+    seconds: float,
+) -> None:
+    """It may come to its end in time; if not, that is told, but its object does not stay."""
+    monkeypatch.setattr(imports, "PATIENCE", 5)
+    before = {each["id"] for each in subject.standin.snapshots()}
+    subject.standin.settings(import_seconds=seconds)
+    with pytest.raises(exceptions.Interrupted):
+        provider.upload(staged, spec, key, Running())
+    subject.standin.fault("denied", "CancelImportTask")
+    told = seconds > imports.PATIENCE
+    with pytest.raises(exceptions.ProviderError, match="CancelImp") if told else contextlib.nullcontext():
+        provider.discard(key)
+    assert not subject.objects(key)
+    provider.discard(key)
+    assert {each["id"] for each in subject.standin.snapshots()} == before
+
+
 def test_discard_of_several_uploads(
     subject: on_aws.Import, provider: door.AWS, key: str
 ) -> None:
@@ -466,6 +505,22 @@ def test_a_strangers_bucket(subject: on_aws.Import, staged: Staged) -> None:
     with pytest.raises(exceptions.ProviderError, match=f"of account {account}") as caught:
         subject.at("owner", bucket="theirs").check(staged)
     assert caught.value.code == "cloud.forbidden"
+
+
+def test_a_bucket_that_keeps_all(subject: on_aws.Import, staged: Staged) -> None:
+    """Unless these keys may not know."""
+    subject.s3.create_bucket(Bucket="locked", ObjectLockEnabledForBucket=True)
+    provider = subject.at("owner", bucket="locked")
+    provider.check(staged)
+    rule = {"DefaultRetention": {"Mode": "GOVERNANCE", "Days": 1}}
+    subject.s3.put_object_lock_configuration(
+        Bucket="locked", ObjectLockConfiguration={"ObjectLockEnabled": "Enabled", "Rule": rule}
+    )
+    with pytest.raises(exceptions.ProviderError, match="locked has a default retention"):
+        provider.check(staged)
+    assert verdicts(provider)["bucket"].passed is False
+    subject.standin.allow("owner", *USED)
+    provider.check(staged)
 
 
 def test_larger_than_an_object(provider: door.AWS) -> None:

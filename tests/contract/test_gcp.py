@@ -23,7 +23,7 @@ from google.cloud import compute_v1
 
 from ciming import config, disk_image, exceptions, staging
 from ciming.providers import base
-from ciming.providers.gcp import archive, images, objects
+from ciming.providers.gcp import archive, images, lifecycle, objects
 from ciming.providers.gcp import provider as door
 from tests.contract import on_aws, on_gcp, subjects
 from tests.contract.on_gcp import BUCKET
@@ -1184,6 +1184,19 @@ def test_deprecated_image_is_as_the_cloud_says(
         assert made(subject, image_ref).get("deprecated", {}).get("state") == state
         found = provider.show(image_ref)
         assert found and found.deprecated is deprecated
+        unwanted = state == "OBSOLETE" and provider is warned
+        assert (found.status, found.state) == (("OBSOLETE", "off") if unwanted else ("READY", "ready"))
+
+
+@pytest.mark.parametrize("state", ["OBSOLETE", "DELETED"])
+def test_image_of_which_no_disk_can_be_made(
+    subject: on_gcp.GCP, provider: door.GCP, staged: Staged, spec: Spec, key: str, state: str
+) -> None:
+    """It is there, but off, unless the Cloud's owner wants deprecated images so."""
+    image_ref = bring(provider, staged, spec, key)
+    lifecycle._deprecate(provider._account, (images.parse(image_ref) or ("", ""))[1], state)
+    (found,) = (each for each in provider.list({}) if each.image_ref == image_ref)
+    assert (found.status, found.state, found.deprecated) == (state, "off", True)
 
 
 def test_image_without_its_archive(
@@ -1214,3 +1227,17 @@ def test_archive_goes_with_its_image(
     assert provider.register(objects.object_name(key), spec, key) == image_ref
     provider.delete(image_ref)
     assert not in_bucket(subject, key) and not subject.refs(key)
+
+
+def test_archive_is_in_the_bucket_that_the_cloud_had_then(
+    subject: on_gcp.GCP, staged: Staged, spec: Spec, key: str
+) -> None:
+    subject.standin.make_bucket("another-bucket")
+    image_ref = bring(subject.at("owner", keep_archive=True, bucket="another-bucket"), staged, spec, key)
+    provider = subject.provider()
+    found = provider.describe(image_ref)
+    assert found and found.unreadable is None
+    data = pathlib.Path(staged.path).read_bytes()
+    assert b"".join(provider.download(image_ref, 0)).rstrip(b"\0") == data
+    provider.delete(image_ref)
+    assert not list(subject.standin.storage_client().list_blobs("another-bucket"))

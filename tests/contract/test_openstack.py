@@ -4,6 +4,7 @@
 import contextlib
 import dataclasses
 import http.server
+import itertools
 import socket
 import threading
 import time
@@ -403,10 +404,32 @@ def test_a_hash_that_proves_nothing(
     assert (caught.value.code, type(caught.value)) == (code, exceptions.ProviderError)
 
 
+def test_a_glance_that_hears_of_it_late(
+    other: OtherGlance,
+    staged: staging.StagedFile,
+    spec: base.ImageSpec,
+    key: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Behind one address there may be several: one look does not end what all bytes were sent for."""
+    image_ref = upload(other, staged, spec, key)
+    there, late = other._show(image_ref), {"id": image_ref, "status": "saving"}
+    looks = itertools.cycle((None, late, there))
+    monkeypatch.setattr(other, "_show", lambda _: next(looks))
+    assert other.register(image_ref, spec, key) == image_ref
+    assert other.verify(image_ref, staged) == "bytes"
+
+
 @pytest.mark.parametrize("status", ["queued", "saving", "deactivated", "killed"])
 def test_an_image_that_is_not_active_is_no_image(
-    other: OtherGlance, staged: staging.StagedFile, spec: base.ImageSpec, key: str, status: str
+    other: OtherGlance,
+    staged: staging.StagedFile,
+    spec: base.ImageSpec,
+    key: str,
+    status: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(door, "SEEN_SECONDS", 1)
     image_ref = upload(other, staged, spec, key)
     other.changes = {"status": status}
     with pytest.raises(exceptions.ProviderError) as caught:

@@ -314,8 +314,17 @@ def test_verify_refuses_other_bytes(
 
 
 def test_verify_and_register_refuse_what_is_gone(
-    subject: Subject, provider: base.Provider, image_ref: str, staged: Staged, spec: Spec, key: str
+    subject: Subject,
+    provider: base.Provider,
+    image_ref: str,
+    staged: Staged,
+    spec: Spec,
+    key: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """Some look for it again for a while."""
+    for name in ("aws.snapshots", "openstack.provider"):
+        monkeypatch.setattr(f"ciming.providers.{name}.SEEN_SECONDS", 1)
     provider.delete(image_ref)
     for call in (
         lambda: provider.verify(image_ref, staged),

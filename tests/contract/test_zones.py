@@ -195,7 +195,8 @@ def test_members(provider: door.OpenStack, stranger: Person, image: str) -> None
         assert provider.members(image) == sorted(wanted)
 
 
-def test_an_image_that_is_gone(provider: door.OpenStack) -> None:
+def test_an_image_that_is_gone(provider: door.OpenStack, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(door, "SEEN_SECONDS", 1)
     gone = subjects.new_key()
     with pytest.raises(exceptions.ProviderError) as caught:
         provider.settle(gone, {"name": "x"})

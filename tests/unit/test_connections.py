@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Connections to a Cloud that somebody named: checked, pinned, and nobody else's."""
 
+import contextlib
+import http.server
 import pathlib
 import socket
 import threading
 import time
 from collections.abc import Iterator
+from concurrent import futures
 from typing import Any
 
 import pytest
@@ -231,3 +234,39 @@ def test_calls_can_be_ended(options: cfg.ConfigOpts) -> None:
             connections.hang_up(made.session)
             asking.join(20)
         assert len(ended) == 1
+
+
+class _Slow(http.server.BaseHTTPRequestHandler):
+    """`/endless` is answered bit by bit, `/slow` after a while."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        time.sleep(2.0 if self.path == "/slow" else 0.0)
+        self.send_response(200)
+        self.send_header("Content-Length", "1000" if self.path == "/endless" else "0")
+        self.end_headers()
+        with contextlib.suppress(OSError):
+            for _ in range(1000 if self.path == "/endless" else 0):
+                self.wfile.write(b".")
+                time.sleep(0.1)
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+def test_one_that_is_late_ends_no_other(options: cfg.ConfigOpts) -> None:
+    """Over the same adapter; the late one goes over a connection that another thread has made."""
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Slow) as server:
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+        url, asking = f"http://127.0.0.1:{server.server_port}", session()
+        assert asking.get(f"{url}/").status_code == 200
+        with futures.ThreadPoolExecutor(2) as pool:
+            late = pool.submit(asking.get, f"{url}/endless", timeout=1.0)
+            time.sleep(0.3)
+            slow = pool.submit(asking.get, f"{url}/slow")
+            with pytest.raises(ks_exceptions.ConnectTimeout):
+                late.result(10)
+            assert slow.result(10).status_code == 200
+        server.shutdown()

@@ -43,6 +43,7 @@ _STUMBLED = frozenset(
         *("InternalError", "InternalFailure", "InternalServerException", "Unavailable"),
         *("ServiceUnavailable", "ServiceUnavailableException", "RequestTimeout", "RequestTimeoutException"),
         *("KMSInternalException", "IncompleteBody", "PriorRequestNotComplete"),
+        *("ConcurrentTagAccess", "OperationAborted"),       # somebody does the same at the same time
         *("BadDigest", "XAmzContentSHA256Mismatch"),        # damaged on the way
     )
 )
@@ -54,16 +55,18 @@ _LOGIN = frozenset(
         *("MissingAuthenticationToken", "MissingAuthenticationTokenException", "RequestTimeTooSkewed"),
     )
 )
+_UNKNOWN = ("AuthFailure", "InvalidClientTokenId", "UnrecognizedClientException")       # in this region
 _FORBIDDEN = frozenset(
     ("UnauthorizedOperation", "AccessDenied", "AccessDeniedException", "AuthFailure", "OptInRequired")
 )
 _QUOTA = frozenset(
     (
         *("AMIQuotaExceeded", "ResourceCountLimitExceeded", "ResourceLimitExceeded"),
-        *("ServiceQuotaExceededException", "SnapshotLimitExceeded"),
         *("LimitExceededException", "PendingSnapshotLimitExceeded", "TooManyBuckets"),
+        "SnapshotLimitExceeded",
     )
 )
+_EBS_QUOTA = "ServiceQuotaExceededException"    # of pending snapshots, too: those come to their ends
 
 
 class Refusal(exceptions.ProviderError):
@@ -245,7 +248,14 @@ class Account:
             return pace.Throttled(what, cloud_request_id=request_id)
         if name in _STUMBLED or status >= 500:
             return exceptions.TransientProviderError(what, cloud_request_id=request_id)
+        if name == _EBS_QUOTA:
+            return exceptions.TransientProviderError(
+                what, code="cloud.quota_exceeded", cloud_request_id=request_id
+            )
         if name in _LOGIN or _is_of_the_key(answer):
+            if name in _UNKNOWN:
+                what += f" If the keys are good: is {self.region} enabled for their account, and of their "
+                what += "partition?"
             return exceptions.CredentialRefused(what, cloud_request_id=request_id)
         code = "cloud.refused"
         if name in _FORBIDDEN or (service == "s3" and status == 403):

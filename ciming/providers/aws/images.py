@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """AMIs: made of a snapshot, shared, described, and removed together with it."""
 
+import contextlib
 import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,6 +17,8 @@ UNSEEN = (*ABSENT, "AuthFailure")       # of another account, that does not shar
 GONE = ("success", "skipped")   # a snapshot; that which was skipped is another image's too
 ROOT = "/dev/sda1"
 NAME_TAKEN = "InvalidAMIName.Duplicate"
+IN_USE = "InvalidSnapshot.InUse"        # by an image that is deregistered, for a moment
+LEFT = "ciming:left-by"         # tag of a snapshot: the image that it was of
 LOOKS = 5       # for an image that bears a name which was free a moment ago
 ALL: Any = {"IncludeDeprecated": True, "IncludeDisabled": True}      # or those seem not to be there
 PATIENCE = 900  # seconds for an image to become available
@@ -113,7 +116,8 @@ def copy(
 
     def make(name: str) -> str:
         same = hashlib.sha256(f"{token} {image['ImageId']} {name}".encode()).hexdigest()
-        return _copy(account, {**wanted, "Name": name, "ClientToken": same})
+        told = {**wanted, "Name": name, "ClientToken": same}
+        return snapshots.once_there_is_room(lambda: _copy(account, told), alive)
 
     return _named(account, spec, key, alive, make)
 
@@ -155,8 +159,10 @@ def _ours(account: Account, key: str) -> str | None:
     return None
 
 
-def wait(account: Account, image_id: str, alive: Alive, patience: float = PATIENCE) -> None:
-    """Until an image can be used.
+def wait(
+    account: Account, image_id: str, alive: Alive, patience: float = PATIENCE
+) -> Mapping[str, Any]:
+    """Until an image can be used: what EC2 says of it then.
 
     :param patience: seconds
     :raises ProviderError: it failed, or is gone
@@ -166,7 +172,7 @@ def wait(account: Account, image_id: str, alive: Alive, patience: float = PATIEN
     for pause in snapshots.pauses():
         image = show(account, image_id)
         if image is not None and image["State"] == "available":
-            return
+            return image
         if image is not None and image["State"] != "pending":
             why = account.words(image.get("StateReason", {}).get("Message", ""))
             raise exceptions.ProviderError(
@@ -188,6 +194,7 @@ def wait(account: Account, image_id: str, alive: Alive, patience: float = PATIEN
             )
         alive()
         time.sleep(pause)
+    raise AssertionError
 
 
 @points.mutation
@@ -213,15 +220,18 @@ def deregister(account: Account, image_id: str) -> None:
 
 
 def _delete_left(account: Account, image_id: str, snapshot_id: str) -> None:
-    """What nothing leads to any more: so it is tried here and now, and said where it stays."""
+    """What nothing leads to any more: so it is tried here and now, and noted where it stays."""
     for look in range(LOOKS):
         time.sleep(look * 0.5)
         try:
             return snapshots.delete(account, snapshot_id)
         except exceptions.ProviderError as error:
             left = error
-        if not isinstance(left, exceptions.TransientProviderError):
+        passes = isinstance(left, Refusal) and left.name == IN_USE
+        if not (passes or isinstance(left, exceptions.TransientProviderError)):
             break
+    with contextlib.suppress(exceptions.ProviderError):
+        snapshots.tag(account, snapshot_id, {LEFT: image_id})
     raise exceptions.ProviderError(
         f"Image {image_id} is deregistered, but its snapshot {snapshot_id} is still there. {left.detail}",
         code=left.code,

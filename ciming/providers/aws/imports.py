@@ -9,6 +9,7 @@ https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_ImportSnapshot.html
 
 import base64
 import contextlib
+import functools
 import hashlib
 import io
 import os
@@ -68,7 +69,7 @@ def object_name(key: str) -> str:
 
 
 def check(place: Bucket) -> None:
-    """:raises ProviderError: the bucket is not there, not ours, or in another region"""
+    """:raises ProviderError: the bucket is not there, not ours, in another region, or keeps what is in it"""
     which = f"the bucket {place.name}"
     try:
         found = place.call("HeadBucket", absent=NO_BUCKET)
@@ -91,6 +92,20 @@ def check(place: Bucket) -> None:
             f"{place.account.name}: {which} is in {region}, and AWS imports from one in {wanted} only.",
             code="cloud.refused",
         )
+    if _keeps_all(place):
+        raise exceptions.ProviderError(
+            f"{place.account.name}: {which} has a default retention, so what was imported from it could not "
+            "be removed. Name one without.",
+            code="cloud.refused",
+        )
+
+
+def _keeps_all(place: Bucket) -> bool:
+    """As far as these keys may know: it is no right that an upload needs."""
+    with contextlib.suppress(exceptions.ProviderError):
+        found = place.call("GetObjectLockConfiguration") or {}
+        return "Rule" in found.get("ObjectLockConfiguration", {})
+    return False
 
 
 def try_out(place: Bucket) -> None:
@@ -317,7 +332,7 @@ def bring(
                 {"ResourceType": "import-snapshot-task", "Tags": snapshots.as_tags(tags)}
             ],
         }
-        task_id = _start(account, key, told, {each["ImportTaskId"] for each in ours})
+        task_id = _start(account, key, told, {each["ImportTaskId"] for each in ours}, transfer.alive)
     if (transfer.checkpoint or {}).get("import") != task_id:
         transfer.save_checkpoint({"import": task_id})
     role = str(wanted.get("RoleName", ROLE))
@@ -325,7 +340,7 @@ def bring(
     _appears(account, snapshot_id, transfer.alive)
     snapshots.wait(account, snapshot_id, transfer.alive)
     transfer.alive()
-    _tag(account, snapshot_id, tags)
+    snapshots.tag(account, snapshot_id, tags)
     return snapshot_id
 
 
@@ -353,7 +368,9 @@ def _holds(account: Account, task: Mapping[str, Any]) -> bool:
     return _runs(task) or (completed and snapshots.is_there(account, str(made)))
 
 
-def _start(account: Account, key: str, told: Mapping[str, Any], earlier: set[str]) -> str:
+def _start(
+    account: Account, key: str, told: Mapping[str, Any], earlier: set[str], alive: Alive
+) -> str:
     """An import for a Target: its id. Asked twice, also at once, it is the same one.
 
     A token leads to the import that it was first used for, whatever became of that.
@@ -362,8 +379,9 @@ def _start(account: Account, key: str, told: Mapping[str, Any], earlier: set[str
     """
     for attempt in range(len(earlier), len(earlier) + MOST_ATTEMPTS):
         token = hashlib.sha256(f"{key} {attempt}".encode()).hexdigest()
+        wanted = {**told, "ClientToken": token}
         try:
-            task_id = _import(account, {**told, "ClientToken": token})
+            task_id = snapshots.once_there_is_room(functools.partial(_import, account, wanted), alive)
         except Refusal as error:
             if error.name == OTHERWISE:     # the Cloud's config was another one then
                 continue
@@ -450,28 +468,28 @@ def _appears(account: Account, snapshot_id: str, alive: Alive) -> None:
         time.sleep(pause)
 
 
-@points.mutation
-def _tag(account: Account, snapshot_id: str, tags: Mapping[str, str]) -> None:
-    account.call("ec2", "CreateTags", Resources=[snapshot_id], Tags=snapshots.as_tags(tags))
-
-
 # Undone
 
 
 def discard(place: Bucket, key: str, marks: Mapping[str, str], alive: Alive) -> None:
     """Remove what an upload has made, its import included; absent is fine."""
     account = place.account
-    for task in find(account, marks):
-        ended = _stopped(account, task["ImportTaskId"], alive) if _runs(task) else task
-        snapshot_id = _detail(ended).get("SnapshotId")
-        if snapshot_id:     # it may bear no tags yet
-            alive()
-            snapshots.delete(account, snapshot_id)
-    clear(place, object_name(key), alive)
+    try:
+        for task in find(account, marks):
+            ended = _stopped(account, task["ImportTaskId"], alive) if _runs(task) else task
+            snapshot_id = _detail(ended).get("SnapshotId")
+            if snapshot_id:     # it may bear no tags yet
+                alive()
+                snapshots.delete(account, snapshot_id)
+    finally:        # also of an import that does not stop
+        clear(place, object_name(key), alive)
 
 
 def _stopped(account: Account, task_id: str, alive: Alive) -> Mapping[str, Any]:
-    """An import that runs no more."""
+    """An import that runs no more. Where AWS does not stop it, it may yet come to its end.
+
+    :raises ProviderError: it goes on
+    """
     alive()
     refused = _cancel(account, task_id)
     until = time.monotonic() + PATIENCE
@@ -479,10 +497,9 @@ def _stopped(account: Account, task_id: str, alive: Alive) -> Mapping[str, Any]:
         task = _show_task(account, task_id) or {}
         if not task or not _runs(task):
             return task
-        if refused is not None:
-            raise refused
         if time.monotonic() > until:
-            raise exceptions.TransientProviderError(f"{account.name}: import {task_id} does not stop.")
+            what = f"{account.name}: import {task_id} does not stop."
+            raise refused or exceptions.TransientProviderError(what)
         alive()
         time.sleep(pause)
     raise AssertionError

@@ -34,7 +34,7 @@ def update(
         _untag(account, ref, gone)
     if wanted:
         alive()
-        _tag(account, ref, wanted)
+        snapshots.tag(account, ref, wanted)
     if changes.hidden:
         lost.append("AWS hides no image. Its lists for others leave out deprecated ones: --deprecated.")
     if changes.deprecated is not None and "ImageId" in described:
@@ -72,11 +72,6 @@ def _deprecate(
     elif at is not None and not deprecated:
         alive()
         _disable_deprecation(account, image["ImageId"])
-
-
-@points.mutation
-def _tag(account: Account, ref: str, tags: Mapping[str, str]) -> None:
-    account.call("ec2", "CreateTags", Resources=[ref], Tags=snapshots.as_tags(tags))
 
 
 @points.mutation

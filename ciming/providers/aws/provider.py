@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ciming import disk_image, exceptions, staging
-from ciming.providers import base
+from ciming.providers import base, pace
 from ciming.providers.aws import images, imports, lifecycle, metadata, snapshots
 from ciming.providers.aws.account import Account, Refusal
 
@@ -58,6 +58,7 @@ class AWS(base.Provider):
             )
         self._check_size(staged.virtual_size)
         self._account.ask("ec2", "DescribeSnapshots", OwnerIds=["self"], MaxResults=5)
+        self._try_register()
         if self._by_import:
             if staged.size > imports.LARGEST:
                 raise exceptions.ProviderError(
@@ -119,16 +120,11 @@ class AWS(base.Provider):
             image_id = known or self._copy(place, image_ref, spec, key, token, transfer)
             if image_id:
                 transfer.save_checkpoint({"copy": token, "image": image_id})
-                images.wait(self._account, image_id, transfer.alive, COPYING)
-                made = images.show(self._account, image_id)
-                return next(iter(images.snapshot_ids(made or {}).values()), None)
+                made = images.wait(self._account, image_id, transfer.alive, COPYING)
+                return next(iter(images.snapshot_ids(made).values()), None)
         except exceptions.ProviderError as error:
             if isinstance(error, exceptions.TransientProviderError | exceptions.CredentialRefused):
                 raise
-            if error.code == "cloud.quota_exceeded":    # of copies at a time, say
-                raise exceptions.TransientProviderError(
-                    error.detail, cloud_request_id=error.cloud_request_id
-                ) from None
             self.discard(key, transfer.alive)
             raise
         return None
@@ -153,7 +149,7 @@ class AWS(base.Provider):
         if place.get("endpoint_url") != self._place.get("endpoint_url"):
             return None
         region = str(place["region"])
-        image = images.show(self._account.in_region(region), image_ref)
+        image = self._show_in(region, image_ref)
         tags = snapshots.of_tags(image or {})
         if image is None or not {*self._mark.items(), *_mark(place).items()} <= {*tags.items()}:
             return None
@@ -169,6 +165,20 @@ class AWS(base.Provider):
         made = images.copy(self._account, image, region, spec, key, token, labels, more, transfer.alive)
         snapshots.await_seen(lambda: next(self._find_images(key), None))
         return made
+
+    def _show_in(self, region: str, image_ref: str) -> Mapping[str, Any] | None:
+        """An image of another region; where that does not let us in, or answer, its bytes may be elsewhere.
+
+        :raises ProviderError: it does not
+        """
+        try:
+            return images.show(self._account.in_region(region), image_ref)
+        except pace.Throttled:
+            raise
+        except (exceptions.CredentialRefused, exceptions.TransientProviderError) as error:
+            raise exceptions.ProviderError(
+                error.detail, code=error.code, cloud_request_id=error.cloud_request_id
+            ) from None
 
     def _is_as_wanted(self, image: Mapping[str, Any], spec: base.ImageSpec) -> bool:
         """Is an image what register() would make? Of most, CopyImage changes nothing."""
@@ -262,7 +272,7 @@ class AWS(base.Provider):
 
     def _snapshot_tags(self, spec: base.ImageSpec, key: str) -> dict[str, str]:
         name = {"Name": spec.name[: metadata.LONGEST_VALUE]}
-        return {**self._marks(spec, key), **name, **self._tags}
+        return {**self._marks(spec, key), **self._tags, **name}
 
     def _image_tags(self, spec: base.ImageSpec, key: str) -> dict[str, str]:
         return metadata.tags(spec, self._snapshot_tags(spec, key))
@@ -283,13 +293,7 @@ class AWS(base.Provider):
         return image_id
 
     def _register(self, blob: str, spec: base.ImageSpec, key: str, alive: base.Alive) -> str:
-        snapshot = snapshots.show(self._account, blob)
-        if snapshot is None or snapshot["State"] != "completed":
-            raise exceptions.ProviderError(
-                f"Snapshot {blob} in {self._name} is {snapshot['State'] if snapshot else 'gone'} after its "
-                "upload.",
-                code="image.not_active",
-            )
+        snapshot = snapshots.wait(self._account, blob, alive)      # one look may be a late one
         volume = {
             "VolumeType": self._volume_type,
             "VolumeSize": max(spec.min_disk, snapshot["VolumeSize"]),
@@ -302,13 +306,12 @@ class AWS(base.Provider):
     def verify(
         self, image_ref: str, staged: staging.Staged, alive: base.Alive = lambda: None
     ) -> base.Proof:
-        image = images.show(self._account, image_ref)
-        ids = list(images.snapshot_ids(image).values()) if image else []
-        snapshot = snapshots.show(self._account, ids[0]) if ids else None
-        if snapshot is None:
+        ids = list(images.snapshot_ids(images.wait(self._account, image_ref, alive)).values())
+        if not ids:
             raise exceptions.ProviderError(
-                f"Image {image_ref} is gone from {self._name}.", code="image.not_active"
+                f"Image {image_ref} in {self._name} is made of no EBS snapshot.", code="image.not_active"
             )
+        snapshot = snapshots.wait(self._account, ids[0], alive)
         if snapshot["VolumeSize"] != snapshots.volume_size(staged.virtual_size):
             raise exceptions.ProviderError(
                 f"{self._name} holds a disk of {snapshot['VolumeSize']} GiB, but one of "
@@ -477,6 +480,10 @@ class AWS(base.Provider):
 
     def delete(self, image_ref: str, alive: base.Alive = lambda: None) -> None:
         found = self._show(image_ref)
+        if found is None:
+            for left in snapshots.find(self._account, {images.LEFT: image_ref, **self._mark}):
+                alive()
+                snapshots.delete(self._account, left["SnapshotId"])
         if self._mark and found is None:
             return
         if image_ref.startswith("snap-"):
@@ -565,7 +572,10 @@ class AWS(base.Provider):
         return self._dry_run("ImportSnapshot", "snapshots may be imported")
 
     def _try_register(self) -> tuple[bool | None, str]:
-        return self._dry_run("RegisterImage", "images may be registered", Name="ciming check")
+        tags = self._image_tags(base.ImageSpec("check", "ciming check"), "check")
+        labels = [{"ResourceType": "image", "Tags": snapshots.as_tags(tags)}]
+        what = "images may be registered"
+        return self._dry_run("RegisterImage", what, Name="ciming check", TagSpecifications=labels)
 
     def _dry_run(self, action: str, what: str, **parameters: Any) -> tuple[bool | None, str]:
         try:

@@ -27,7 +27,13 @@ ZEROS = bytes(disk_image.BLOCK)
 SEEN_SECONDS = 30       # after which EC2 has heard of what EBS made
 SEALING_SECONDS = 60    # for which a snapshot that takes no completion may be about to be complete
 SPOILT = "INVALID_CUSTOMER_KEY"     # of EBS's reasons, the one that does not pass
+ROOM_SECONDS = 12 * 3600    # for which fewer things may have to be under way before one more may begin
+AT_A_TIME = ("ResourceLimitExceeded", "ResourceCountLimitExceeded", "PendingSnapshotLimitExceeded")
 MOST_ATTEMPTS = 20      # at starting a snapshot that nobody has deleted
+READS: Mapping[str, Mapping[str, Any]] = {
+    "ListSnapshotBlocks": {"MaxResults": 100},
+    "GetSnapshotBlock": {"BlockIndex": 0, "BlockToken": "AAAA"},
+}
 ABSENT = ("InvalidSnapshot.NotFound", "InvalidSnapshotID.Malformed", "ResourceNotFoundException")
 
 Alive = Callable[[], None]
@@ -81,9 +87,10 @@ def of_tags(described: Mapping[str, Any]) -> dict[str, str]:
     return {each["Key"]: each["Value"] for each in described.get("Tags", ())}
 
 
-def wait(account: Account, snapshot_id: str, alive: Alive) -> None:
-    """Until a snapshot is complete.
+def wait(account: Account, snapshot_id: str, alive: Alive) -> Mapping[str, Any]:
+    """Until a snapshot is complete: what EC2 says of it then.
 
+    :raises ProviderError: it is gone
     :raises TransientProviderError: AWS gave it up; it is deleted
     """
     until = time.monotonic() + SEEN_SECONDS
@@ -98,7 +105,7 @@ def wait(account: Account, snapshot_id: str, alive: Alive) -> None:
                 f"{account.name}: snapshot {snapshot_id} is gone.", code="image.not_active"
             )
         if found["State"] == "completed":
-            return
+            return found
         if found["State"] != "pending":
             alive()
             delete(account, snapshot_id)
@@ -108,6 +115,7 @@ def wait(account: Account, snapshot_id: str, alive: Alive) -> None:
             )
         alive()
         time.sleep(pause)
+    raise AssertionError
 
 
 def pauses() -> Iterator[float]:
@@ -116,6 +124,23 @@ def pauses() -> Iterator[float]:
     while True:
         yield pause
         pause = min(longest, pause * 1.5)
+
+
+def once_there_is_room(call: Callable[[], str], alive: Alive) -> str:
+    """What a call gives that AWS lets so many do at a time: others may take hours to come to their ends.
+
+    :raises Refusal: it gives nothing
+    """
+    until = time.monotonic() + ROOM_SECONDS
+    for pause in pauses():
+        try:
+            return call()
+        except Refusal as error:
+            if error.name not in AT_A_TIME or time.monotonic() > until:
+                raise
+        alive()
+        time.sleep(pause)
+    raise AssertionError
 
 
 # Writing
@@ -140,6 +165,7 @@ def start(account: Account, key: str, virtual_size: int, **more: Any) -> str:
         if is_there(account, made["SnapshotId"]):
             snapshot_id = str(made["SnapshotId"])
             await_seen(functools.partial(show, account, snapshot_id))
+            try_to_read(account, snapshot_id)
             return snapshot_id
     raise exceptions.TransientProviderError(f"{account.name}: a snapshot that was started is not there.")
 
@@ -154,11 +180,25 @@ def try_out(account: Account, tags: Mapping[str, str], **more: Any) -> None:
     block = bytes(disk_image.BLOCK)
     try:
         _put(account, made, 0, block, hashlib.sha256(block).digest())
+        try_to_read(account, made)
     finally:
         try:
             await_seen(lambda: show(account, made))
         finally:
             delete(account, made)
+
+
+def try_to_read(account: Account, snapshot_id: str) -> None:
+    """As the proof will, after all bytes. What is not complete is refused, but not for lack of rights.
+
+    :raises Refusal: these keys may not
+    """
+    for action, more in READS.items():
+        try:
+            account.call("ebs", action, absent=ABSENT, SnapshotId=snapshot_id, **more)
+        except Refusal as error:
+            if error.code == "cloud.forbidden" and not error.reason:    # IAM's: those of EBS itself have one
+                raise
 
 
 def await_seen(look: Callable[[], object]) -> None:
@@ -281,6 +321,12 @@ def _becomes_complete(account: Account, snapshot_id: str, alive: Alive) -> bool:
         alive()
         time.sleep(pause)
     raise AssertionError
+
+
+@points.mutation
+def tag(account: Account, ref: str, tags: Mapping[str, str]) -> None:
+    """A snapshot, or an image."""
+    account.call("ec2", "CreateTags", Resources=[ref], Tags=as_tags(tags))
 
 
 @points.mutation

@@ -79,7 +79,7 @@ NEEDED = ("storage.objects.create", "storage.objects.get", "storage.objects.list
 def check(place: Bucket) -> str:
     """Where the bucket is.
 
-    :raises ProviderError: it is not there, or may not be used
+    :raises ProviderError: it is not there, may not be used, or keeps what is in it
     """
     bucket = place.account.storage.bucket(place.name)
     found = place.account.call(
@@ -101,6 +101,12 @@ def check(place: Bucket) -> str:
         raise exceptions.ProviderError(
             f"{place.account.name}: in the bucket {place.name} there is no right to {', '.join(lacking)}.",
             code="cloud.forbidden",
+        )
+    if found.retention_period or found.default_event_based_hold:
+        raise exceptions.ProviderError(
+            f"{place.account.name}: the bucket {place.name} has a retention policy, or holds all objects, so "
+            "the pieces of an archive could not be removed. Name one without.",
+            code="cloud.refused",
         )
     return place.account.words(found.location)
 
@@ -254,6 +260,10 @@ def _put(place: Bucket, name: str, data: bytes, over: int) -> None:
             lambda: blob.upload_from_string(data, timeout=max(PIECE_SECONDS, place.account.timeout), **how),
         )
     except Refusal as error:
+        if error.http_status == 400 and "crc32c" in error.detail.lower():       # it was damaged on the way
+            raise exceptions.TransientProviderError(
+                error.detail, cloud_request_id=error.cloud_request_id
+            ) from None
         if error.http_status != 412:        # what has this name by now is this, or the sum will tell
             raise
 

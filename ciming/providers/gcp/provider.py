@@ -19,6 +19,7 @@ from ciming.providers.gcp import archive, images, lifecycle, metadata, objects
 from ciming.providers.gcp.account import Account, Refusal
 
 SKEW_SECONDS = 60       # Google refuses keys' assertions that are 5 minutes off
+KEPT = "ciming-bucket"  # label: where the archive was kept; a bucket whose name is none goes without
 EXPORT = "https://cloud.google.com/compute/docs/images/export-image"
 
 
@@ -159,6 +160,9 @@ class GCP(base.Provider):
     def _labels(self, spec: base.ImageSpec, key: str, guest: str) -> dict[str, str]:
         said = (text.partition("=") for text in self._place.get("labels", ()))
         more = {name: value for name, _, value in said}
+        kept = self._bucket.name if self._place.get("keep_archive") else ""
+        if kept and metadata.LABEL_VALUE.fullmatch(kept):
+            more[KEPT] = kept
         return metadata.labels(spec, {**self._marks(spec, key), objects.GUEST: _label_of(guest), **more})
 
     def _marks(self, spec: base.ImageSpec, key: str) -> dict[str, str]:
@@ -218,7 +222,31 @@ class GCP(base.Provider):
         if objects.URL.fullmatch(image_ref):
             return self._seen_archive(image_ref)
         found = self._show(image_ref)
-        return _seen(found) if found else None
+        return self._seen(found) if found else None
+
+    def _seen(self, image: Mapping[str, Any]) -> base.Metadata:
+        """What Google says of an image, in the words that all providers have."""
+        project, _name = images.parse(str(image.get("self_link"))) or (None, "")
+        labels, status = image.get("labels", {}), str(image.get("status"))
+        age = image.get("deprecated", {}).get("state") or "ACTIVE"
+        if status == "READY" and age in UNUSABLE and age != self._place.get("deprecate_to"):
+            status = age
+        guest = _guest_of(labels.get(objects.GUEST, ""))
+        return base.Metadata(
+            image_ref=_ref_of(image),
+            name=metadata.name(image),
+            status=status,
+            state=STATES.get(status, "off"),
+            size=int(image["archive_size_bytes"]) if image.get("archive_size_bytes") else None,
+            virtual_size=int(image.get("disk_size_gb", 0)) * archive.GIB or None,
+            digests={"guest": guest} if guest else {},
+            owner=project,
+            tags=metadata.glance_tags(image),
+            properties=metadata.properties(image),
+            deprecated=age != "ACTIVE",
+            image_id=labels.get("ciming-image"),
+            created_at=base.milliseconds(image.get("creation_timestamp")),
+        )
 
     def _show(self, image_ref: str) -> Mapping[str, Any] | None:
         named = images.parse(image_ref)
@@ -245,7 +273,7 @@ class GCP(base.Provider):
     def list(
         self, filters: Mapping[str, str], marker: str | None = None, most: int | None = None
     ) -> Iterator[base.Metadata]:
-        return (each for each in map(_seen, self._list(filters)) if base.fits(each, _but_name(filters)))
+        return (each for each in map(self._seen, self._list(filters)) if base.fits(each, _but_name(filters)))
 
     def _list(self, filters: Mapping[str, str]) -> Iterator[Mapping[str, Any]]:
         name = filters.get("name")
@@ -287,9 +315,13 @@ class GCP(base.Provider):
         labels = image.get("labels", {})
         name = objects.object_name(labels.get("ciming-target", ""))
         guest = labels.get(objects.GUEST) if self._is_here(image) else None
-        found = objects.show(self._bucket, name) if guest else None
+        found = objects.show(self._bucket_of(image), name) if guest else None
         same = found is not None and _label_of((found.metadata or {}).get(objects.GUEST, "")) == guest
         return found if same else None
+
+    def _bucket_of(self, image: Mapping[str, Any]) -> objects.Bucket:
+        """Where its archive is, if that was kept: the Cloud may have another bucket by now."""
+        return self._bucket._replace(name=image.get("labels", {}).get(KEPT) or self._bucket.name)
 
     def _why_not(self, image: Mapping[str, Any]) -> str:
         project, name = images.parse(str(image.get("self_link"))) or ("", "")
@@ -338,7 +370,7 @@ class GCP(base.Provider):
         key = image.get("labels", {}).get("ciming-target")
         if key:     # first: the image is what tells its name, also after a crash
             images.check_deletable(self._account, image["name"])
-            objects.clear(self._bucket, key, alive)
+            objects.clear(self._bucket_of(image), key, alive)
         images.delete(self._account, image["name"], alive)
 
     def update(
@@ -371,7 +403,7 @@ class GCP(base.Provider):
         kept = self._archive_of(image)
         if kept is None:
             raise exceptions.ProviderError(self._why_not(image), code="source.not_exportable")
-        yield from objects.read(self._bucket, kept.name, offset)
+        yield from objects.read(self._bucket_of(image), kept.name, offset)
 
     # May it be used?
 
@@ -453,30 +485,9 @@ def _but_name(filters: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in filters.items() if name != "name"}
 
 
-def _seen(image: Mapping[str, Any]) -> base.Metadata:
-    """What Google says of an image, in the words that all providers have."""
-    project, _name = images.parse(str(image.get("self_link"))) or (None, "")
-    labels, state = image.get("labels", {}), image.get("deprecated", {}).get("state", "ACTIVE")
-    guest = _guest_of(labels.get(objects.GUEST, ""))
-    return base.Metadata(
-        image_ref=_ref_of(image),
-        name=metadata.name(image),
-        status=str(image.get("status")),
-        state=STATES.get(str(image.get("status")), "off"),
-        size=int(image["archive_size_bytes"]) if image.get("archive_size_bytes") else None,
-        virtual_size=int(image.get("disk_size_gb", 0)) * archive.GIB or None,
-        digests={"guest": guest} if guest else {},
-        owner=project,
-        tags=metadata.glance_tags(image),
-        properties=metadata.properties(image),
-        deprecated=state != "ACTIVE",
-        image_id=labels.get("ciming-image"),
-        created_at=base.milliseconds(image.get("creation_timestamp")),
-    )
-
-
 STATES: Mapping[str, base.State] = {"READY": "ready", "PENDING": "pending"}
 """By status; all others are off."""
+UNUSABLE = ("OBSOLETE", "DELETED")      # of what an image can be beside its status: no disk is made of it
 
 
 def _guest_of(label: str) -> str | None:

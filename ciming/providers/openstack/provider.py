@@ -27,6 +27,7 @@ SKEW_SECONDS = 60       # from which on a token that was just made may not be go
 CUT_PATIENCE = 15       # seconds; an upload that was cut is `queued` again after about 4
 SAVING_PATIENCE = 30    # seconds; one that had all its bytes is `active` as soon as the store has them,
 SAVING_RATE = 20_000_000    # so one more for so many bytes
+SEEN_SECONDS = 10       # after which each of several Glances behind one address has heard of what was done
 OCTETS = "application/octet-stream"
 PATCH = "application/openstack-images-v2.1-json-patch"
 PAGE = 1000           # images, as Glance's own limit is
@@ -90,11 +91,10 @@ class OpenStack(base.Provider):
     def register(
         self, blob: str, spec: base.ImageSpec, key: str, alive: base.Alive = lambda: None
     ) -> str:
-        image = self._show(blob)
-        if image is None or image["status"] != "active":
+        image = self._still_there(blob, alive)
+        if image["status"] != "active":
             raise exceptions.ProviderError(
-                f"Image {blob} in {self._name} is {image['status'] if image else 'gone'} after its "
-                "upload.",
+                f"Image {blob} in {self._name} is {image['status']} after its upload.",
                 code="image.not_active",
             )
         return blob
@@ -102,7 +102,7 @@ class OpenStack(base.Provider):
     def verify(
         self, image_ref: str, staged: staging.Staged, alive: base.Alive = lambda: None
     ) -> base.Proof:
-        image = self._still_there(image_ref)
+        image = self._still_there(image_ref, alive)
         if image.get("os_hash_value"):
             algorithm, theirs = image["os_hash_algo"], image["os_hash_value"]
         else:                   # Glance before Rocky
@@ -139,9 +139,17 @@ class OpenStack(base.Provider):
         )
         return found if found and self._is_seen(self._image(found)) else None
 
-    def _still_there(self, image_ref: str) -> Mapping[str, Any]:
-        """:raises ProviderError: it is gone"""
+    def _still_there(self, image_ref: str, alive: base.Alive) -> Mapping[str, Any]:
+        """An image that had all of its bytes a moment ago; one look may be a late one.
+
+        :raises ProviderError: it is gone
+        """
+        until = time.monotonic() + SEEN_SECONDS
         found = self._show(image_ref)
+        while (found is None or records.is_pending(found)) and time.monotonic() < until:
+            alive()
+            time.sleep(1)
+            found = self._show(image_ref)
         if found is None:
             raise exceptions.ProviderError(
                 f"Image {image_ref} is gone from {self._name}.", code="image.not_active"
@@ -205,7 +213,7 @@ class OpenStack(base.Provider):
     def settle(
         self, image_ref: str, carry: Mapping[str, Any], alive: base.Alive = lambda: None
     ) -> None:
-        now = self._still_there(image_ref)
+        now = self._still_there(image_ref, alive)
         changes = zones.patch(now, carry)
         if changes:
             alive()

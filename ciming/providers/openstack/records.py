@@ -75,6 +75,10 @@ def record(found: Any) -> Mapping[str, Any]:
     return said
 
 
+def is_pending(image: Mapping[str, Any]) -> bool:
+    return STATES.get(image["status"]) == "pending"
+
+
 def metadata(image: Mapping[str, Any]) -> base.Metadata:
     """:param image: as the API shows it, of the kinds that it should be"""
     return base.Metadata(

@@ -36,6 +36,8 @@ from tests.sandbox.aws.state import BLOCK, GIB, Action, Call, Snapshot, State, n
 LARGEST = 65536
 FILE_SIZE = 8192
 """GiB that can be stored of a snapshot: no file system here has files of 64 TiB."""
+LONGEST_TAG = 255
+"""Characters of a value: https://docs.aws.amazon.com/ebs/latest/APIReference/API_Tag.html"""
 PENDING = 100
 DEFAULT_TIMEOUT = 60
 BLOCK_TOKEN_LIFE = datetime.timedelta(days=7)
@@ -63,6 +65,8 @@ def start_snapshot(call: Call) -> dict[str, Any]:
         labels = tags.checked(wanted.get("Tags", []))
     except errors.Refused as refused:
         raise _invalid(refused.message, "INVALID_TAG") from None
+    if any(len(value) > LONGEST_TAG for value in labels.values()):
+        raise _invalid(f"Tag values must have at most {LONGEST_TAG} characters", "INVALID_TAG")
     place = ("StartSnapshot", call.caller.account, call.region, str(token))
     digest = hashlib.sha256(json.dumps(wanted, sort_keys=True).encode()).hexdigest()
     if token is not None and place in call.state.client_tokens:

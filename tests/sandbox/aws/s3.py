@@ -45,6 +45,7 @@ PERMISSIONS = {
     "UploadPart": "PutObject", "UploadPartCopy": "PutObject", "CompleteMultipartUpload": "PutObject",
     "CopyObject": "PutObject", "DeleteObjects": "DeleteObject", "ListParts": "ListMultipartUploadParts",
     "ListMultipartUploads": "ListBucketMultipartUploads",
+    "GetObjectLockConfiguration": "GetBucketObjectLockConfiguration",
 }  # fmt: skip
 """Permissions that are not called like their operation:
 https://docs.aws.amazon.com/AmazonS3/latest/userguide/using-with-s3-policy-actions.html"""

@@ -29,11 +29,12 @@ def test_it_is_found_by_the_providers_name() -> None:
     [
         {},
         {"region": "us-gov-west-1"},
+        {"region": "eusc-de-east-1"},
         {"route": "ebs-direct"},
         {"route": "s3-import", "bucket": "my.bucket-1", "import_role": "vmimport"},
         {"kms_key": "alias/images", "volume_type": "gp2", "imds_v2": True, "verify_up_to": 0},
         {"kms_key": "arn:aws:kms:eu-west-1:123456789012:key/1234abcd-12ab-34cd-56ef-1234567890ab"},
-        {"share_with": ["123456789012"], "tags": ["team=images", "empty="]},
+        {"share_with": ["123456789012"], "tags": ["team=images", "empty=", "k=" + "v" * 255]},
     ],
 )
 def test_a_config(more: dict[str, Any]) -> None:
@@ -62,7 +63,8 @@ def test_a_config(more: dict[str, Any]) -> None:
         ({"tags": ["CIMinG:target=x"]}, "tags"),
         ({"tags": ["a=1", "a=2"]}, "tags"),
         ({"tags": [f"{number}=" for number in range(aws.MOST_TAGS + 1)]}, "tags"),
-        ({"tags": ["k=" + "v" * 257]}, "tags"),
+        ({"tags": ["k=" + "v" * 256]}, "tags"),
+        ({"tags": ["Name=golden"]}, "tags"),
         ({"verify_up_to": -1}, "verify_up_to"),
         ({"endpoint_url": "http://169.254.169.254/"}, "endpoint_url"),
         ({"endpoint_url": "file:///etc/passwd"}, "endpoint_url"),

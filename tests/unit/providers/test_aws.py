@@ -227,6 +227,26 @@ def test_it_slows_down_and_recovers(monkeypatch: pytest.MonkeyPatch) -> None:
     assert how.allowed == pace.MOST
 
 
+@pytest.mark.parametrize(
+    ("error", "slows"),
+    [
+        (pace.Throttled("too fast"), True),
+        (exceptions.TransientProviderError("no answer in time", code="cloud.unreachable"), True),
+        (exceptions.TransientProviderError("damaged"), False),
+    ],
+)
+def test_what_it_slows_down_for(error: Exception, *, slows: bool) -> None:
+    """Also where too much at a time is late: the same pace again would be, too."""
+    how, failures = pace.Pace(), [error]
+
+    def call(_number: int) -> None:
+        if failures:
+            raise failures.pop()
+
+    run(call, [1], how)
+    assert (how.allowed < pace.FIRST) == slows
+
+
 def test_what_passes_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pace, "LONGEST_PAUSE", 0.01)
     failures = {3: pace.TRIES - 1, 5: 1}
@@ -310,6 +330,13 @@ def test_external_id() -> None:
     keys = {"access_key_id": "a", "secret_access_key": "b", "role_arn": "arn"}
     made = account.Account({"region": "eu-west-1", "project": "p1"}, keys)
     assert made.external_id == "ciming-p1"
+
+
+@pytest.mark.parametrize("name", ["ConcurrentTagAccess", "OperationAborted"])
+def test_who_does_the_same_at_the_same_time(name: str) -> None:
+    amazon = account.Account({"region": "eu-west-1"}, {"access_key_id": "A", "secret_access_key": "B"})
+    answer = {"Error": {"Code": name, "Message": "Later."}, "ResponseMetadata": {"HTTPStatusCode": 400}}
+    assert isinstance(amazon._refusal("ec2", "CreateTags", answer), exceptions.TransientProviderError)
 
 
 def test_in_another_region() -> None:

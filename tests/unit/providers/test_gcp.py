@@ -707,6 +707,59 @@ def test_range_that_does_not_end(google: account.Account, monkeypatch: pytest.Mo
     assert body.given < objects.RANGE + (1 << 20)
 
 
+@pytest.mark.parametrize(
+    ("said", "keeps"),
+    [
+        ({}, False),
+        ({"retentionPolicy": {"retentionPeriod": "86400"}}, True),
+        ({"defaultEventBasedHold": True}, True),
+        ({"softDeletePolicy": {"retentionDurationSeconds": "604800"}}, False),
+    ],
+)
+def test_bucket_that_keeps_all(
+    google: account.Account, monkeypatch: pytest.MonkeyPatch, said: dict[str, Any], *, keeps: bool
+) -> None:
+    """Pieces could not be removed from it."""
+    found = {"name": "bucket", "location": "EU", **said}
+    answers = (json.dumps(each).encode() for each in (found, {"permissions": list(objects.NEEDED)}))
+
+    def send(_session: requests.Session, request: requests.PreparedRequest, **_how: Any) -> requests.Response:
+        answer = requests.Response()
+        answer.status_code, answer.request = 200, request
+        answer.headers["Content-Type"] = "application/json"
+        answer.raw = urllib3.HTTPResponse(io.BytesIO(next(answers)), preload_content=False)
+        return answer
+
+    monkeypatch.setattr(requests.Session, "send", send)
+    google._credentials.token = "ya29.c.a-token-of-ours"
+    with pytest.raises(exceptions.ProviderError, match="retention") if keeps else contextlib.nullcontext():
+        assert objects.check(objects.Bucket(google, "bucket")) == "EU"
+
+
+@pytest.mark.parametrize(
+    ("message", "passes"),
+    [('Provided CRC32C "AAAAAA==" doesn\'t match calculated CRC32C "f/yqxQ==".', True), ("Invalid.", False)],
+)
+def test_piece_that_is_damaged_on_its_way(
+    google: account.Account, monkeypatch: pytest.MonkeyPatch, message: str, *, passes: bool
+) -> None:
+    """Google compares its sum, and does not take it: it is to be sent again."""
+    error = {"code": 400, "message": message, "errors": [{"reason": "invalid", "message": message}]}
+    said = json.dumps({"error": error}).encode()
+
+    def send(_session: requests.Session, request: requests.PreparedRequest, **_how: Any) -> requests.Response:
+        answer = requests.Response()
+        answer.status_code, answer.request = 400, request
+        answer.raw = urllib3.HTTPResponse(io.BytesIO(said), preload_content=False)
+        return answer
+
+    monkeypatch.setattr(requests.Session, "send", send)
+    google._credentials.token = "ya29.c.a-token-of-ours"
+    with pytest.raises(exceptions.ProviderError, match=re.escape(message)) as refused:
+        objects._put(objects.Bucket(google, "bucket"), "ciming/key/piece", b"bytes", 0)
+    assert isinstance(refused.value, exceptions.TransientProviderError) == passes
+
+
 def test_where_nothing_may_go(google: account.Account) -> None:
     inner = egress.Refused("The address 10.0.0.1 is in a private network.")
     error = raised(google, requests.ConnectionError(inner))

@@ -50,6 +50,7 @@ def test_size(ebs: Any, size: int) -> None:
         {"Tags": [{"Key": "aws:mine", "Value": ""}]},
         {"Tags": [{"Key": "k", "Value": "1"}, {"Key": "k", "Value": "2"}]},
         {"Tags": [{"Key": "k" * 128, "Value": "1"}]},
+        {"Tags": [{"Key": "k", "Value": "1" * 256}]},
         {"Tags": [{"Key": str(number), "Value": ""} for number in range(51)]},
         {"KmsKeyArn": "not an arn", "Encrypted": True},
         {"ParentSnapshotId": "snap-00000000000000000"},
