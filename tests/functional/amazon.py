@@ -31,8 +31,8 @@ class Amazon:
 
     def __enter__(self) -> Self:
         self.standin = aws.start(self._folder)
-        for action in ("UploadPart", "RegisterImage"):
-            self.standin.fault("denied", action, region="us-west-2", times=EVER)
+        for kind, action in (("denied", "UploadPart"), ("quota", "RegisterImage")):     # both after the check
+            self.standin.fault(kind, action, region="us-west-2", times=EVER)
         for config in CLOUDS.values():
             if "bucket" in config:
                 place = {"LocationConstraint": config["region"]}
