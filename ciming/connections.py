@@ -87,7 +87,7 @@ class Adapter(ks_session.TCPKeepAliveAdapter):
             return
         late = threading.Event()
         used: weakref.WeakSet[socket.socket] = weakref.WeakSet()
-        self._used.sockets = used
+        self._used.sockets, self._used.late = used, late
 
         def give_up() -> None:
             late.set()
@@ -178,6 +178,8 @@ def _noting_use(used: threading.local) -> type:
         def _note(self) -> None:
             if self.sock is not None and hasattr(used, "sockets"):
                 used.sockets.add(self.sock)
+                if used.late.is_set():      # while it was made
+                    end(used.sockets)
 
     return NotingUse
 

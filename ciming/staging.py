@@ -203,10 +203,10 @@ class StagingArea:
 
 
 def _newest(folder: Path) -> float:
-    """When something was last written there; now, where it goes away."""
+    """When something was last written there; never yet, where that can not be seen."""
     try:
         return max(path.stat().st_mtime for path in (folder, *folder.iterdir()))
-    except (FileNotFoundError, NotADirectoryError):
+    except OSError:     # it goes away at this moment, or is none
         return math.inf
 
 

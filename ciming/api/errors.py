@@ -97,7 +97,7 @@ def _too_deep(error: RecursionError) -> flask.Response:
 
 
 def _database_away(error: Exception) -> flask.Response:
-    LOG.error("The database can not be used: %s", error)
+    LOG.error("The database can not be used", exc_info=error)
     return _ours(exceptions.Unavailable("The database can not be used now. Try again later."))
 
 

@@ -39,10 +39,15 @@ def named() -> Sequence[Area]:
         return [Area(*row) for row in session.execute(query)]
 
 
-def needed(job_id: str) -> bool:
-    """Has this Job not ended, or can it be retried?"""
+def needed(job_id: str, marker: str) -> bool:
+    """Has this Job not ended, or can it be retried? One that nobody knows may be another database's.
+
+    :param marker: of the area that has its folder; it is ours where there are Jobs of it
+    """
     job = models.Job
     with db.reader() as session:
+        if session.scalar(sa.select(job.id).where(job.marker == marker).limit(1)) is None:
+            return True
         return session.scalar(sa.select(job.id).where(job.id == job_id, _NEED_IT)) is not None
 
 

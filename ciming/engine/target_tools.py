@@ -81,6 +81,7 @@ class TargetTools(tools.Tools):
         job = work.load(self._claim)
         said, image = job.spec or {}, job.image     # which may have another name by now
         found = said.get("found", {})
+        more = found.get("tags", ()) if job.kind == "sync" else ()      # else the Image has them by now
         if self.entry:
             return self._as_planned(self.entry["carry"])
         return base.ImageSpec(
@@ -90,7 +91,7 @@ class TargetTools(tools.Tools):
             min_disk=said.get("min_disk", found.get("min_disk", 0)),
             min_ram=said.get("min_ram", found.get("min_ram", 0)),
             visibility=said.get("visibility"),
-            tags=tuple(image.tags),
+            tags=tuple(dict.fromkeys([*image.tags, *more])),
         )
 
     @lazy.cached_property
@@ -417,6 +418,7 @@ class TargetTools(tools.Tools):
         found = self.provider.describe(self._ref)
         if found is None or found.image_ref != self._ref:
             self._check_whose()
+            self.provider.clear_left(self._ref, self.alive)
             return
         if found.protected:
             raise exceptions.ProviderError(

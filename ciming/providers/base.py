@@ -325,6 +325,12 @@ class Provider(abc.ABC):
         :param alive: to be asked while that takes long, see Transfer
         """
 
+    def clear_left(self, image_ref: str, alive: Alive = lambda: None) -> None:     # noqa: B027
+        """Delete what an earlier delete of an image that is gone had to leave there, where there is such.
+
+        :param alive: to be asked before each deletion, see Transfer
+        """
+
     def update(
         self, image_ref: str, changes: Changes, alive: Alive = lambda: None
     ) -> Sequence[str]:

@@ -11,8 +11,8 @@ import pytest
 
 from ciming import exceptions, staging
 from ciming.providers import base, pace
+from ciming.providers.aws import images, snapshots
 from ciming.providers.aws import provider as door
-from ciming.providers.aws import snapshots
 from tests.contract import on_aws, subjects
 from tests.contract.subjects import Transfer, persistently
 from tests.sandbox import sandbox
@@ -198,11 +198,21 @@ def test_source_that_is_not_to_be_seen(
     subject: on_aws.AWS, provider: door.AWS, there: There, key: str, kind: str
 ) -> None:
     """A region that is not enabled for the Target's account, or down: other Clouds may have the bytes."""
-    subject.standin.fault(kind, "DescribeImages", region=on_aws.REGION)
+    looks = 1 if kind == "auth" else images.LOOKS
+    subject.standin.fault(kind, "DescribeImages", region=on_aws.REGION, times=looks)
     with pytest.raises(exceptions.ProviderError, match="DescribeImages") as refused:
         copy(provider, there, key)
     passing = exceptions.TransientProviderError | exceptions.CredentialRefused
     assert not isinstance(refused.value, passing) and not subject.refs(key)
+    registered(provider, there, key, copy(provider, there, key))
+
+
+@pytest.mark.parametrize("kind", ["reset", "503"])
+def test_source_that_stumbles(
+    subject: on_aws.AWS, provider: door.AWS, there: There, key: str, kind: str
+) -> None:
+    """Once is no reason to send all of the bytes."""
+    subject.standin.fault(kind, "DescribeImages", region=on_aws.REGION)
     registered(provider, there, key, copy(provider, there, key))
 
 

@@ -149,7 +149,7 @@ class AWS(base.Provider):
         if place.get("endpoint_url") != self._place.get("endpoint_url"):
             return None
         region = str(place["region"])
-        image = self._show_in(region, image_ref)
+        image = self._show_in(region, image_ref, transfer)
         tags = snapshots.of_tags(image or {})
         if image is None or not {*self._mark.items(), *_mark(place).items()} <= {*tags.items()}:
             return None
@@ -166,19 +166,27 @@ class AWS(base.Provider):
         snapshots.await_seen(lambda: next(self._find_images(key), None))
         return made
 
-    def _show_in(self, region: str, image_ref: str) -> Mapping[str, Any] | None:
+    def _show_in(
+        self, region: str, image_ref: str, transfer: base.Transfer
+    ) -> Mapping[str, Any] | None:
         """An image of another region; where that does not let us in, or answer, its bytes may be elsewhere.
 
         :raises ProviderError: it does not
         """
-        try:
-            return images.show(self._account.in_region(region), image_ref)
-        except pace.Throttled:
-            raise
-        except (exceptions.CredentialRefused, exceptions.TransientProviderError) as error:
-            raise exceptions.ProviderError(
-                error.detail, code=error.code, cloud_request_id=error.cloud_request_id
-            ) from None
+        for look in range(images.LOOKS):
+            transfer.alive()
+            time.sleep(look * 0.5)
+            try:
+                return images.show(self._account.in_region(region), image_ref)
+            except pace.Throttled:
+                raise
+            except (exceptions.CredentialRefused, exceptions.TransientProviderError) as error:
+                refused = error
+            if isinstance(refused, exceptions.CredentialRefused):
+                break
+        raise exceptions.ProviderError(
+            refused.detail, code=refused.code, cloud_request_id=refused.cloud_request_id
+        )
 
     def _is_as_wanted(self, image: Mapping[str, Any], spec: base.ImageSpec) -> bool:
         """Is an image what register() would make? Of most, CopyImage changes nothing."""
@@ -481,9 +489,7 @@ class AWS(base.Provider):
     def delete(self, image_ref: str, alive: base.Alive = lambda: None) -> None:
         found = self._show(image_ref)
         if found is None:
-            for left in snapshots.find(self._account, {images.LEFT: image_ref, **self._mark}):
-                alive()
-                snapshots.delete(self._account, left["SnapshotId"])
+            self.clear_left(image_ref, alive)
         if self._mark and found is None:
             return
         if image_ref.startswith("snap-"):
@@ -492,6 +498,11 @@ class AWS(base.Provider):
         for snapshot in images.snapshot_ids(found or {}).values():      # else nothing would lead to it
             self._dry_run("DeleteSnapshot", "its snapshot may be deleted", SnapshotId=snapshot)
         images.deregister(self._account, image_ref)
+
+    def clear_left(self, image_ref: str, alive: base.Alive = lambda: None) -> None:
+        for left in snapshots.find(self._account, {images.LEFT: image_ref, **self._mark}):
+            alive()
+            snapshots.delete(self._account, left["SnapshotId"])
 
     def update(
         self, image_ref: str, changes: base.Changes, alive: base.Alive = lambda: None

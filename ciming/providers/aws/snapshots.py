@@ -14,10 +14,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from oslo_log import log
+
 from ciming import disk_image, exceptions, points, staging
 from ciming.providers import base, pace
 from ciming.providers.aws.account import Account, Refusal
 
+LOG = log.getLogger(__name__)
 GIB = 1 << 30
 TIMEOUT = 24 * 60       # minutes without a block, after which AWS gives a snapshot up
 POLL_SECONDS = (0.2, 5.0)
@@ -131,13 +134,16 @@ def once_there_is_room(call: Callable[[], str], alive: Alive) -> str:
 
     :raises Refusal: it gives nothing
     """
-    until = time.monotonic() + ROOM_SECONDS
+    until, told = time.monotonic() + ROOM_SECONDS, False
     for pause in pauses():
         try:
             return call()
         except Refusal as error:
             if error.name not in AT_A_TIME or time.monotonic() > until:
                 raise
+            if not told:
+                LOG.info("Waits until there is room: %s", error)
+            told = True
         alive()
         time.sleep(pause)
     raise AssertionError

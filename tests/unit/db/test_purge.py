@@ -209,6 +209,13 @@ def test_what_no_job_needs_goes(conf: cfg.ConfigOpts) -> None:
                 os.utime(path, (1, 1))
     (area.path / "lost+found").mkdir()
     os.utime(area.path / "lost+found", (1, 1))
+    nobodys = staging.StagingArea(f"{conf.staging.path}-of-another", quota=0, keep_free=0)
+    with nobodys.incoming(stranger, 1) as file:
+        file.write(b"late")
+    for path in (nobodys.upload_path(stranger, 1), nobodys.folder(stranger)):
+        os.utime(path, (1, 1))
+    assert service.keep_house(nobodys, threading.Event())
+    assert nobodys.folder(stranger).exists()    # no Job here knows the area
     stays = {".marker", "lost+found", running.id, kept.id, fresh}
     assert service.keep_house(area, threading.Event())
     assert {path.name for path in area.path.iterdir()} == stays

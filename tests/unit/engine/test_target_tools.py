@@ -116,6 +116,20 @@ def test_what_was_to_be_replaced_is_shown_again_when_that_is_undone(*, hidden: b
 
 
 @pytest.mark.usefixtures("database")
+def test_what_a_delete_had_to_leave_is_deleted_when_it_is_tried_again() -> None:
+    """The image itself is gone by then."""
+    job = rows.make_job(zones=["zone-b"])
+    with session.writer() as writing:
+        writing.get_one(models.Job, job.id).spec = {"refs": {"zone-b": "ami-1"}}
+    kit: Any = begun(rows.take(job.id), Zone(hidden=False))
+    cleared: list[str] = []
+    kit.provider.describe = lambda _ref: None
+    kit.provider.clear_left = lambda ref, _alive: cleared.append(ref)
+    kit.delete()
+    assert cleared == ["ami-1"]
+
+
+@pytest.mark.usefixtures("database")
 def test_a_late_retry_tells_nothing_old() -> None:
     """What an Image is called may have changed since the Job was asked for."""
     job = rows.make_job(zones=["zone-b"])
@@ -125,6 +139,10 @@ def test_a_late_retry_tells_nothing_old() -> None:
         writing.get_one(models.Job, job.id).spec = {"name": "old", "tags": ["t-old"], "min_disk": 3}
     spec = begun(rows.take(job.id), Zone(hidden=False)).spec
     assert (spec.name, spec.tags, spec.min_disk) == ("new", ("t-new",), 3)
+    with session.writer() as writing:       # what it is synced from may have more tags
+        again = writing.get_one(models.Job, job.id)
+        again.kind, again.spec = "sync", {"name": "old", "found": {"tags": ["there", "t-new"]}}
+    assert begun(rows.take(job.id), Zone(hidden=False)).spec.tags == ("t-new", "there")
 
 
 @pytest.mark.usefixtures("database")
