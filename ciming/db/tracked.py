@@ -40,17 +40,6 @@ def linked(project_id: str, cloud_key: str, image_refs: Collection[str]) -> dict
     return found
 
 
-def other(image: models.Image, cloud_key: str, image_ref: str) -> Tracked | None:
-    """Another Image of the same project that this is in a Cloud, too."""
-    also, link = models.Image, models.Link
-    query = sa.select(also.id, also.name).join(link, also.id == link.image_id)
-    query = query.where(also.project_id == image.project_id, also.id != image.id)
-    query = query.where(link.cloud_key == cloud_key, link.image_ref == image_ref)
-    with db.reader() as session:
-        found = session.execute(query.limit(1)).first()
-        return Tracked(*found) if found else None
-
-
 def coming(image_ids: Collection[str]) -> list[Coming]:
     """What is on its way of these Images."""
     job, target = models.Job, models.Target

@@ -470,6 +470,27 @@ def updated(
 
 
 @points.mutation
+def leave(held: Claim, target_id: str, image_ref: str) -> models.Image | None:
+    """Forget the Link to what is another Image of the project, too: that one, if there is one.
+
+    Of two that are deleted at once, the second is alone with it.
+    """
+    with fenced(held) as (session, job):
+        target, link, image = session.get_one(models.Target, target_id), models.Link, models.Image
+        same = sa.select(link.image_id).where(
+            link.cloud_key == target.cloud_key, link.image_ref == image_ref
+        )
+        ids = session.scalars(same.order_by(link.image_id).with_for_update()).all()
+        others = sa.select(image).where(image.id.in_(ids), image.id != job.image_id)
+        other = session.scalar(others.where(image.project_id == job.project_id).limit(1))
+        if other is not None:
+            mine = link.image_id == job.image_id, link.cloud_key == target.cloud_key
+            session.execute(sa.delete(link).where(*mine))
+            session.expire(job.image)
+        return other
+
+
+@points.mutation
 def remove_link(held: Claim, target_id: str) -> None:
     """The Target's image is there no more: forget its Link, and end the Target."""
     with fenced(held) as (session, job):

@@ -11,7 +11,7 @@ from oslo_config import cfg
 from oslo_log import log
 
 from ciming import credentials, disk_image, exceptions, growing, lazy, metrics, staging, zone_plans
-from ciming.db import models, status, tracked, work
+from ciming.db import models, status, work
 from ciming.engine import conversions, events, locating, slots, tools
 from ciming.engine import watch as watch_
 from ciming.providers import base
@@ -411,9 +411,9 @@ class TargetTools(tools.Tools):
         events.target_ended(self.job, self.target, "success")
 
     def delete(self) -> None:
-        """Delete the linked image in the Cloud.
+        """Delete the linked image in the Cloud; what is another Image, too, is left for that one.
 
-        :raises ProviderError: it is protected, may not be deleted, or is another Image, too
+        :raises ProviderError: it is protected, or may not be deleted
         """
         found = self.provider.describe(self._ref)
         if found is None or found.image_ref != self._ref:
@@ -425,13 +425,11 @@ class TargetTools(tools.Tools):
                 f"Image {self._ref} in {self.target.cloud} is protected: lift that there first.",
                 code="image_ref.protected",
             )
-        other = tracked.other(self.job.image, self.target.cloud_key, self._ref)
+        other = work.leave(self._claim, self.key, self._ref)
         if other:
-            raise exceptions.ProviderError(
-                f"Image {self._ref} in {self.target.cloud} is Image {other.id} ({other.name}), too, and was "
-                "not deleted: unlink it from one of them first.",
-                code="image_ref.tracked",
-            )
+            what = f"It is Image {other.id} ({other.name}), too, and was left for that one."
+            self._write(remarks=self._remarks(what))
+            return
         self.alive()
         self.provider.delete(self._ref, self.alive)
 

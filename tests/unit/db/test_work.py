@@ -40,6 +40,7 @@ WRITES: dict[str, Write] = {
     "end_target": lambda held, job: work.end_target(held, job.targets[0].id),
     "add_link": lambda held, job: work.add_link(held, job.targets[0].id, "ref", "bytes"),
     "updated": lambda held, job: work.updated(held, job.targets[0].id, "ref", {}, None),
+    "leave": lambda held, job: work.leave(held, job.targets[0].id, "ref"),
     "remove_link": lambda held, job: work.remove_link(held, job.targets[0].id),
     "finish": lambda held, _job: work.finish(held, purge=True),
 }
@@ -300,6 +301,21 @@ def test_a_source_keeps_its_own_proof(ref: str, proof: str) -> None:
     work.add_link(held, second.id, "ref-2", "guest", {}, source)
     found = [(link.image_ref, link.proof) for link in api.get_image(job.image_id, None).links]
     assert found == [("ref-1", proof), ("ref-2", "guest")]
+
+
+def test_of_what_is_several_images_the_last_one_is_left() -> None:
+    """Whoever is deleted at the same moment; another project's does not count."""
+    made = [rows.make_job(zones=["zone-a"]) for _ in range(4)]
+    held = [rows.take(job.id) for job in made]
+    for job, claim in zip(made, held, strict=True):
+        work.add_link(claim, job.targets[0].id, "ref", "bytes")
+    with session.writer() as writing:
+        writing.get_one(models.Image, made[3].image_id).project_id = "elsewhere"
+    others = at_once(3, lambda number: work.leave(held[number], made[number].targets[0].id, "ref"))
+    assert sum(other is None for other in others) == 1, others
+    linked = [bool(api.get_image(job.image_id, None).links) for job in made[:3]]
+    assert linked == [other is None for other in others]
+    assert api.get_image(made[3].image_id, None).links
 
 
 def test_partial() -> None:
