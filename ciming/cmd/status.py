@@ -26,6 +26,7 @@ LIBRARIES = (
     "ciming",
     "keystonemiddleware.auth_token",
     "oslo.db",
+    "oslo.limit",
     "oslo.log",
     "oslo.messaging",
     "oslo.middleware.cors",
@@ -97,7 +98,10 @@ def _bad_values() -> Iterator[str]:
 def _old_options() -> Iterator[str]:
     """What the files say that this release, or a library of it, says otherwise or not at all."""
     known, renamed = _options()
-    for group, name in _written():
+    written = list(_written())
+    groups = {group for group, _ in (*known, *renamed)}
+    groups |= {value for _, name, values in written if name == "auth_section" for value in values}
+    for group, name, _ in written:
         where = f"[{group}] {name}"
         if (group, name) in known:
             opt = known[group, name]
@@ -105,8 +109,10 @@ def _old_options() -> Iterator[str]:
                 yield f"{where} will go. {opt.deprecated_reason or ''}".strip()
         elif (group, name) in renamed:
             yield f"{where} is called {renamed[group, name]} now."
-        elif group in config.GROUPS:    # libraries may have more than they tell
+        elif group in (*config.GROUPS, "DEFAULT"):      # libraries may have more than they tell
             yield f"{where} is no option of this release: it does nothing."
+        elif group not in groups:
+            yield f"{where} does nothing: no section of this release is called so."
 
 
 def _options() -> tuple[dict[tuple[str, str], cfg.Opt], dict[tuple[str, str], str]]:
@@ -126,16 +132,16 @@ def _options() -> tuple[dict[tuple[str, str], cfg.Opt], dict[tuple[str, str], st
     return known, renamed
 
 
-def _written() -> Iterator[tuple[str, str]]:
-    """Group and name of each option in the configuration's files."""
+def _written() -> Iterator[tuple[str, str, list[str]]]:
+    """Group, name and values of each option in the configuration's files."""
     folders = [Path(folder) for folder in cfg.CONF.config_dir]
     files = [Path(file) for file in cfg.CONF.config_file]
     for file in (*files, *(each for folder in folders for each in sorted(folder.glob("*.conf")))):
         sections: dict[str, dict[str, Any]] = {}
         cfg.ConfigParser(str(file), sections).parse()
         for group, options in sections.items():
-            for name in options:
-                yield group, name.replace("-", "_")
+            for name, values in options.items():
+                yield group, name.replace("-", "_"), values
 
 
 def _staging() -> Result | str:

@@ -132,14 +132,21 @@ def test_options_of_another_release(operator: Operator) -> None:
             ("engine", "publish_threads"): "8",
             ("keystone_authtoken", "memcache_servers"): "127.0.0.1:11211",
             ("oslo_messaging_rabbit", "direct_mandatory_flag"): "true",
-            ("somebody_elses", "option"): "1",
+            ("stagng", "quota"): "1",
+            ("DEFAULT", "use_keystone_limit"): "true",
+            ("service_user", "auth_section"): "trustee",
+            ("trustee", "username"): "ciming",
         }
     )
+    _, found = check(operator)
+    assert "[trustee]" not in found["Configuration"][1]     # other options are in it
     finds(
         operator,
         "Configuration",
         WARNING,
         "[engine] publish_threads is no option of this release",
+        "[stagng] quota does nothing: no section of this release is called so",
+        "[DEFAULT] use_keystone_limit is no option of this release",
         "[keystone_authtoken] memcache_servers is called [keystone_authtoken] memcached_servers now",
         "[oslo_messaging_rabbit] direct_mandatory_flag will go",
     )
