@@ -106,13 +106,15 @@ def test_there_and_back(
             file.write(block)
     assert disk.stat().st_size == GIB and standin.holds(image["snapshots"][0], disk)
 
-    for image_id, clouds in ((back["image"]["id"], {"cloud": "zone-b"}), (job["image_id"], {})):
+    first, second = job["image_id"], back["image"]["id"]
+    for image_id, clouds in ((second, {"cloud": "zone-b"}), (first, {}), (second, {})):
+        assert len(standin.images()) == 1       # both are it, and it is deleted with the last
         gone = member.call("DELETE", f"/v1/images/{image_id}", params=clouds)
         assert gone.status_code == 202, gone.text
         last, *_ = member.get("/v1/jobs", params={"image_id": image_id}).json()["jobs"]
         assert member.wait(last["id"], seconds=200)["status"] == "success"
     assert standin.images() == standin.snapshots() == []
-    for image_id in (back["image"]["id"], job["image_id"]):
+    for image_id in (second, first):
         member.call("DELETE", f"/v1/images/{image_id}", params={"keep_remote": "true"})
 
 

@@ -174,8 +174,9 @@ class AWS(base.Provider):
         :raises ProviderError: it does not
         """
         for look in range(images.LOOKS):
-            transfer.alive()
-            time.sleep(look * 0.5)
+            if look:
+                transfer.alive()
+                time.sleep(look * 0.5)
             try:
                 return images.show(self._account.in_region(region), image_ref)
             except pace.Throttled:
