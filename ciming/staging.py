@@ -10,7 +10,6 @@ import fcntl
 import hashlib
 import math
 import os
-import re
 import shutil
 import uuid
 from collections.abc import Callable, Iterator
@@ -23,7 +22,6 @@ from ciming import disk_image, exceptions, points
 
 BLOCK = 1024 * 1024
 ZEROS = bytes(BLOCK)
-JOB_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 Alive = Callable[[], None]
 """Raises where nobody is to go on."""
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -185,15 +183,11 @@ class StagingArea:
         return self.folder(job_id) / f"restored.{generation}"
 
     def untouched(self, since: float) -> list[str]:
-        """The Jobs whose folders nobody has written to.
+        """Names of folders that nobody has written to: ids of Jobs, and what else may be there.
 
         :param since: seconds since the epoch
         """
-        return [
-            folder.name
-            for folder in self.path.iterdir()
-            if JOB_ID.fullmatch(folder.name) and _newest(folder) < since      # not lost+found
-        ]
+        return [folder.name for folder in self.path.iterdir() if _newest(folder) < since]
 
     @points.mutation
     def remove(self, job_id: str) -> None:

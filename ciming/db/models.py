@@ -16,6 +16,14 @@ def new_id() -> str:
     return str(uuid.uuid4())
 
 
+def is_id(text: str) -> bool:
+    """Is it written as the ids of rows are?"""
+    try:
+        return str(uuid.UUID(text)) == text
+    except ValueError:
+        return False
+
+
 def now() -> int:
     """Milliseconds since the epoch."""
     return time.time_ns() // 1_000_000

@@ -26,7 +26,8 @@ AWAY = (
     sa.exc.InterfaceError,
     sa.exc.TimeoutError,
 )
-LINKED = ("cloud_key", "cloud", "provider", "region", "image_ref")
+PLACE = ("cloud_key", "cloud", "provider", "region")
+LINKED = (*PLACE, "image_ref")
 """What a Link has of a source."""
 TOLD = ("name", "min_disk", "min_ram", "whose")
 """What it keeps of what that Cloud said."""
@@ -430,8 +431,8 @@ def add_link(
     """
     with fenced(held) as (session, job):
         target = session.get_one(models.Target, target_id)
-        place = {name: getattr(target, name) for name in LINKED[:-1]}
-        name = clouds.name_of(session, place)       # before anything of ours is written
+        there = {name: getattr(target, name) for name in PLACE}
+        there["cloud"] = clouds.name_of(session, there)     # before anything of ours is written
         if source:
             here = _as_linked(session, source)
             known = {(link.cloud_key, link.image_ref): link.proof for link in job.image.links}
@@ -441,7 +442,7 @@ def add_link(
         session.merge(
             models.Link(
                 image_id=job.image_id,
-                **{**place, "cloud": name},
+                **there,
                 image_ref=image_ref,
                 proof=proof,
                 verified_at=models.now(),

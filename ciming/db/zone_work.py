@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """What an engine writes of a sync of zones that it runs: the plan, its children, and how far it is."""
 
-import uuid
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -238,7 +237,7 @@ def _image(
         "tags": (entry["carry"] or {}).get("tags", []),
     }
     made = {"project_id": job.project_id, "user_id": job.user_id, "status": "pending", **values}
-    if _is_id(entry["image"]):
+    if models.is_id(entry["image"]):    # Glance takes capitals, too, by which no Image would be found
         try:
             with session.begin_nested():
                 session.add(new := image(id=entry["image"], **made))
@@ -255,14 +254,6 @@ def _image(
     session.add(new := image(id=models.new_id(), **made))
     session.flush()
     return new
-
-
-def _is_id(text: str) -> bool:
-    """Can it be an Image's id? Glance takes some, in capitals, by which no Image would be found."""
-    try:
-        return str(uuid.UUID(text)) == text
-    except ValueError:
-        return False
 
 
 @points.mutation

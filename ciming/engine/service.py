@@ -194,7 +194,7 @@ def keep_house(area: staging.StagingArea, stopping: threading.Event) -> bool:
     def remove_left_over() -> None:
         """What a writer who slept brought after its Job had ended."""
         for job_id in area.untouched(time.time() - UNTOUCHED_SECONDS):
-            if not areas.needed(job_id, area.marker):
+            if models.is_id(job_id) and not areas.needed(job_id, area.marker):      # not lost+found
                 LOG.info("Removing what is left of Job %s", job_id)
                 area.remove(job_id)
 
