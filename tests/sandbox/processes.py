@@ -130,7 +130,10 @@ def free(port: int) -> bool:
 
 
 def free_block(key: str) -> int:
-    """Return the first port of a free block.
+    """Return the first port of a free block, which nobody else gets while this process lives.
+
+    Between the choice and the moment when a service listens are seconds, and services are killed
+    and started again: others must not be given its ports meanwhile.
 
     The search starts at a place that follows from `key`: two sandboxes that start at the same
     moment look at different blocks.
@@ -138,6 +141,21 @@ def free_block(key: str) -> int:
     blocks = range(FIRST, LAST, BLOCK)
     start = zlib.crc32(key.encode()) % len(blocks)
     for base in itertools.chain(blocks[start:], blocks[:start]):
-        if all(free(port) for port in range(base, base + BLOCK)):
+        if all(free(port) for port in range(base, base + BLOCK)) and _claimed(base):
             return base
     raise RuntimeError(f"no {BLOCK} free ports in a row between {FIRST} and {LAST}")
+
+
+_claims: list[socket.socket] = []
+
+
+def _claimed(base: int) -> bool:
+    """Claim a block by an abstract socket: the kernel gives its name once, until its process ends."""
+    claim = socket.socket(socket.AF_UNIX)
+    try:
+        claim.bind(f"\0ciming-ports-{base}")
+    except OSError:
+        claim.close()
+        return False
+    _claims.append(claim)
+    return True
