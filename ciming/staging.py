@@ -24,6 +24,7 @@ BLOCK = 1024 * 1024
 ZEROS = bytes(BLOCK)
 Alive = Callable[[], None]
 """Raises where nobody is to go on."""
+SYNC_BYTES = 16 * 1024 * 1024   # how much is written before the disk is asked to have it
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -318,6 +319,49 @@ def write_sparse(file: BinaryIO, block: bytes) -> None:
         file.truncate(file.seek(len(block), os.SEEK_CUR))
     else:
         write_all(file, block)
+
+
+class Syncer:
+    """Has the disk close behind who writes to a file: line and disk work side by side.
+
+    What the disk has to say of it (that it is full) is raised by the call that comes next.
+
+    :param synced: bytes of the file that are certainly on the disk
+    """
+
+    def __init__(self, file: BinaryIO, synced: int) -> None:
+        self.synced = synced
+        self._file = file
+        self._pool = futures.ThreadPoolExecutor(1, "sync")
+        self._running: futures.Future[int] | None = None
+
+    def follow(self, written: int) -> None:
+        """Begin with what was written, unless it is at it still or too little came since."""
+        self._reap()
+        if written - self.synced >= SYNC_BYTES:
+            self._begin(written)
+
+    def wait(self, written: int, seconds: float) -> None:
+        """Wait for what it is at, or for all of it; not longer than that."""
+        futures.wait([self._begin(written)], seconds)
+        self._reap()
+
+    def _begin(self, written: int) -> "futures.Future[int]":
+        self._running = self._running or self._pool.submit(self._sync, written)
+        return self._running
+
+    def _reap(self) -> None:
+        if self._running and self._running.done():
+            done, self._running = self._running, None
+            self.synced = done.result()
+
+    def close(self) -> None:
+        """Wait until nothing uses the file any more."""
+        self._pool.shutdown()
+
+    def _sync(self, written: int) -> int:
+        os.fdatasync(self._file.fileno())
+        return written
 
 
 def read_blocks(path: str | Path) -> Iterator[bytes]:

@@ -5,13 +5,12 @@ import base64
 import binascii
 import contextlib
 import hashlib
-import os
 import socket
 import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Self
 
 import flask
 from oslo_config import cfg
@@ -26,6 +25,7 @@ LOG = log.getLogger(__name__)
 BLOCKS = (64 * 1024, 1024 * 1024)   # smallest and largest; a read waits until its block is full
 COMMIT_BYTES = 64 * 1024 * 1024     # how often the row says how far we are,
 COMMIT_SECONDS = 2.0                # and that the lease is still ours
+AHEAD_BYTES = 64 * 1024 * 1024      # how much may have come that the disk does not have yet
 DRAIN_SECONDS = 2.0                 # for what is still to come after a refusal,
 DRAINS = threading.BoundedSemaphore(4)      # in so many threads at a time
 QUICK_SECONDS = 0.2
@@ -71,10 +71,17 @@ class _Writer:
         self.received = self.committed = lease.start
         self._lease = lease
         self._file = file
+        self._disk = staging.Syncer(file, lease.start)
         self._visible = visible
         self._knocks = lease.size is not None
         self._room = lease.room
         self._told = (lease.start, time.monotonic())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._disk.close()
 
     def write(self, block: bytes) -> None:
         """:raises CimingError: more came than may"""
@@ -86,25 +93,35 @@ class _Writer:
             raise staging.no_room(received, self._room)
         staging.write_all(self._file, block)
         self.received = received
-        position, at = self._told
-        if received - position >= COMMIT_BYTES or time.monotonic() - at >= COMMIT_SECONDS:
+        self._disk.follow(received)
+        due = self._due
+        self.sync(0 if due else AHEAD_BYTES)
+        if due or self._disk.synced - self._told[0] >= COMMIT_BYTES:
             self._commit()
 
+    @property
+    def _due(self) -> bool:
+        return time.monotonic() - self._told[1] >= COMMIT_SECONDS
+
+    def sync(self, behind: int = 0) -> None:
+        """Wait until the disk is at most so many bytes behind; the lease is kept meanwhile."""
+        while self.received - self._disk.synced > behind:
+            self._disk.wait(self.received, COMMIT_SECONDS)
+            if self._due:
+                self._commit()
+
     def _commit(self) -> None:
-        self.sync()
+        synced = self._disk.synced
         # That the last byte is here is for uploads.complete() to say.
-        if self._visible and self.received != self._lease.size:
-            self.committed = self.received
+        if self._visible and synced != self._lease.size:
+            self.committed = synced
         self._room = uploads.commit(
-            self._lease, self.committed, staging_area.expiry(), staging_area.room
+            self._lease, self.committed, self.received, staging_area.expiry(), staging_area.room
         )
         if self._knocks and self.committed:     # an engine may follow
             rpc.knock(self._lease.job_id)
             self._knocks = False
-        self._told = (self.received, time.monotonic())
-
-    def sync(self) -> None:
-        os.fdatasync(self._file.fileno())
+        self._told = (synced, time.monotonic())
 
 
 def whole(lease: uploads.Lease) -> None:
@@ -116,8 +133,7 @@ def whole(lease: uploads.Lease) -> None:
     """
     area = staging_area.get()
     try:
-        with area.incoming(lease.job_id, lease.generation) as file:
-            writer = _Writer(lease, file)
+        with area.incoming(lease.job_id, lease.generation) as file, _Writer(lease, file) as writer:
             for block in body(cfg.CONF.api.upload_timeout):
                 writer.write(block)
             if lease.size is not None and writer.received < lease.size:
@@ -157,18 +173,23 @@ def _part(lease: uploads.Lease, checksum: Checksum | None) -> int:
     reached = lease.start
     try:
         _refuse_too_much(lease)
-        with staging_area.get().incoming(lease.job_id, lease.generation, lease.start) as file:
-            writer = _Writer(lease, file, visible=checksum is None)
+        with (
+            staging_area.get().incoming(lease.job_id, lease.generation, lease.start) as file,
+            _Writer(lease, file, visible=checksum is None) as writer,
+        ):
+            kept = False
             try:
                 _write_part(writer, checksum)
-            except BaseException as error:
-                kept_anyway = isinstance(error, Incomplete) and checksum is None
-                reached = writer.received if kept_anyway else writer.committed
-                file.truncate(reached)
-                writer.sync()
+                kept = True
+            except Incomplete:
+                kept = checksum is None
                 raise
-            writer.sync()
-            reached = writer.received
+            finally:
+                reached = writer.committed
+                if kept:
+                    writer.sync()
+                    reached = writer.received
+                file.truncate(reached)
     finally:        # the file is closed: a successor need not ask whether somebody writes it
         if reached == lease.size:
             uploads.complete(lease, reached)

@@ -246,9 +246,10 @@ def progress(job_id: str) -> Progress:
 
 
 @points.mutation
-def commit(lease: Lease, offset: int, expires_at: int, room: Room) -> int:
+def commit(lease: Lease, offset: int, written: int, expires_at: int, room: Room) -> int:
     """Say that `offset` bytes are on disk, and keep the lease; bytes that may come in all.
 
+    :param written: bytes that take room
     :raises Conflict: the lease is another's by now
     :raises Gone: the upload was given up
     :raises StagingFull: no more may come
@@ -260,13 +261,13 @@ def commit(lease: Lease, offset: int, expires_at: int, room: Room) -> int:
             session,
             lease,
             offset=offset,
-            reserved=lease.size or offset,
+            reserved=lease.size or written,
             leased_until=models.now() + LEASE_MS,
             expires_at=expires_at,
         )
         if lease.size is not None:
             return lease.room
-        return offset + reserve(session, 0, room, job_id=lease.job_id, offset=offset)
+        return written + reserve(session, 0, room, job_id=lease.job_id, offset=written)
 
 
 @points.mutation

@@ -47,7 +47,7 @@ def test_what_had_not_come_whole_begins_again() -> None:
         writing.get_one(models.Upload, job.id).offset = 7
     areas.take_over(rows.AREA, NEW)
     with pytest.raises(exceptions.CimingError):
-        uploads.commit(former, 8, models.now(), lambda held, coming: 10**9)
+        uploads.commit(former, 8, 8, models.now(), lambda held, coming: 10**9)
     with pytest.raises(exceptions.Conflict):
         lease(job, NEW, 7)
     assert lease(job, NEW, 0).start == 0

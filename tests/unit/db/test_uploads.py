@@ -30,8 +30,8 @@ def begin(
     return uploads.begin(job.image_id, owner, size, later(), room, marker=rows.AREA)
 
 
-def commit(lease: uploads.Lease, offset: int, room: uploads.Room = endless) -> int:
-    return uploads.commit(lease, offset, later(), room)
+def commit(lease: uploads.Lease, offset: int, room: uploads.Room = endless, ahead: int = 0) -> int:
+    return uploads.commit(lease, offset, offset + ahead, later(), room)
 
 
 def refused(call: Callable[[], Any], code: str, match: str = "") -> None:
@@ -192,6 +192,7 @@ def test_what_others_hold_or_will_bring_is_no_room() -> None:
     lease = begin(unknown, room=area.room)
     assert (area.told[-1], lease.room) == ((1100, 100), 100)
     assert commit(lease, 60, area.room) == 100
+    assert commit(lease, 20, area.room, ahead=40) == 100    # what the disk does not have yet takes room, too
     assert area.told[-1] == (1160, 100)
     refused(lambda: begin(rows.make_job(stage="uploading", size=None), 50, room=area.room), "staging.full")
 

@@ -127,7 +127,7 @@ def test_an_upload_is_followed_until_it_stalls() -> None:
     lease = uploads.begin(
         job.image_id, "api", None, models.now() + 60_000, lambda *_: 1 << 40, marker=rows.AREA
     )
-    uploads.commit(lease, 7, models.now() + 60_000, lambda *_: 1 << 40)
+    uploads.commit(lease, 7, 7, models.now() + 60_000, lambda *_: 1 << 40)
 
     def comes(me: str = "engine-9") -> bool:
         return [each.job_id for each in work.candidates(rows.AREA, rows.LOCKS, me=me)] == [job.id]

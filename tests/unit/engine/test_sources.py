@@ -63,7 +63,7 @@ class Sender:
         with self._area.incoming(self.job.id, self._lease.generation, self._at) as file:
             staging.write_all(file, self._data[self._at : until])
         self._at = until
-        uploads.commit(self._lease, until, models.now() + 60_000, room)
+        uploads.commit(self._lease, until, until, models.now() + 60_000, room)
 
     def knock_again(self) -> None:
         """Another request has the lease; the file is not taken over yet."""
