@@ -341,10 +341,16 @@ class Syncer:
         if written - self.synced >= SYNC_BYTES:
             self._begin(written)
 
-    def wait(self, written: int, seconds: float) -> None:
+    def wait(self, written: int, seconds: float | None) -> None:
         """Wait for what it is at, or for all of it; not longer than that."""
         futures.wait([self._begin(written)], seconds)
         self._reap()
+
+    def sync(self, written: int) -> int:
+        """Wait until it has all of it, and return how much that is."""
+        while self.synced < written:
+            self.wait(written, None)
+        return written
 
     def _begin(self, written: int) -> "futures.Future[int]":
         self._running = self._running or self._pool.submit(self._sync, written)

@@ -190,17 +190,18 @@ class Remote:
             while block := file.read(staging.BLOCK):
                 yield block
             alive()
-            try:
-                yield from self._fetched(file, alive)
-            except exceptions.TransientProviderError:
-                if self.path.exists():
-                    self._note(file)
-                raise
+            with contextlib.closing(staging.Syncer(file, min(file.tell(), self._told or 0))) as disk:
+                try:
+                    yield from self._fetched(file, disk, alive)
+                except exceptions.TransientProviderError:
+                    if self.path.exists():
+                        self._note(disk.sync(file.tell()))
+                    raise
 
-    def _fetched(self, file: BinaryIO, alive: Callable[[], None]) -> Iterator[bytes]:
+    def _fetched(self, file: BinaryIO, disk: staging.Syncer, alive: Callable[[], None]) -> Iterator[bytes]:
         """The bytes that are not here, as they come."""
         if file.tell() < (self._told or 0):     # what was told is gone
-            self._note(file)
+            self._note(disk.sync(file.tell()))
         origin, noted = self._origin(), time.monotonic()
         for block in origin.provider.download(origin.image_ref, file.tell()):
             alive()
@@ -208,21 +209,21 @@ class Remote:
             if file.tell() > origin.size:
                 staging.unlink(self.path)
                 raise _other_size(origin, "more than")
+            disk.follow(file.tell())
             yield block
             if time.monotonic() - noted > TELL_SECONDS:
-                self._note(file)
+                self._note(disk.sync(file.tell()))
                 noted = time.monotonic()
             alive()     # who waits for the next one is in nobody's way
-        self._note(file)
+        self._note(disk.sync(file.tell()))
         if file.tell() < origin.size:
             raise _other_size(origin, "fewer than")
 
-    def _note(self, file: BinaryIO) -> None:
-        """That so much is here: whoever goes on counts on it, after a power cut too."""
+    def _note(self, synced: int) -> None:
+        """That so much is on the disk: whoever goes on counts on it, after a power cut too."""
         if self._tell:
-            os.fdatasync(file.fileno())
-            self._told = file.tell()
-            self._tell(self._told)
+            self._told = synced
+            self._tell(synced)
 
     def find(self, path: str) -> str:
         return path if Path(path).exists() else str(self._kept)
