@@ -63,7 +63,7 @@ def take_over(former: str, marker: str) -> int:
     with db.writer() as session:
         count = session.scalar(sa.select(sa.func.count()).where(*theirs, _UNFINISHED))
         begun = sa.update(upload).where(upload.job_id.in_(ids))
-        session.execute(begun.values(offset=0))     # what is restored is to come
+        session.execute(begun.values(offset=0, converted=0))    # what is restored is to come
         session.execute(
             begun.where(upload.complete.is_(False)).values(
                 reserved=0, generation=upload.generation + 1, **nobody

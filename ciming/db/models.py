@@ -269,3 +269,4 @@ class Upload(Base):
     generation: Mapped[int] = mapped_column(default=0)
     leased_until: Mapped[int] = mapped_column(default=0)
     expires_at: Mapped[int] = mapped_column(index=True)
+    converted: Mapped[int] = mapped_column(default=0, server_default="0")   # bytes on disk, beside those

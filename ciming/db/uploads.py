@@ -61,7 +61,9 @@ def reserve(session: orm.Session, needed: int, room: Room, *, job_id: str, offse
     # Of one whose API process died only what has come: nobody else gives the rest of its room back.
     died = sa.and_(upload.owner.is_not(None), upload.leased_until < models.now() - DEAD_MS)
     held_by = sa.case((sa.and_(died, upload.complete.is_(False)), upload.offset), else_=upload.reserved)
-    others = sa.select(sa.func.sum(held_by), sa.func.sum(held_by - upload.offset))
+    there = upload.offset + upload.converted
+    coming_of = sa.case((held_by > there, held_by - there), else_=0)
+    others = sa.select(sa.func.sum(held_by), sa.func.sum(coming_of))
     others = others.join(job, job.id == upload.job_id).where(job.id != job_id, job.marker == here)
     held, coming = session.execute(others).one()
     left = room(int(held or 0) + offset, int(coming or 0))

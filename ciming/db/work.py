@@ -309,17 +309,21 @@ def _as_linked(session: orm.Session, source: Mapping[str, Any]) -> dict[str, Any
 
 
 @points.mutation
-def reserve(held: Claim, count: int, room: uploads.Room) -> None:
-    """Reserve room in the staging area for so many bytes beside the image itself, instead of any before.
+def reserve(held: Claim, converted: int, coming: int, room: uploads.Room | None = None) -> None:
+    """Reserve room in the staging area beside the image itself, instead of any before.
 
+    :param converted: bytes that are on disk of what it was converted to
+    :param coming: bytes that will be
+    :param room: None: what will be has its room already
     :raises StagingFull: there is no room for them
     """
     with fenced(held) as (session, job):
         upload = session.get(models.Upload, job.id)
         if upload is not None:
-            size = job.image.size or 0
-            uploads.reserve(session, count, room, job_id=job.id, offset=size)
-            upload.reserved = size + count
+            there = (job.image.size or 0) + converted
+            if room is not None:
+                uploads.reserve(session, coming, room, job_id=job.id, offset=there)
+            upload.reserved, upload.converted = there + coming, converted
 
 
 @points.mutation

@@ -5,6 +5,8 @@ What comes out is trusted no more than what came in: it is inspected again, and 
 with that of the source, which is read a second time for it, meanwhile.
 """
 
+import errno
+import os
 import threading
 from collections.abc import Callable
 from concurrent import futures
@@ -107,11 +109,18 @@ def room_needed(source: Path, found: Inspection, alive: Alive = lambda: None) ->
     )
     if result.status:
         raise rejections.not_converted(result.complaint())
-    return int(result.json()["required"])
+    measured = result.json()
+    needed = int(measured["required"])
+    if found.disk_format == "vhdx":     # of which qemu-img knows no holes
+        tables = int(measured["fully-allocated"]) - found.virtual_size
+        needed = min(needed, source.stat().st_size + tables)
+    return needed
 
 
 def write(source: Path, found: Inspection, path: Path, disk_format: str, alive: Alive) -> Inspection:
     """Write the result into `path` and look at that. The rest is as for `convert`, but for the digests."""
+    if disk_format in FILE_IS_DISK:
+        _check_length(path, found.virtual_size)
     # Parts of the disk may be written in any order, and what is zero is not written at all.
     result = qemu_img.run(
         *("convert", "-W", "-m", "8", "-O", disk_format),
@@ -135,6 +144,20 @@ def write(source: Path, found: Inspection, path: Path, disk_format: str, alive: 
     made = _inspected(path, disk_format)
     _judge_size(found, made.virtual_size)
     return made
+
+
+def _check_length(path: Path, size: int) -> None:
+    """Of qemu-img it can not be told whether our limit or the file system has stopped it."""
+    try:
+        os.truncate(path, size)
+    except OSError as error:
+        if error.errno != errno.EFBIG:
+            raise
+        raise exceptions.StagingFull(
+            f"The image's disk has {size} bytes, and the file system of the staging area takes no file that "
+            "is so large. Ask the operator."
+        ) from None
+    os.truncate(path, 0)
 
 
 def _judge_size(found: Inspection, virtual_size: int) -> None:

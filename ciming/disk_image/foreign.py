@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What looks raw to format_inspector, but is something else to some other tool.
 
-A raw image is whatever bytes a disk may hold, so nothing but the exact marks of other formats is
-refused here: boot sectors, partition tables and file systems of any kind are all fine.
+A raw image is whatever bytes a disk may hold, so nothing but the exact marks of other formats, of archives
+and of web pages is refused here: boot sectors, partition tables and file systems of any kind are all fine.
 """
 
 import re
@@ -35,6 +35,18 @@ STRANGERS = (
     (0, b"cxsparse", "the second half of a VHD"),
 )
 
+# What people take for an image that they have not unpacked, and what a mirror sends instead of one.
+NO_DISKS = (
+    (re.compile(rb"\x1f\x8b\x08"), "packed by gzip"),
+    (re.compile(rb"BZh[1-9]1AY&SY"), "packed by bzip2"),
+    (re.compile(rb"\xfd7zXZ\0"), "packed by xz"),
+    (re.compile(rb"\x28\xb5\x2f\xfd"), "packed by zstd"),
+    (re.compile(rb"PK\x03\x04"), "a zip archive"),
+    (re.compile(rb"7z\xbc\xaf\x27\x1c"), "a 7z archive"),
+    (re.compile(rb"(?s).{257}ustar.{248}(?!\x55\xaa)"), "a tar archive (or an OVA)"),
+    (re.compile(rb"\s*(?:<!doctype html|<html)\b", re.I), "a web page"),
+)
+
 # What qemu and VMware take for a descriptor: a text that names the files where the disk really is.
 DESCRIPTOR = re.compile(rb"\s*# *disk descriptorfile|(?:#[^\n]*+\n| *+\r?\n)*+version=[0-9]+\r?\n", re.I)
 
@@ -47,6 +59,13 @@ def refuse_strangers(head: bytes) -> None:
     for offset, magic, name in STRANGERS:
         if head.startswith(magic, offset):
             raise rejections.unsupported(f"this is {name}")
+
+
+def refuse_packed(head: bytes) -> None:
+    """:raises ImageRejected: there may be a disk in this, but it is none"""
+    for pattern, name in NO_DISKS:
+        if pattern.match(head):
+            raise rejections.unsupported(f"this is {name}", "Unpack it, or download it again")
 
 
 def refuse_stumps(head: bytes) -> None:

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ciming import exceptions
-from ciming.disk_image import nbd, qemu_img, rejections
+from ciming.disk_image import nbd, qemu_img, reader, rejections, vhdx
 from ciming.disk_image.inspector import FILE_IS_DISK, Inspection
 from ciming.disk_image.structure import DRIVERS, SECTOR
 
@@ -177,6 +177,10 @@ class _Extent(NamedTuple):
 def _extents(path: Path, inspection: Inspection, alive: Alive) -> list[_Extent] | None:
     """Where all data of the disk is; None: some is compressed, or it is in too many places to be told."""
     driver = DRIVERS[inspection.disk_format]
+    if driver == "vhdx":
+        with path.open("rb") as file:
+            found = vhdx.extents(reader.Reader(file, alive), inspection.virtual_size)
+            return [_Extent(*each) for each in found]
     try:
         said = qemu_img.run("map", "--output=json", image=path, driver=driver, alive=alive)
         if said.status:

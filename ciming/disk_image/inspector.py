@@ -128,6 +128,7 @@ class Inspector:
             foreign.refuse_strangers(head)
         if name == "raw":
             foreign.refuse_stumps(head)
+            foreign.refuse_packed(head)
         if name not in DISK_FORMATS:
             raise rejections.unsupported(f"this is {name}")
         # A fixed VHD is raw until its last 512 bytes.

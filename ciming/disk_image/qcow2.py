@@ -132,6 +132,8 @@ def check(image: Reader, virtual_size: int) -> None:
         raise rejections.unsafe("this qcow2 names a data file, which is no part of it")
     room = image.size
     for index, table in _l2_tables(image, header):
+        if not any(table):
+            continue
         room -= _space(header, table)
         if room < 0:
             raise rejections.broken("clusters of this qcow2 overlap")
@@ -178,11 +180,14 @@ def _l2_table(image: Reader, header: Header, offset: int) -> "array[int]":
 def _space(header: Header, table: "array[int]") -> int:
     """How many bytes of the file the clusters of one table need at least.
 
-    :raises ImageRejected: one of them is there twice. With the right reference count that is in order
-        for qemu, and lets a small file unfold into a disk of any size.
+    :raises ImageRejected: one of them is marked as its version does not know, or is there twice. With the
+        right reference count that is in order for qemu, and lets a small file unfold into a disk of any size.
     """
     mask = (1 << header.offset_bits) - 1
     entries = table[:: header.step]
+    # Whoever knows version 2 only reads what the cluster has, and qemu refuses to.
+    if header.version < 3 and any(entry & ZERO and not entry & COMPRESSED for entry in entries):
+        raise rejections.broken("this qcow2 marks clusters as zeros, which its version does not have")
     plain = [entry & OFFSET for entry in entries if entry & OFFSET and not entry & COMPRESSED]
     compressed = [entry & mask for entry in entries if entry & COMPRESSED]
     if len(set(plain)) < len(plain) or len(set(compressed)) < len(compressed):

@@ -111,7 +111,8 @@ def run(
 def _source(path: Path, driver: str) -> str:
     """Names an image: its format is given, and its name is never more than a name."""
     name = str(path.absolute()).replace(",", ",,")
-    options = f"driver={driver},file.driver=file,file.filename={name}"
+    # It is ours alone. On NFS, the lock of whoever brought it here would keep qemu-img out.
+    options = f"driver={driver},file.driver=file,file.locking=off,file.filename={name}"
     if driver == "vpc":
         options += ",force_size_calc=current_size"  # as everybody but qemu does
     return options

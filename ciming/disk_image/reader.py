@@ -4,7 +4,7 @@
 import os
 import sys
 from array import array
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import BinaryIO, Literal
 
 from ciming.disk_image import rejections
@@ -35,10 +35,14 @@ class Territory:
 
 
 class Reader:
-    """A file and its size in bytes."""
+    """A file and its size in bytes.
 
-    def __init__(self, file: BinaryIO) -> None:
+    :param alive: asked at each read; what that raises ends it
+    """
+
+    def __init__(self, file: BinaryIO, alive: Callable[[], None] = lambda: None) -> None:
         self._file = file
+        self._alive = alive
         self.size = os.fstat(file.fileno()).st_size
 
     def at(self, offset: int, length: int, what: str) -> bytes:
@@ -49,6 +53,7 @@ class Reader:
         """
         if offset + length > self.size:
             raise rejections.broken(f"the {what} lies beyond the end of the file")
+        self._alive()
         return os.pread(self._file.fileno(), length, offset)
 
     def numbers(

@@ -20,11 +20,12 @@ def unsafe(detail: str, remedy: str = "Convert it into one self-contained file")
     return exceptions.ImageRejected(f"The image is not safe to use: {detail}. {remedy}.", code="image.unsafe")
 
 
-def unsupported(detail: str) -> exceptions.ImageRejected:
+def unsupported(
+    detail: str, remedy: str = "Convert it, for example with 'qemu-img convert -O qcow2'"
+) -> exceptions.ImageRejected:
     """A format, or a kind of it, that no cloud takes from us."""
     return exceptions.ImageRejected(
-        f"The image has a format that is not supported: {detail}. "
-        "Convert it, for example with 'qemu-img convert -O qcow2'.",
+        f"The image has a format that is not supported: {detail}. {remedy}.",
         code="image.format_unsupported",
         field="disk_format",
     )

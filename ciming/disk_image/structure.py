@@ -33,13 +33,13 @@ def check_structure(
 
     :param path: of a file whose bytes went through an Inspector
     :param inspection: what that found
-    :param alive: asked while qemu-img runs; what that raises ends it
+    :param alive: asked again and again; what that raises ends it
     :raises ImageRejected: the image is damaged, not complete, or points out of itself
     :raises Unavailable: qemu-img could not be run
     """
     disk_format = inspection.disk_format
     with path.open("rb") as file:
-        image = Reader(file)
+        image = Reader(file, alive)
         if disk_format in CHECKS:
             CHECKS[disk_format](image, inspection.virtual_size)
     if disk_format in DRIVERS:

@@ -3,6 +3,7 @@
 start, and a table of blocks. All numbers are big-endian."""
 
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Self
 
@@ -10,7 +11,7 @@ from oslo_utils.imageutils import format_inspector
 
 from ciming import exceptions
 from ciming.disk_image import rejections
-from ciming.disk_image.reader import Reader, Territory
+from ciming.disk_image.reader import PIECE, Reader, Territory
 
 SECTOR = 512
 VERSION = 0x10000
@@ -117,5 +118,29 @@ def _check_blocks(image: Reader, used: Territory, table: int, entries: int, bloc
     bitmap = -(-block // SECTOR // 8 // SECTOR) * SECTOR
     for piece in image.numbers(table, entries, 4, "big", "block table"):
         for start in piece:
-            if start != UNUSED and not used.take(start * SECTOR, bitmap + block):
+            if start == UNUSED:
+                continue
+            if not used.take(start * SECTOR, bitmap + block):
                 raise rejections.broken("blocks of this VHD overlap, or lie beyond the end of the file")
+            _check_bitmap(image, start * SECTOR, bitmap, block)
+
+
+def _check_bitmap(image: Reader, place: int, bitmap: int, block: int) -> None:
+    """Whoever asks the bitmap of a block reads zeros where it has no bit; qemu does not ask."""
+    bits = image.at(place, bitmap, "bitmap")
+    for start in range(0, block, PIECE):
+        size = min(PIECE, block - start)
+        its = bits[start // SECTOR // 8 : (start + size) // SECTOR // 8]
+        if its.strip(b"\xff"):
+            piece = image.at(place + bitmap + start, size, "block")
+            if piece.strip(b"\0") and any(_unused(its, piece)):
+                raise rejections.broken("this VHD has data in sectors that it calls unused")
+
+
+def _unused(bits: bytes, piece: bytes) -> Iterator[bytes]:
+    """What is in the sectors that have no bit, without zeros; the first sector has the highest bit."""
+    for number, byte in enumerate(bits):
+        for bit in range(8):
+            if not byte & 0x80 >> bit:
+                start = (number * 8 + bit) * SECTOR
+                yield piece[start : start + SECTOR].strip(b"\0")

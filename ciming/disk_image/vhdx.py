@@ -7,6 +7,7 @@ https://learn.microsoft.com/openspecs/windows_protocols/ms-vhdx
 import struct
 import uuid
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from oslo_utils.imageutils import format_inspector
 
@@ -44,6 +45,35 @@ def check(image: Reader, virtual_size: int) -> None:
 
     :raises ImageRejected: something is missing, or blocks overlap
     """
+    layout = _layout(image)
+    for offset, length, _start in _blocks(image, layout, virtual_size):
+        if not layout.used.take(offset, length):
+            raise rejections.broken("blocks of this VHDX overlap, or lie beyond the end of the file")
+
+
+def extents(image: Reader, virtual_size: int) -> Iterator[tuple[int, int, int]]:
+    """Where the data of an image that has passed is: start on the disk, length, offset in the file; in bytes.
+
+    To qemu-img, all of a VHDX is data.
+    """
+    for offset, length, start in _blocks(image, _layout(image), virtual_size):
+        yield start, length, offset
+
+
+class _Layout(NamedTuple):
+    """Where the block table is, and the bytes of a block; an entry of another kind follows `ratio` blocks.
+
+    `used` is what is not blocks.
+    """
+
+    table: int
+    block: int
+    ratio: int
+    used: Territory
+
+
+def _layout(image: Reader) -> _Layout:
+    """:raises ImageRejected: this is none"""
     regions = dict(_entries(image, REGION_TABLE, b"regi", 8, 16))
     if BAT not in regions or METADATA not in regions:
         raise rejections.broken("this VHDX has no block table or no metadata")
@@ -66,7 +96,7 @@ def check(image: Reader, virtual_size: int) -> None:
     for offset, length in places:
         if not length or offset % MIB or length % MIB or not used.take(offset, length):
             raise rejections.broken("the regions of this VHDX overlap, or lie beyond the end of the file")
-    _check_blocks(image, used, table, virtual_size, block, (sector << 23) // block)
+    return _Layout(table, block, (sector << 23) // block, used)
 
 
 def _entries(
@@ -89,10 +119,12 @@ def _log(image: Reader) -> tuple[int, int]:
     return offset, length
 
 
-def _check_blocks(
-    image: Reader, used: Territory, table: int, virtual_size: int, block: int, ratio: int
-) -> None:
-    """:param ratio: payload blocks after which one entry of another kind comes"""
+def _blocks(image: Reader, layout: _Layout, virtual_size: int) -> Iterator[tuple[int, int, int]]:
+    """Each block with data: offset in the file, length, and start on the disk.
+
+    :raises ImageRejected: there is a parent
+    """
+    table, block, ratio, _used = layout
     blocks = -(-virtual_size // block)
     index = -1
     for piece in image.numbers(table, blocks + (blocks - 1) // ratio, 8, "little", "block table"):
@@ -102,7 +134,7 @@ def _check_blocks(
                 continue
             if entry & STATE == PARTIAL:
                 raise rejections.unsafe("this VHDX leaves parts of blocks to a parent")
-            # Of the last block, some tools write no more than belongs to the disk.
-            length = min(block, virtual_size - (index - index // (ratio + 1)) * block)
-            if entry & STATE == PRESENT and not used.take(entry // MIB * MIB, length):
-                raise rejections.broken("blocks of this VHDX overlap, or lie beyond the end of the file")
+            if entry & STATE == PRESENT:
+                start = (index - index // (ratio + 1)) * block
+                # Of the last block, some tools write no more than belongs to the disk.
+                yield entry // MIB * MIB, min(block, virtual_size - start), start

@@ -5,6 +5,7 @@ format_inspector looks at the type and the extents of the descriptor; here is wh
 parent, two types, text after the descriptor's end, and whether every grain is in the file.
 """
 
+import itertools
 import re
 import struct
 from dataclasses import dataclass, replace
@@ -20,7 +21,7 @@ HAS_ZEROED, COMPRESSED, MARKED = 1 << 2, 1 << 16, 1 << 17  # flags
 DEFLATE = 1
 TABLE_ENTRIES = 512  # of the specification
 AT_END = 0xFFFFFFFFFFFFFFFF
-MARKER = 12  # bytes before each compressed grain, the last four of them say how long it is
+MARKER = struct.Struct("<QI")  # before a compressed grain: its first sector on the disk, and its length
 MAX_DESCRIPTOR = 64 * 1024
 MIN_GRAIN = 8  # sectors, of the specification
 MAX_GRAIN = 4096  # sectors; to read a little of a compressed grain, all of it is unpacked
@@ -112,11 +113,15 @@ def check(image: Reader, virtual_size: int) -> None:
     place = header.directory * SECTOR
     if not used.take(0, SECTOR * (1 + header.text_size)) or not used.take(place, directory_entries * 4):
         raise rejections.broken("the grain directory of this VMDK is not where it should be")
-    for piece in image.numbers(place, directory_entries, 4, "little", "grain directory"):
-        for table in filter(None, piece):
-            if not used.take(table * SECTOR, header.entries * 4):
-                raise rejections.broken("tables of this VMDK overlap, or lie beyond the end of the file")
-            _check_grains(image, used, header, table * SECTOR)
+    directory = itertools.chain.from_iterable(
+        image.numbers(place, directory_entries, 4, "little", "grain directory")
+    )
+    for index, table in enumerate(directory):
+        if not table:
+            continue
+        if not used.take(table * SECTOR, header.entries * 4):
+            raise rejections.broken("tables of this VMDK overlap, or lie beyond the end of the file")
+        _check_grains(image, used, header, table * SECTOR, index * header.entries)
 
 
 def _effective_header(image: Reader) -> Header:
@@ -130,15 +135,21 @@ def _effective_header(image: Reader) -> Header:
     return footer
 
 
-def _check_grains(image: Reader, used: Territory, header: Header, table: int) -> None:
-    """:param table: where a grain table is, in bytes"""
+def _check_grains(image: Reader, used: Territory, header: Header, table: int, first: int) -> None:
+    """Every grain of one table is in the file, once, and is the one that it says it is.
+
+    :param table: where it is, in bytes
+    :param first: the grain of the disk that it begins with
+    """
     (sectors,) = image.numbers(table, header.entries, 4, "little", "grain table")
-    for sector in sectors:
+    for grain, sector in enumerate(sectors, first):
         if not sector or (sector == 1 and header.flags & HAS_ZEROED):  # a hole, or zeros
             continue
         length = header.grain * SECTOR
         if header.compressed:
-            marker = image.at(sector * SECTOR, MARKER, "grain")
-            length = -(-(MARKER + int.from_bytes(marker[8:], "little")) // SECTOR) * SECTOR
+            place, packed = MARKER.unpack(image.at(sector * SECTOR, MARKER.size, "grain"))
+            if place != grain * header.grain:    # some go by the table, some by the stream
+                raise rejections.broken("a grain of this VMDK says that it belongs elsewhere on the disk")
+            length = -(-(MARKER.size + packed) // SECTOR) * SECTOR
         if not used.take(sector * SECTOR, length):
             raise rejections.broken("grains of this VMDK overlap, or lie beyond the end of the file")

@@ -43,7 +43,8 @@ class Conversions:
         self._limit = limit
         self._lock = threading.Lock()
         self._files: dict[str, growing.GrowingFile] = {}
-        self._room: dict[str, int] = {}     # by format: bytes on disk, or that will be
+        self._there: dict[str, int] = {}    # by format: bytes on disk,
+        self._coming: dict[str, int] = {}   # and bytes that will be, of what is being converted
         self._earlier: list[growing.GrowingFile] = []   # that failed
         self._over = threading.Event()
         self._pool = futures.ThreadPoolExecutor(len(disk_image.FORMATS_OUT), "convert")
@@ -111,7 +112,7 @@ class Conversions:
         files = sorted(folder.glob(f"converted-{disk_format}.*"), key=lambda path: int(path.suffix[1:]))
         if not files:
             return None
-        self._room[disk_format] = files[-1].stat().st_blocks * STAT_BLOCK
+        self._settle(disk_format, files[-1])
         return files[-1]
 
     def _make(self, disk_format: str) -> Path:
@@ -119,6 +120,15 @@ class Conversions:
         source = Path(self._source.path)
         found = disk_image.Inspection(self._source.disk_format, self._source.virtual_size)
         self._reserve(disk_format, disk_image.room_needed(source, found, self._alive))
+        try:
+            made = self._convert(source, found, disk_format)
+        except Exception:       # else somebody goes on with it
+            self._settle(disk_format, None)
+            raise
+        self._settle(disk_format, made)
+        return made
+
+    def _convert(self, source: Path, found: disk_image.Inspection, disk_format: str) -> Path:
         folder, generation = self._area.folder(self._claim.job_id), self._claim.generation
         for left in folder.glob(f"converting-{disk_format}.*"):     # by an engine that died
             staging.unlink(left)
@@ -135,11 +145,20 @@ class Conversions:
 
     def _reserve(self, disk_format: str, count: int) -> None:
         with self._lock:
-            self._room[disk_format] = count
-            needed = sum(self._room.values())
-            work.reserve(
-                self._claim, needed, lambda held, coming: self._area.room(held=held, coming=coming)
-            )
+            coming = {**self._coming, disk_format: count}
+            work.reserve(self._claim, sum(self._there.values()), sum(coming.values()), self._room)
+            self._coming = coming
+
+    def _settle(self, disk_format: str, path: Path | None) -> None:
+        """It is there, or will not be: others may have what of its room it does not take."""
+        with self._lock:
+            self._coming.pop(disk_format, None)
+            if path:
+                self._there[disk_format] = path.stat().st_blocks * STAT_BLOCK
+            work.reserve(self._claim, sum(self._there.values()), sum(self._coming.values()))
+
+    def _room(self, held: int, coming: int) -> int:
+        return self._area.room(held=held, coming=coming)
 
     def _hash(self, path: Path, known: staging.StagedFile, file: growing.GrowingFile) -> None:
         """Have it sent on as far as it is hashed, and its end when all of it is."""

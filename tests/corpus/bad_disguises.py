@@ -1,7 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Images that are not what they are declared as, and things that no cloud takes."""
 
+import bz2
+import gzip
+import io
+import lzma
 import struct
+import tarfile
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -28,6 +34,7 @@ def cases(shop: Workshop) -> Iterator[Bad]:
     yield from _mismatches(shop)
     yield from _unsupported(shop)
     yield from _two_at_once(shop)
+    yield from _packed(shop)
     for name, content in {
         "descriptor": DESCRIPTOR,
         "descriptor-padded": DESCRIPTOR.ljust(disks.MIB, b"\0"),
@@ -88,6 +95,30 @@ def _unsupported(shop: Workshop) -> Iterator[Bad]:
         yield Bad(f"{name}-as-raw", path, "raw", code, f"{name} posing as raw")
         yield Bad(name, path, None, UNSUPPORTED, f"nobody takes {name}")
     yield Bad("declared-ploop", shop.disk, "ploop", UNSUPPORTED, "a format that is not handled")
+
+
+def _packed(shop: Workshop) -> Iterator[Bad]:
+    """What nobody has unpacked, and what a mirror sends instead of an image."""
+    disk = shop.disk.read_bytes()[: disks.MIB]
+    zipped, tarred = io.BytesIO(), io.BytesIO()
+    with zipfile.ZipFile(zipped, "w") as archive:
+        archive.writestr("disk.raw", disk)
+    with tarfile.open(fileobj=tarred, mode="w") as archive:
+        archive.add(shop.disk, "disk.raw")
+    for name, content in {
+        "gzip": gzip.compress(disk),
+        "bzip2": bz2.compress(disk),
+        "xz": lzma.compress(disk),
+        "zstd": b"\x28\xb5\x2f\xfd" + disks.noise(4096),
+        "7z": b"7z\xbc\xaf\x27\x1c" + disks.noise(4096),
+        "zip": zipped.getvalue(),
+        "tar": tarred.getvalue(),
+        "page": b"\n<!DOCTYPE HTML PUBLIC>\n<html><head><title>404 Not Found</title></head></html>\n",
+        "page-plain": b"<html>\n<body>Moved</body></html>\n",
+    }.items():
+        path = shop.write(f"packed-{name}", content)
+        yield Bad(f"{path.name}-as-raw", path, "raw", UNSUPPORTED, f"{name} posing as raw")
+        yield Bad(path.name, path, None, UNSUPPORTED, f"{name}, which is no disk")
 
 
 def _two_at_once(shop: Workshop) -> Iterator[Bad]:

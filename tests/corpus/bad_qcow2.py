@@ -54,6 +54,7 @@ def cases(shop: Workshop) -> Iterator[Bad]:
             yield Bad(path.name, path, "qcow2", code, reason)
     yield from _made_by_qemu(shop)
     yield from _compressed(shop)
+    yield _version_2(shop)
 
 
 Made = Iterator[tuple[str, str, str, *tuple[Patch, ...]]]
@@ -168,6 +169,14 @@ def _made_by_qemu(shop: Workshop) -> Iterator[Bad]:
     raw = f"data_file={secret},data_file_raw=on"
     data = shop.create("qcow2-made-data-raw", "qcow2", "1M", "-o", raw)
     yield Bad(data.name, data, "qcow2", UNSAFE, "external raw data file, by qemu-img")
+
+
+def _version_2(shop: Workshop) -> Bad:
+    base = shop.convert("version-2", "qcow2", "-o", f"compat=0.10,cluster_size={CLUSTER}")
+    layout = Layout.read(base.read_bytes())
+    entry = layout.clusters[0] | COPIED | 1
+    path = shop.derive("qcow2-version-2-zeros", base, (layout.tables[0], u64(entry)))
+    return Bad(path.name, path, "qcow2", BROKEN, "zeros for who knows version 3, data for others")
 
 
 def _compressed(shop: Workshop) -> Iterator[Bad]:

@@ -85,6 +85,9 @@ def _vhd(image: bytes) -> Made:
     yield "bat-beyond", BROKEN, "block beyond the end", (table, struct.pack(">I", FAR))
     yield "bat-shared", BROKEN, "two blocks are one", (table, struct.pack(">I", blocks[1]))
     yield "bat-overlap", BROKEN, "two blocks overlap", (table, struct.pack(">I", blocks[1] + 8))
+    # Whoever asks the bitmap sees zeros there, whoever does not sees the partition table.
+    yield "bitmap-none", BROKEN, "a block whose sectors are all unused", (blocks[0] * 512, bytes(512))
+    yield "bitmap-first", BROKEN, "its first sector is unused", (blocks[0] * 512, b"\x7f")
 
 
 def _fixed_vhd(footer: bytes) -> Made:

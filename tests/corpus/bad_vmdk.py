@@ -122,6 +122,16 @@ def _stream(shop: Workshop) -> Iterator[Bad]:
     ):
         path = shop.derive(f"vmdk-footer-{name}", base, patch)
         yield Bad(path.name, path, "vmdk", BROKEN, reason)
+    stream = base.read_bytes()
+    (directory,) = struct.unpack_from("<Q", stream[-1024:], good.GRAIN_DIRECTORY)
+    (table,) = struct.unpack_from("<I", stream, directory * SECTOR)
+    entries = struct.unpack_from("<512I", stream, table * SECTOR)
+    (one, first), (other, second), *_more = [(i, grain) for i, grain in enumerate(entries) if grain]
+    swapped = [(table * SECTOR + 4 * i, struct.pack("<I", to)) for i, to in ((one, second), (other, first))]
+    elsewhere = (first * SECTOR, struct.pack("<Q", 1 << 40))
+    for name, patches in (("swapped", swapped), ("elsewhere", [elsewhere])):
+        path = shop.derive(f"vmdk-grain-{name}", base, *patches)
+        yield Bad(path.name, path, "vmdk", BROKEN, "another disk for who goes by the stream")
     unmarked = struct.pack("<I", 0x10001)
     path = shop.derive("vmdk-unmarked", base, (8, unmarked), (-1024 + 8, unmarked))
     yield Bad(path.name, path, "vmdk", BROKEN, "nothing says how long its compressed grains are")

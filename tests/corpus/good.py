@@ -123,6 +123,8 @@ def _raw(shop: Workshop) -> Iterator[Good]:
         "swap": bytes(4086) + b"SWAPSPACE2" + bytes(8192),
         "volume": bytes(512) + b"LABELONE" + bytes(8192),
         "fat": fat + bytes(8192),
+        # boot code that happens to hold the mark of an archive
+        "tar-inside": (bytes(257) + b"ustar").ljust(510, b"\0") + disks.BOOT_SIGNATURE + bytes(8192),
         "vhd-inside": bytes(4096) + b"conectix" + bytes(4096),
     }.items():
         yield Good(f"raw-{name}", shop.write(f"raw-{name}", content), "raw")
@@ -178,6 +180,7 @@ def _special(shop: Workshop) -> Iterator[Good]:
     extended = shop.derive("qcow2-extension", amended, extension)
     yield Good(extended.name, extended, "qcow2")
     yield Good("vmdk-stream-footer", stream_with_footer(shop), "vmdk")
+    yield Good("vhd-partly-used", vhd_with_bitmaps(shop), "vhd")
 
 
 def _layers(shop: Workshop) -> Iterator[Good]:
@@ -195,6 +198,20 @@ def _layers(shop: Workshop) -> Iterator[Good]:
             qemu_img("commit", "-q", "-f", "qcow2", top)
             top = base
         yield Good(f"qcow2-{name}-layers", top, "qcow2")
+
+
+def vhd_with_bitmaps(shop: Workshop) -> Path:
+    """A dynamic VHD as VirtualBox writes it: a bit only for each sector that was written."""
+    image = bytearray(shop.convert("vhd-dynamic", "vpc").read_bytes())
+    (table,) = struct.unpack_from(">Q", image, SECTOR + 16)
+    (entries,) = struct.unpack_from(">I", image, SECTOR + 28)
+    for block in struct.unpack_from(f">{entries}I", image, table):
+        if block != 0xFFFFFFFF:
+            place = (block + 1) * SECTOR
+            sectors = [image[place + i * SECTOR : place + (i + 1) * SECTOR] for i in range(4096)]
+            bits = int("".join("1" if any(sector) else "0" for sector in sectors), 2)
+            image[block * SECTOR : place] = bits.to_bytes(SECTOR, "big")
+    return shop.write("vhd-partly-used", bytes(image))
 
 
 def stream_with_footer(shop: Workshop) -> Path:

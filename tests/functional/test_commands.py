@@ -170,6 +170,7 @@ def test_db_purge_with_a_schema_that_is_behind(operator: Operator) -> None:
             connection.execute(f"DROP TABLE {table}")
         for column in ("report", "begun"):
             connection.execute(f"ALTER TABLE jobs DROP COLUMN {column}")
+        connection.execute("ALTER TABLE uploads DROP COLUMN converted")
         connection.execute("DELETE FROM mutexes WHERE name = 'zones'")
         connection.execute("UPDATE ciming_alembic_version SET version_num = '0008'")
     one_clear_line(operator.run("ciming-manage", "db", "purge", "--age-in-days", "0"), "db sync")

@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The same disk in another format, proven by its guest digest; both for every format that is taken."""
 
+import fcntl
 import hashlib
+import resource
+import shutil
 import socket
 import tempfile
 import threading
@@ -188,6 +191,28 @@ def test_a_huge_disk_of_holes_takes_no_time_and_no_room(tmp_path: Path) -> None:
     assert (tmp_path / "result").stat().st_blocks * 512 < MIB
 
 
+def test_a_vhdx_is_as_large_as_what_it_holds(tmp_path: Path) -> None:
+    """Though qemu-img takes all of it for data, and would read it for minutes."""
+    source = tmp_path / "huge"
+    run_plainly("create", "-q", "-f", "vhdx", source, "2T")
+    found = inspect_file(source)
+    assert disk_image.room_needed(source, found) < source.stat().st_size + (2 << 40) // 1000
+    assert guest._extents(source, found, lambda: None) == []
+    assert digest(source, "vhdx") == reference(b"")
+
+
+def test_who_brought_it_may_hold_its_lock(shop: Workshop, tmp_path: Path) -> None:
+    """As an engine does all the while; on NFS, its flock() is one that qemu-img would wait for."""
+    source = tmp_path / "source"
+    shutil.copy(image(shop, "vhdx", "dynamic"), source)
+    found = inspect_file(source)
+    with source.open("r+b") as file:
+        fcntl.lockf(file, fcntl.LOCK_EX)
+        disk_image.check_structure(source, found)
+        assert disk_image.room_needed(source, found)
+        assert convert(source, tmp_path / "result").guest == digest(shop.disk)
+
+
 def test_no_image_is_held_in_memory(tmp_path: Path) -> None:
     source, packed = tmp_path / "disk", tmp_path / "packed"
     source.write_bytes(b"\x5a" * (64 * MIB))
@@ -248,6 +273,20 @@ def test_no_more_is_written_than_the_disk_is_large(tmp_path: Path) -> None:
     with pytest.raises(exceptions.ImageRejected) as caught:
         disk_image.convert(source, disk_image.Inspection("qcow2", MIB), tmp_path / "result", "raw")
     assert caught.value.code == "image.too_complex"
+    assert not (tmp_path / "result").exists()
+
+
+def test_a_disk_that_is_too_large_for_the_file_system(tmp_path: Path) -> None:
+    """Which is not the image's fault. (The limit is that of this process instead.)"""
+    source = tmp_path / "source"
+    run_plainly("create", "-q", "-f", "qcow2", source, "64M")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (32 * MIB, before[1]))
+    try:
+        with pytest.raises(exceptions.StagingFull, match="67108864 bytes"):
+            convert(source, tmp_path / "result")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert not (tmp_path / "result").exists()
 
 

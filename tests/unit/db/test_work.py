@@ -29,7 +29,7 @@ WRITES: dict[str, Write] = {
     ),
     "found": lambda held, _job: work.found(held, SOURCE, lambda _held, _coming: 1 << 40),
     "fetched": lambda held, _job: work.fetched(held, 7),
-    "reserve": lambda held, _job: work.reserve(held, 7, lambda _held, _coming: 1 << 40),
+    "reserve": lambda held, _job: work.reserve(held, 3, 4, lambda _held, _coming: 1 << 40),
     "proven": lambda held, _job: work.proven(held, "x"),
     "update_stage": lambda held, _job: work.update_stage(held, step="inspect", error={"code": "x"}),
     "end_stage": lambda held, _job: work.end_stage(held),
@@ -501,7 +501,7 @@ def test_what_came_whole_keeps_its_room_whatever_fails() -> None:
     """Also what it was converted to."""
     job = rows.make_job(size=7)
     held = rows.take(job.id)
-    work.reserve(held, 5, lambda _held, _coming: 100)
+    work.reserve(held, 2, 3, lambda _held, _coming: 100)
     work.end_stage(held)
     work.finish(held, purge=False)
     upload = api.get_job(job.id, None).upload

@@ -119,8 +119,7 @@ def test_its_digest_is_kept_and_its_room_is_reserved(bench: Bench) -> None:
     found = disk_image.Inspection("raw", len(bench.disk))
     assert digests["guest"] == disk_image.guest_digest(pathlib.Path(file.path), found)
     taken = pathlib.Path(file.path).stat().st_blocks * 512
-    size = bench.path.stat().st_size
-    assert taken <= bench.reserved() - size < taken + 2 * MIB
+    assert bench.reserved() == bench.path.stat().st_size + taken
     reserved = bench.reserved()
     whole(made.of("qcow2"))
     assert bench.reserved() > reserved
@@ -166,9 +165,27 @@ def test_others_keep_what_is_reserved(bench: Bench) -> None:
     whole(bench.engine().of("raw"))
     bench.area.quota = bench.reserved() + 1000
     other = rows.take(rows.make_job(size=500).id)
-    work.reserve(other, 500, lambda held, coming: bench.area.room(held=held, coming=coming))
+    asked: list[int] = []
+
+    def room(held: int, coming: int) -> int:
+        asked.append(coming)
+        return bench.area.room(held=held, coming=coming)
+
+    work.reserve(other, 0, 500, room)
     with pytest.raises(exceptions.StagingFull):
-        work.reserve(other, 501, lambda held, coming: bench.area.room(held=held, coming=coming))
+        work.reserve(other, 0, 501, room)
+    assert asked == [0, 0]      # what is on disk does not take room a second time
+
+
+def test_while_it_is_made_its_room_is_to_come(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench.stage()
+    started = hangs(bench, monkeypatch)
+    made = bench.engine()
+    made.of("raw")
+    wait_for(started.exists)
+    asked: list[int] = []
+    work.reserve(rows.take(rows.make_job(size=500).id), 0, 0, lambda _held, coming: asked.append(coming) or 0)
+    assert asked == [bench.reserved() - bench.path.stat().st_size] and asked[0] > MIB
 
 
 def test_a_disk_that_is_something_else_as_raw(bench: Bench) -> None:
@@ -184,7 +201,8 @@ def test_a_disk_that_is_something_else_as_raw(bench: Bench) -> None:
         whole(made.of("raw"))
     assert caught.value.code == "image.unsafe"
     assert not bench.folder
-    assert api.get_job(bench.job.id, None).image.digests["guest"] is None
+    image = api.get_job(bench.job.id, None).image
+    assert bench.reserved() == image.size and image.digests["guest"] is None
 
 
 def hangs(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> pathlib.Path:
