@@ -341,7 +341,7 @@ def _bring(
     line = upload.Line(command.app.stderr, parsed_args)
     if not fresh and job.status == "uploading":
         upload.warn_of_change(command, image, job, file, parsed_args.file)
-    with upload.reported(command, image, job, parsed_args.file):
+    with upload.reported(command, image, job, file, parsed_args.file):
         upload.send(command.client, image, file, line, fresh=fresh)
     if line.begun:
         upload.check_unchanged(image, job, file, parsed_args.file)

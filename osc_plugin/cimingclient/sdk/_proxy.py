@@ -316,6 +316,7 @@ class Proxy(proxy.Proxy):
         patience: float = _waiting.PATIENCE,
         *,
         fresh: bool = False,
+        size: int | None = None,
     ) -> bool:
         """Send the bytes that the service does not have yet, and go on when the line breaks.
 
@@ -327,12 +328,14 @@ class Proxy(proxy.Proxy):
         :param progress: called with the bytes there are in the service and in all.
         :param patience: seconds in which nothing more arrives, after which to give up.
         :param fresh: nothing was sent yet, so the service need not be asked what it has.
+        :param size: bytes that a file had when they were announced (None: as many as it has now).
         :raises: `cimingclient.sdk.exceptions.SourceError` when the bytes cannot be read.
         """
         if isinstance(data, str | os.PathLike):
             with pathlib.Path(data).open("rb") as source:
-                return self.resume_upload(image, source, progress, patience, fresh=fresh)
-        start, size = _body.extent(data)
+                return self.resume_upload(image, source, progress, patience, fresh=fresh, size=size)
+        start, there = _body.extent(data)
+        size = there if there is None or size is None else size
         length = {} if size is None else {"Upload-Length": str(size)}
 
         def part(done: int) -> _resuming.Offset:

@@ -7,6 +7,7 @@ import pathlib
 import subprocess
 from collections.abc import Callable
 from datetime import datetime
+from typing import Any
 
 import pytest
 from osc_lib import exceptions
@@ -220,6 +221,55 @@ def test_where_the_upload_has_ended_the_job_tells_why(
         run(image.CreateImage, "demo", "--file", disk, "--all-clouds")
 
 
+UNSAFE = {"code": "image.unsafe", "message": "It has a backing file."}
+HAS_ENDED = _stub.Refusal(409, "Job j has ended: It has a backing file.", "image.has_data", read=False)
+
+
+@pytest.mark.parametrize("broken", [False, True], ids=["told", "line broke"])
+def test_an_image_that_is_refused_while_it_comes_is_told_and_no_way_on(
+    stub: _stub.Stub, run: conftest.Runner, disk: str, broken: bool
+) -> None:
+    stub.outcome = [_stub.job("error", identity="j", error=UNSAFE)]
+    stub.refuse_files.append(_stub.HANG_UP if broken else HAS_ENDED)
+    stub.refuse_heads += [HAS_ENDED] if broken else []
+    with pytest.raises(exceptions.CommandError) as caught:
+        run(image.CreateImage, "demo", "--file", disk, "--all-clouds")
+    made = f"Image {stub.images[0]['id']} (Job j) is there, but did not get all its bytes"
+    assert str(caught.value) == f"{made}: It has a backing file. [image.unsafe]"
+
+
+@pytest.mark.parametrize(
+    ("status", "error", "told"),
+    [("error", UNSAFE, "It has a backing file"), ("cancelled", None, "its Job has ended: cancelled")],
+)
+def test_who_sends_to_an_image_whose_job_has_ended_is_told_how(
+    stub: _stub.Stub,
+    run: conftest.Runner,
+    disk: str,
+    status: str,
+    error: dict[str, str] | None,
+    told: str,
+) -> None:
+    """The answer to HEAD has no body that would say so."""
+    stub.images.append(_stub.image("demo", size=None))
+    stub.jobs["j"] = [_stub.job(status, identity="j", image_id=stub.images[0]["id"], error=error)]
+    stub.refuse_heads.append(HAS_ENDED)
+    with pytest.raises(exceptions.CommandError, match=told) as caught:
+        run(image.UploadImage, "demo", "--file", disk)
+    assert "To go on" not in str(caught.value)
+
+
+@pytest.mark.parametrize("status", [409, 410])
+def test_a_refusal_is_no_lost_answer(
+    stub: _stub.Stub, run: conftest.Runner, disk: str, status: int
+) -> None:
+    """Whatever the Job does: of one that is being cancelled an engine cleans up first."""
+    stub.outcome = [_stub.job("queued", identity="j", wanted="cancel")]
+    stub.refuse_files.append(_stub.Refusal(status, "Not any more", "image.has_data"))
+    with pytest.raises(exceptions.CommandError, match="Not any more"):
+        run(image.CreateImage, "demo", "--file", disk, "--all-clouds")
+
+
 def test_where_only_the_answer_is_lost_the_work_goes_on(
     stub: _stub.Stub, run: conftest.Runner, disk: str
 ) -> None:
@@ -345,6 +395,39 @@ def test_a_file_that_changes_while_it_is_sent_is_an_error(
         run(image.CreateImage if command == "create" else image.UploadImage, *argv)
     [made] = stub.images
     assert f"job cancel j, then openstack multicloud image delete {made['id']}" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("size", "told", "sent"),
+    [
+        (len(DATA) + 4, "changed while it was sent", [len(DATA)]),
+        (100, "ended after 100 of 3145728 bytes: it became shorter meanwhile", []),
+    ],
+    ids=["longer", "shorter"],
+)
+def test_a_file_that_changes_before_its_first_byte_is_sent_is_an_error(
+    stub: _stub.Stub,
+    run: conftest.Runner,
+    disk: str,
+    monkeypatch: pytest.MonkeyPatch,
+    size: int,
+    told: str,
+    sent: list[int],
+) -> None:
+    """When it was announced already; to go on would be of no use."""
+    create = _stub.Stub._create
+
+    def change(self: _stub.Stub, attributes: _stub.Json) -> Any:
+        os.truncate(disk, size)
+        return create(self, attributes)
+
+    monkeypatch.setattr(_stub.Stub, "_create", change)
+    stub.outcome = [_stub.job("uploading", identity="j")]
+    with pytest.raises(exceptions.CommandError, match=told) as caught:
+        run(image.CreateImage, "demo", "--file", disk, "--all-clouds")
+    assert "To begin anew: openstack multicloud job cancel j" in str(caught.value)
+    assert "To go on" not in str(caught.value)
+    assert [got.size for got in stub.received][: len(sent)] == sent
 
 
 @pytest.mark.parametrize(
