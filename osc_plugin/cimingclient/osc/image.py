@@ -353,8 +353,17 @@ def _brought(
 ) -> tuple[Sequence[str], Iterable[Any]]:
     if parsed_args.wait:
         command.watch(job)
-    image = command.client.get_image(image.id)
+    image = as_it_is(command, image)
     return (*FIELDS, "job_id"), (*common.row(image, FIELDS, FORMATTERS), job.id)
+
+
+def as_it_is(command: common.ShowOne, image: _image.Image) -> _image.Image:
+    """Now; as it was known before where that is not told, so that what was done is shown."""
+    try:
+        return command.client.get_image(image.id)
+    except (sdk_exceptions.SDKException, ksa_exceptions.ClientException) as exc:
+        command.say(f"Image {image.id} is shown as it was before: {text.explain(exc)}")
+        return image
 
 
 def _add_waiting(parser: argparse.ArgumentParser) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from osc_lib import exceptions
 
-from cimingclient.osc import image, job, upload
+from cimingclient.osc import image, job, lifecycle, upload
 from tests.unit.cimingclient import conftest
 from tests.unit.cimingclient import stub as _stub
 
@@ -92,6 +92,35 @@ def test_the_exit_status_tells_how_the_job_ended(
     assert (created.status, created.stdout) == (expected, "j\n")
     waited = run(job.WaitJob, "j", "-f", "value", "-c", "status")
     assert (waited.status, waited.stdout) == (expected, f"{status}\n")
+
+
+@pytest.mark.parametrize("refusal", [_stub.Refusal(503, "Back in a moment"), _stub.HANG_UP])
+@pytest.mark.parametrize(("wait", "expected"), [((), 0), (("--wait",), 3)], ids=["not", "wait"])
+def test_what_was_done_is_shown_though_the_last_look_fails(
+    stub: _stub.Stub,
+    run: conftest.Runner,
+    disk: str,
+    refusal: _stub.Refusal,
+    wait: tuple[str, ...],
+    expected: int,
+) -> None:
+    """Who saw neither the image nor its Job would make another one."""
+    stub.outcome = [_stub.job("partial", identity="j")]
+    stub.refuse_images.append(refusal)
+    argv = ("demo", "--file", disk, "--all-clouds", *wait, "-f", "json")
+    created = run(image.CreateImage, *argv)
+    image_id = stub.images[0]["id"]
+    assert (created.status, created.json["id"], created.json["job_id"]) == (expected, image_id, "j")
+    assert f"Image {image_id} is shown as it was before: " in created.stderr
+
+
+def test_a_change_is_shown_though_the_last_look_fails(stub: _stub.Stub, run: conftest.Runner) -> None:
+    stub.images.append(_stub.image("demo"))
+    stub.outcome = [_stub.job("success", identity="j")]
+    stub.refuse_images.append(_stub.Refusal(503, "Back in a moment"))
+    changed = run(lifecycle.SetImage, "demo", "--name", "renamed", "-f", "json")
+    assert (changed.status, changed.json["name"], changed.json["job_id"]) == (0, "renamed", "j")
+    assert "is shown as it was before: Back in a moment (HTTP 503)" in changed.stderr
 
 
 def test_every_failed_target_is_told(stub: _stub.Stub, run: conftest.Runner, disk: str) -> None:
