@@ -10,6 +10,7 @@ from osc_lib import exceptions
 from osc_lib.cli import format_columns, parseractions
 
 from cimingclient.osc import cached, columns, common, credential, source, text, upload, watch
+from cimingclient.sdk import exceptions as client_exceptions
 from cimingclient.sdk import image as _image
 from cimingclient.sdk import job as _job
 
@@ -57,7 +58,7 @@ class ListImage(cached.Lister):
         parser.add_argument(
             "--disk-format", metavar="<disk-format>", help="Only images whose file has this format"
         )
-        parser.add_argument("--cloud", metavar="<cloud>", help="Only images that this cloud has")
+        parser.add_argument("--cloud", metavar="<cloud>", help="Only images that this cloud has (name or ID)")
         parser.add_argument("--tag", metavar="<tag>", help="Only images with this tag")
         return parser
 
@@ -72,7 +73,7 @@ class ListImage(cached.Lister):
             name=common.exactly(parsed_args.name),
             status=common.one_of(parsed_args.status),
             disk_format=common.exactly(parsed_args.disk_format),
-            cloud=common.exactly(parsed_args.cloud),
+            cloud=common.exactly(parsed_args.cloud and self._linked_in(lists, parsed_args.cloud)),
             tag=common.exactly(parsed_args.tag),
             sort=parsed_args.sort,
             all_projects=parsed_args.all_projects,
@@ -85,6 +86,17 @@ class ListImage(cached.Lister):
         elif parsed_args.all_projects:
             headers, fields = (*headers, "Project"), ("project_id",)
         return headers, (_listed(image, fields) for image in images)
+
+    def _linked_in(self, lists: cached.Lists, cloud: str) -> str:
+        """The name that Links have of a Cloud; what it was called will do, as it may be lost by now."""
+        try:
+            found = lists.find_cloud(cloud)
+        except client_exceptions.NothingKept:   # of Clouds, for --cached
+            return cloud
+        if found is None:
+            self.say(f"You may use no cloud {cloud} now: what is listed was linked in one of this name.")
+            return cloud
+        return str(found.name)
 
 
 class ShowImage(common.ShowOne):

@@ -112,17 +112,22 @@ class Proxy(proxy.Proxy):
         return Checked(answer["passed"], answer["checks"])
 
     def cloud_images(
-        self, cloud: str | _cloud.Cloud, **query: Any
+        self,
+        cloud: str | _cloud.Cloud,
+        unseen: Callable[[dict[str, Any]], None] = lambda _cloud: None,
+        **query: Any,
     ) -> Iterator[_availability.CloudImage]:
         """What is in a Cloud now, page after page.
 
+        :param unseen: called, on each page, with each other Cloud that was to be looked into and was not
+            seen, or not all of it: a dict as of `Adopted`.
         :param query: `name`, `status` (in the Cloud's own word), `tag`, `visibility`, `owner`;
             `hidden=True`: what is hidden, instead of what is not; `untracked=True`: only what is no Image;
             `candidates=True`: look in the other Clouds, too, for what is the same; `limit` (the length of a
             page), `marker` (a ref).
         """
         path = f"/clouds/{_quoted(resource.Resource._get_id(cloud))}/images"
-        return self._live(_availability.CloudImage, path, "images", query)
+        return self._live(_availability.CloudImage, path, "images", query, unseen)
 
     def delete_cloud(self, cloud: str | _cloud.Cloud, ignore_missing: bool = True) -> None:
         """Delete a registered Cloud; what is in it, and its secret, stay.
@@ -407,7 +412,12 @@ class Proxy(proxy.Proxy):
         return self._existing(_availability.Availability, response.json())
 
     def _live(
-        self, kind: type[ResourceT], path: str, key: str, query: dict[str, Any]
+        self,
+        kind: type[ResourceT],
+        path: str,
+        key: str,
+        query: dict[str, Any],
+        unseen: Callable[[dict[str, Any]], None] = lambda _cloud: None,
     ) -> Iterator[ResourceT]:
         """Page after page; an empty one need not be the last."""
         words = {True: "true", False: "false"}
@@ -417,6 +427,8 @@ class Proxy(proxy.Proxy):
             response = self.get(path, params=params)
             exceptions.raise_from_response(response)
             answer = response.json()
+            for each in answer.get("unseen", ()):
+                unseen(each)
             for each in answer[key]:
                 yield self._existing(kind, each)
             hrefs = [link["href"] for link in answer["links"] if link["rel"] == "next"]

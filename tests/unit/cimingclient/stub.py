@@ -78,6 +78,8 @@ class Stub:
         self.refuse_heads: list[Refusal] = []
         #: The same, for a look at whatever image.
         self.refuse_images: list[Refusal] = []
+        #: Pages of answers of what is looked up live, by the call.
+        self.live: dict[str, list[Json]] = {}
         self.page_length = 2
         self.calls: list[str] = []
         #: What lists were asked for, but for the paging.
@@ -198,7 +200,16 @@ class Stub:
         self.clouds.append(made)
         return 201, {}, made
 
+    def _look(self, call: str, query: dict[str, str]) -> Json:
+        number = int(query.pop("marker", 0))
+        self.queries.append(query)
+        rest = parse.urlencode(query | {"marker": number + 1})
+        links = [{"rel": "next", "href": f"{self.url}{call.removeprefix('GET ')}?{rest}"}]
+        return {**self.live[call][number], "links": links if self.live[call][number + 1 :] else []}
+
     def _read(self, call: str, query: dict[str, str]) -> tuple[int, dict[str, str], Json | None]:
+        if call in self.live:
+            return 200, {}, self._look(call, query)
         noun, _, item = call.removeprefix("GET /v1/").partition("/")
         if noun == "clouds":
             return _one(self.clouds, item) if item else (200, {}, {"clouds": self.clouds})
