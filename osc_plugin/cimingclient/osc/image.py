@@ -133,6 +133,9 @@ class CreateImage(watch.WatchingShowOne):
             cloud, image_ref = parsed_args.source
             attributes = _attributes(parsed_args, None)
             begun = self.client.create_image(source={"cloud": cloud, "image": image_ref}, **attributes)
+            if parsed_args.progress and not parsed_args.wait:
+                how = f"openstack multicloud job wait {begun.job.id}"
+                self.say(f"Nothing passes this machine. To watch Job {begun.job.id}: {how}")
             return _brought(self, begun.image, begun.job, parsed_args)
         with source.opened(parsed_args.file) as file:
             image, job = self.client.create_image(**_attributes(parsed_args, file.size))
@@ -196,7 +199,7 @@ class SyncImage(watch.WatchingShowOne):
         parser = super().get_parser(prog_name)
         parser.add_argument("image", metavar="<image>", help="Image to bring (name or ID)")
         _add_clouds(parser)
-        _add_waiting(parser)
+        _add_wait(parser)
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> tuple[Sequence[str], Iterable[Any]]:
@@ -314,6 +317,10 @@ class UploadImage(watch.WatchingShowOne):
     def take_action(self, parsed_args: argparse.Namespace) -> tuple[Sequence[str], Iterable[Any]]:
         image = common.found(self.client.find_image, parsed_args.image)
         job = next(iter(self.client.jobs(image_id=image.id, kind="create")), None)
+        if job is None and image.project_id != self.client.get_project_id():
+            raise exceptions.CommandError(
+                f"Image {image.id} is of project {image.project_id}: only a login there can send its data."
+            )
         if job is None or _is_brought(image, job):
             raise exceptions.CommandError(f"Image {image.id} takes no data: it has its data already.")
         with source.opened(parsed_args.file) as file:
@@ -378,8 +385,12 @@ def as_it_is(command: common.ShowOne, image: _image.Image) -> _image.Image:
         return image
 
 
-def _add_waiting(parser: argparse.ArgumentParser) -> None:
+def _add_wait(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--wait", action="store_true", help="Wait until the image is in all its clouds")
+
+
+def _add_waiting(parser: argparse.ArgumentParser) -> None:
+    _add_wait(parser)
     parser.add_argument("--progress", action="store_true", help="Show how the upload goes")
 
 

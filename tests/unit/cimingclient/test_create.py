@@ -5,6 +5,8 @@ import hashlib
 import os
 import pathlib
 import subprocess
+import threading
+import time
 from collections.abc import Callable
 from datetime import datetime
 from typing import Any
@@ -180,6 +182,20 @@ def test_lines_come_when_something_changes(stub: _stub.Stub, run: conftest.Runne
     ]
 
 
+@pytest.mark.parametrize(("more", "told"), [((), True), (("--wait",), False)], ids=["not", "wait"])
+def test_where_nothing_is_uploaded_progress_tells_how_to_watch(
+    stub: _stub.Stub, run: conftest.Runner, more: tuple[str, ...], told: bool
+) -> None:
+    stub.outcome = [_stub.job("success", identity="j")]
+    shown = run(image.CreateImage, "demo", "--from", "zone-a:x", "--all-clouds", "--progress", *more)
+    assert ("To watch Job j: openstack multicloud job wait j" in shown.stderr) is told
+
+
+def test_sync_has_no_upload_to_show(run: conftest.Runner) -> None:
+    with pytest.raises(SystemExit):
+        run(image.SyncImage, "demo", "--all-clouds", "--progress")
+
+
 def test_progress_follows_the_upload(stub: _stub.Stub, run: conftest.Runner, disk: str) -> None:
     shown = run(image.CreateImage, "demo", "--file", disk, "--all-clouds", "--progress")
     last = " ".join(shown.stderr.splitlines()[-1].split())
@@ -198,6 +214,27 @@ def test_standard_input_may_be_a_file_or_a_pipe(
             run(image.CreateImage, "demo", "--file", "-", "--all-clouds")
     assert [got.size for got in stub.received] == [len(DATA), len("from a pipe")]
     assert [attributes.get("size") for attributes in stub.created] == [len(DATA), None]
+
+
+def test_a_pipe_that_does_not_wait_is_read_to_its_end(
+    stub: _stub.Stub, run: conftest.Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reading, writing = os.pipe()
+    os.set_blocking(reading, False)
+
+    def feed() -> None:
+        with os.fdopen(writing, "wb", buffering=0) as stream:
+            for part in (b"late ", b"and ", b"slow"):
+                time.sleep(0.2)
+                stream.write(part)
+
+    with os.fdopen(reading) as pipe:
+        monkeypatch.setattr("sys.stdin", pipe)
+        feeding = threading.Thread(target=feed)
+        feeding.start()
+        run(image.CreateImage, "demo", "--file", "-", "--all-clouds")
+        feeding.join()
+    assert [got.sha256 for got in stub.received] == [hashlib.sha256(b"late and slow").hexdigest()]
 
 
 def test_a_file_that_cannot_be_sent_is_told_before_any_call(
@@ -320,6 +357,12 @@ def test_what_was_never_to_be_uploaded_takes_no_upload(
     with pytest.raises(exceptions.CommandError, match="takes no data: it has its data already"):
         run(image.UploadImage, "coming", "--file", disk)
     assert not stub.received
+
+
+def test_only_the_own_project_sends_data(stub: _stub.Stub, run: conftest.Runner, disk: str) -> None:
+    stub.images.append(_stub.image("theirs", status="uploading", project_id="q"))
+    with pytest.raises(exceptions.CommandError, match="is of project q: only a login there"):
+        run(image.UploadImage, "theirs", "--file", disk)
 
 
 def test_an_upload_goes_on(stub: _stub.Stub, run: conftest.Runner, disk: str) -> None:
