@@ -221,7 +221,7 @@ def state(image: models.Image) -> State:
         if upload is not None and not upload.complete:
             return State(upload.offset, upload.size, upload.expires_at)
         _check_not_ended(job)
-        _check_not_refused(job)     # its size may be what was announced: who asks would think that all is well
+        _check_not_refused(job)     # its size may be what was announced, and no byte of it be here
         if image.size is None:
             check_open(image.id, job, upload)
         return State(image.size or 0, image.size, None)
