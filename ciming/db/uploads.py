@@ -213,15 +213,17 @@ class State:
 
 
 def state(image: models.Image) -> State:
-    """How far the upload of an Image is; one that is whole stays so.
+    """How far the upload of an Image is; one that is whole stays so, unless it was refused.
 
     :raises Gone: it has expired, or was given up
+    :raises Conflict: what came was refused, and is not kept
     """
     with db.reader() as session:
         job, upload = find(session, image.id)
         if upload is not None and not upload.complete:
             return State(upload.offset, upload.size, upload.expires_at)
         _check_not_ended(job)
+        _check_not_refused(job)     # its size may be what was announced, and no byte of it be here
         if image.size is None:
             check_open(image.id, job, upload)
         return State(image.size or 0, image.size, None)

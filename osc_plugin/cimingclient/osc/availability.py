@@ -164,9 +164,18 @@ class ListCloudImage(common.Lister):
         cloud = common.found(self.client.find_cloud, parsed_args.cloud)
         names = ("name", "status", "tag", "visibility", "owner", "marker")
         flags = {name: True for name in ("hidden", "untracked", "candidates") if getattr(parsed_args, name)}
+        told: set[str] = set()
+
+        def unseen(other: dict[str, Any]) -> None:
+            if other["cloud"] not in told:
+                told.add(other["cloud"])
+                reason = columns.error(other["error"])
+                self.say(text.plain(f"Not seen whether {other['cloud']} has the same: {reason}"))
+
         found = common.page(
-            lambda **query: self.client.cloud_images(cloud, **query),
+            lambda **query: self.client.cloud_images(cloud, unseen, **query),
             parsed_args.limit,
+            sparse=parsed_args.untracked,
             **{name: getattr(parsed_args, name) for name in names},
             **flags,
         )
@@ -238,7 +247,8 @@ def asked(client: cached.Lists, parsed_args: argparse.Namespace) -> Iterable[_av
         "sort": getattr(parsed_args, "sort", None),
         "marker": common.found(client.find_image, marker).id if marker else None,
     }
-    return common.page(client.availability, limit, **query)
+    sparse = any(query[name] for name in ("status", "property", "available_in", "missing_in"))
+    return common.page(client.availability, limit, sparse=sparse, **query)
 
 
 def _properties(parsed_args: argparse.Namespace) -> list[tuple[str, str]]:

@@ -49,14 +49,15 @@ class Lister(common.Lister):
 
     def lists(self, parsed_args: argparse.Namespace) -> Lists:
         """Where lists come from: they are called as those of the proxy."""
-        wanted = parsed_args.cached or parsed_args.max_age is not None
         try:
             store = _kept.Store(_kept.identity(self.app.cloud.config))
-        except sdk_exceptions.CacheError:
-            if wanted:
-                raise
+        except sdk_exceptions.CacheError as exc:
+            if parsed_args.cached:
+                raise exceptions.CommandError(f"{exc} To ask the service, leave --cached out.") from exc
+            if parsed_args.max_age is not None:
+                self.say(str(exc))
             return self.client
-        if not wanted:
+        if not parsed_args.cached and parsed_args.max_age is None:
             return cache.Keeping(store, self.client)
         return cache.Cache(store, lambda: self.client, parsed_args.max_age, self.say)
 

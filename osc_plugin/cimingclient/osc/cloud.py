@@ -5,6 +5,7 @@ import pathlib
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+from keystoneauth1 import exceptions as ksa_exceptions
 from openstack import exceptions as sdk_exceptions
 from osc_lib import exceptions
 from osc_lib.cli import format_columns
@@ -117,6 +118,8 @@ class SetCloud(common.ShowOne):
         if parsed_args.no_credential:
             attrs["credential_ref"] = None
         with _credential(self, parsed_args, found.name) as given:
+            if not attrs and not given:
+                raise exceptions.CommandError("There is nothing to change: see the options of this command.")
             changed = self.client.update_cloud(found.id, **attrs, **given)
         if changed.note:
             self.say(text.plain(changed.note))
@@ -162,7 +165,7 @@ class DeleteCloud(common.Base):
             try:
                 found = common.found(self.client.find_cloud, name)
                 self.client.delete_cloud(found.id, ignore_missing=False)
-            except sdk_exceptions.SDKException as exc:
+            except (sdk_exceptions.SDKException, ksa_exceptions.ClientException) as exc:
                 failed += 1
                 self.say(f"Failed to delete {name}: {text.explain(exc)}")
         if failed:
@@ -235,11 +238,27 @@ def _credential(
         yield _known({"credential_ref": parsed_args.credential_ref})
         return
     said = credential.read(parsed_args.credential, name)
-    ref = command.client.store_credential(f"credential for {name}", said)
+    try:
+        ref = command.client.store_credential(f"credential for {name}", said)
+    except (sdk_exceptions.SDKException, ksa_exceptions.ClientException) as exc:
+        told = f"Barbican does not take the credential: {text.explain(exc)}"
+        raise exceptions.CommandError(told) from exc
     try:
         yield {"credential_ref": ref}
-    except sdk_exceptions.HttpException as error:
-        if error.status_code is not None and error.status_code < 500:   # else the cloud may have it by now
-            with contextlib.suppress(sdk_exceptions.SDKException):
-                command.client.forget_credential(ref)
+    except (sdk_exceptions.HttpException, ksa_exceptions.ClientException) as error:
+        if not (_is_refused(error) and _forgotten(command, ref)):
+            command.say(f"The credential stays in Barbican as {ref}: see whether the cloud has it.")
         raise
+
+
+def _is_refused(error: Exception) -> bool:
+    """Else the cloud may have it by now."""
+    status = getattr(error, "status_code", None)
+    return status is not None and status < 500
+
+
+def _forgotten(command: common.ShowOne, ref: str) -> bool:
+    with contextlib.suppress(sdk_exceptions.SDKException, ksa_exceptions.ClientException):
+        command.client.forget_credential(ref)
+        return True
+    return False

@@ -133,12 +133,16 @@ def add_all_projects(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def page(call: List, limit: int | None, **query: Any) -> Iterable[Any]:
-    """At most `limit` items, without asking for a page that nobody reads."""
+def page(call: List, limit: int | None, *, sparse: bool = False, **query: Any) -> Iterable[Any]:
+    """At most `limit` items, without asking for a page that nobody reads.
+
+    :param sparse: little is left of a page, or nothing, and each one is a look into Clouds: as long as
+        `limit` they would be many.
+    """
     given = {key: value for key, value in query.items() if value is not None}
-    if limit is None:
-        return call(**given)
-    return itertools.islice(call(limit=limit, **given), limit)
+    if limit is not None and not sparse:
+        given["limit"] = limit
+    return itertools.islice(call(**given), limit)
 
 
 def positive(value: str) -> int:

@@ -3,7 +3,9 @@
 
 import argparse
 import configparser
+import json
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 import yaml
@@ -24,16 +26,24 @@ def read(path: str, name: str) -> dict[str, Any]:
         data = pathlib.Path(path).read_bytes()
         if len(data) > LARGEST:
             raise exceptions.CommandError(f"{path} is larger than {LARGEST} bytes: no credential is")
-        said = _profiles(data) or yaml.safe_load(data)
+        profiles = _profiles(data)
+        said = profiles or _parsed(data)
     except OSError as exc:
         raise exceptions.CommandError(f"Cannot read {path}: {exc.strerror}") from None
     except (yaml.YAMLError, ValueError, RecursionError):
         raise exceptions.CommandError(f"{path} is neither JSON nor YAML") from None
-    entry = _entry(said, path, name)
+    entry = _entry(said, path, (name, DEFAULT) if profiles else (name,))
     if "auth" not in entry:
         return entry
     # The rest of a clouds.yaml's entry says where and how, which the cloud's config does.
     return {"auth_type": entry.get("auth_type", "password"), "auth": entry["auth"]}
+
+
+def _parsed(data: bytes) -> Any:
+    try:
+        return json.loads(data)     # first, as YAML takes no tabs
+    except ValueError:
+        return yaml.safe_load(data)
 
 
 def _profiles(data: bytes) -> dict[str, Any] | None:
@@ -80,14 +90,17 @@ def given(parsed_args: argparse.Namespace) -> dict[str, dict[str, Any]] | None:
     return {cloud: read(path, cloud) for cloud, path in files.items()} or None
 
 
-def _entry(said: Any, path: str, name: str) -> dict[str, Any]:
+def _entry(said: Any, path: str, names: Sequence[str]) -> dict[str, Any]:
+    """The entry of the first of these names that there is, or the only one."""
     if isinstance(said, dict) and isinstance(said.get("clouds"), dict):
         entries = said["clouds"]
-        name = name if name in entries else DEFAULT
-        if name not in entries and len(entries) != 1:
-            names = ", ".join(map(str, entries)) or "none"
-            raise exceptions.CommandError(f"{path} has several clouds, and none of them is {name}: {names}")
-        said = entries[name] if name in entries else next(iter(entries.values()))
+        meant = [entries[name] for name in names if name in entries]
+        if not meant and len(entries) != 1:
+            known = ", ".join(map(str, entries)) or "none"
+            raise exceptions.CommandError(
+                f"{path} has several clouds, and none of them is {names[0]}: {known}"
+            )
+        said = [*meant, *entries.values()][0]
     if not isinstance(said, dict):
         raise exceptions.CommandError(f"{path} holds no credential: it is to be an object")
     return said

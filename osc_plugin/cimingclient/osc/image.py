@@ -10,6 +10,7 @@ from osc_lib import exceptions
 from osc_lib.cli import format_columns, parseractions
 
 from cimingclient.osc import cached, columns, common, credential, source, text, upload, watch
+from cimingclient.sdk import exceptions as client_exceptions
 from cimingclient.sdk import image as _image
 from cimingclient.sdk import job as _job
 
@@ -57,7 +58,7 @@ class ListImage(cached.Lister):
         parser.add_argument(
             "--disk-format", metavar="<disk-format>", help="Only images whose file has this format"
         )
-        parser.add_argument("--cloud", metavar="<cloud>", help="Only images that this cloud has")
+        parser.add_argument("--cloud", metavar="<cloud>", help="Only images that this cloud has (name or ID)")
         parser.add_argument("--tag", metavar="<tag>", help="Only images with this tag")
         return parser
 
@@ -72,7 +73,7 @@ class ListImage(cached.Lister):
             name=common.exactly(parsed_args.name),
             status=common.one_of(parsed_args.status),
             disk_format=common.exactly(parsed_args.disk_format),
-            cloud=common.exactly(parsed_args.cloud),
+            cloud=common.exactly(parsed_args.cloud and self._linked_in(lists, parsed_args.cloud)),
             tag=common.exactly(parsed_args.tag),
             sort=parsed_args.sort,
             all_projects=parsed_args.all_projects,
@@ -85,6 +86,17 @@ class ListImage(cached.Lister):
         elif parsed_args.all_projects:
             headers, fields = (*headers, "Project"), ("project_id",)
         return headers, (_listed(image, fields) for image in images)
+
+    def _linked_in(self, lists: cached.Lists, cloud: str) -> str:
+        """The name that Links have of a Cloud; what it was called will do, as it may be lost by now."""
+        try:
+            found = lists.find_cloud(cloud)
+        except client_exceptions.NothingKept:   # of Clouds, for --cached
+            return cloud
+        if found is None:
+            self.say(f"You may use no cloud {cloud} now: what is listed was linked in one of this name.")
+            return cloud
+        return str(found.name)
 
 
 class ShowImage(common.ShowOne):
@@ -121,6 +133,9 @@ class CreateImage(watch.WatchingShowOne):
             cloud, image_ref = parsed_args.source
             attributes = _attributes(parsed_args, None)
             begun = self.client.create_image(source={"cloud": cloud, "image": image_ref}, **attributes)
+            if parsed_args.progress and not parsed_args.wait:
+                how = f"openstack multicloud job wait {begun.job.id}"
+                self.say(f"Nothing passes this machine. To watch Job {begun.job.id}: {how}")
             return _brought(self, begun.image, begun.job, parsed_args)
         with source.opened(parsed_args.file) as file:
             image, job = self.client.create_image(**_attributes(parsed_args, file.size))
@@ -184,7 +199,7 @@ class SyncImage(watch.WatchingShowOne):
         parser = super().get_parser(prog_name)
         parser.add_argument("image", metavar="<image>", help="Image to bring (name or ID)")
         _add_clouds(parser)
-        _add_waiting(parser)
+        _add_wait(parser)
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> tuple[Sequence[str], Iterable[Any]]:
@@ -302,6 +317,10 @@ class UploadImage(watch.WatchingShowOne):
     def take_action(self, parsed_args: argparse.Namespace) -> tuple[Sequence[str], Iterable[Any]]:
         image = common.found(self.client.find_image, parsed_args.image)
         job = next(iter(self.client.jobs(image_id=image.id, kind="create")), None)
+        if job is None and image.project_id != self.client.get_project_id():
+            raise exceptions.CommandError(
+                f"Image {image.id} is of project {image.project_id}: only a login there can send its data."
+            )
         if job is None or _is_brought(image, job):
             raise exceptions.CommandError(f"Image {image.id} takes no data: it has its data already.")
         with source.opened(parsed_args.file) as file:
@@ -341,7 +360,7 @@ def _bring(
     line = upload.Line(command.app.stderr, parsed_args)
     if not fresh and job.status == "uploading":
         upload.warn_of_change(command, image, job, file, parsed_args.file)
-    with upload.reported(command, image, job, parsed_args.file):
+    with upload.reported(command, image, job, file, parsed_args.file):
         upload.send(command.client, image, file, line, fresh=fresh)
     if line.begun:
         upload.check_unchanged(image, job, file, parsed_args.file)
@@ -353,12 +372,25 @@ def _brought(
 ) -> tuple[Sequence[str], Iterable[Any]]:
     if parsed_args.wait:
         command.watch(job)
-    image = command.client.get_image(image.id)
+    image = as_it_is(command, image)
     return (*FIELDS, "job_id"), (*common.row(image, FIELDS, FORMATTERS), job.id)
 
 
-def _add_waiting(parser: argparse.ArgumentParser) -> None:
+def as_it_is(command: common.ShowOne, image: _image.Image) -> _image.Image:
+    """Now; as it was known before where that is not told, so that what was done is shown."""
+    try:
+        return command.client.get_image(image.id)
+    except (sdk_exceptions.SDKException, ksa_exceptions.ClientException) as exc:
+        command.say(f"Image {image.id} is shown as it was before: {text.explain(exc)}")
+        return image
+
+
+def _add_wait(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--wait", action="store_true", help="Wait until the image is in all its clouds")
+
+
+def _add_waiting(parser: argparse.ArgumentParser) -> None:
+    _add_wait(parser)
     parser.add_argument("--progress", action="store_true", help="Show how the upload goes")
 
 

@@ -106,6 +106,6 @@ def _changed(
     changed: _proxy.Changed = command.client.update_image(image_id, credential.given(parsed_args), **wanted)
     if changed.job and parsed_args.wait:
         command.watch(changed.job)
-    shown = command.client.get_image(image_id)
+    shown = image.as_it_is(command, changed.image)
     fields = (*image.FIELDS, "job_id")
     return fields, (*common.row(shown, image.FIELDS, image.FORMATTERS), changed.job and changed.job.id)

@@ -57,6 +57,9 @@ def _standard_input() -> io.BufferedReader:
     stream = sys.stdin.buffer
     if not isinstance(stream, io.BufferedReader):
         raise exceptions.CommandError("Standard input gives no bytes.")
+    with contextlib.suppress(OSError):  # it is no file of the system's
+        # Where others made it one that never waits, "nothing yet" would look like the end.
+        os.set_blocking(stream.fileno(), True)
     return stream
 
 

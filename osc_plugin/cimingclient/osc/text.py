@@ -35,13 +35,16 @@ def explain(exc: Exception) -> str:
 
 
 def _errors(response: Any) -> Iterator[str]:
-    """The API-SIG error list, each with the field it is about."""
+    """The API-SIG error list, each with the field it is about; or what Barbican says."""
     try:
-        errors = response.json()["errors"]
-    except (ValueError, KeyError, TypeError):
-        return  # a proxy's page, or another service's way of saying it
+        said = response.json()
+    except ValueError:
+        return  # a proxy's page
+    errors = said.get("errors", [said]) if isinstance(said, dict) else None
     for error in errors if isinstance(errors, list) else []:
-        detail = plain(error.get("detail") or error.get("title") or "")
+        if not isinstance(error, dict):
+            error = {"detail": error}
+        detail = plain(error.get("detail") or error.get("description") or error.get("title") or "")
         field = plain(error.get("field") or "")
         if detail:
             yield f"{field}: {detail}" if field and field not in detail else detail

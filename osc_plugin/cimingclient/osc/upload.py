@@ -61,7 +61,8 @@ def send(
     if file.size is None and (fresh or client.upload_offset(image.id).size is None):
         client.upload_image(image.id, file.stream, progress=line.sending)
     else:
-        client.resume_upload(image.id, file.stream, progress=line.sending, fresh=fresh)
+        # As long as it was announced: it may have grown since.
+        client.resume_upload(image.id, file.stream, progress=line.sending, fresh=fresh, size=file.size)
     if line.begun:
         line.sent()
 
@@ -122,10 +123,12 @@ def _counted(stream: BinaryIO, most: int) -> int:
 
 
 @contextlib.contextmanager
-def reported(command: common.ShowOne, image: _image.Image, job: _job.Job, file: str) -> Iterator[None]:
+def reported(
+    command: common.ShowOne, image: _image.Image, job: _job.Job, file: source.Source, name: str
+) -> Iterator[None]:
     """Say what there is already, and how to go on, when the bytes do not get there."""
     created = f"Image {image.id} (Job {job.id}) is there, but did not get all its bytes"
-    go_on = f"To go on: openstack multicloud image upload {image.id} --file {shlex.quote(file)}"
+    go_on = f"To go on: openstack multicloud image upload {image.id} --file {shlex.quote(name)}"
     try:
         yield
     except KeyboardInterrupt:
@@ -133,18 +136,21 @@ def reported(command: common.ShowOne, image: _image.Image, job: _job.Job, file: 
         command.say(f"To give it up: openstack multicloud job cancel {job.id}")
         raise
     except (sdk_exceptions.SDKException, ksa_exceptions.ClientException) as exc:
-        now = _asked(command, job) if _is_lost(exc) else None
-        if now and now.status not in ("uploading", "error", "cancelled"):
+        lost, refused = _is_lost(exc), getattr(exc, "status_code", None) in (409, 410)
+        now = _asked(command, job) if lost or refused else None
+        if now and lost and now.status not in ("uploading", "error", "cancelled"):
             return  # all bytes are there, only the answer got lost
-        if now and now.error:
-            raise exceptions.CommandError(f"{created}: {columns.error(now.error)}") from exc
-        raise exceptions.CommandError(f"{created}: {_reason(exc)}\n{go_on}") from exc
+        if now and (now.error or now.status in ("error", "cancelled")):
+            told = columns.error(now.error) if now.error else f"its Job has ended: {now.status}"
+            raise exceptions.CommandError(f"{created}: {told}") from exc
+        advice = _anew(image, job) if file.changed else go_on
+        raise exceptions.CommandError(f"{created}: {_reason(exc)}\n{advice}") from exc
 
 
 def _is_lost(exc: Exception) -> bool:
-    """Whether the Job can tell more: the connection broke, a proxy gave up, or the upload is gone."""
+    """Whether only the answer may be missing: the connection broke, or a proxy gave up."""
     status = getattr(exc, "status_code", None)
-    return isinstance(exc, ksa_exceptions.ClientException) or status in (410, 502, 504)
+    return isinstance(exc, ksa_exceptions.ClientException) or status in (502, 504)
 
 
 def _asked(command: common.ShowOne, job: _job.Job) -> _job.Job | None:

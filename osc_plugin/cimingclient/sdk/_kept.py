@@ -23,6 +23,9 @@ _WHERE = (
     *("project_id", "project_name", "project_domain_id", "project_domain_name"),
     *("domain_id", "domain_name", "default_domain", "system_scope", "trust_id"),
     *("region_name", "interface", "multicloud_endpoint_override"),
+    # From Keystone to Keystone: which one it is in the end, and what there.
+    *("service_provider", "remote_project_id", "remote_project_name"),
+    *("remote_project_domain_id", "remote_project_domain_name"),
 )
 
 
@@ -60,6 +63,7 @@ class Store:
     """The files of one who lists.
 
     :param folder: where those of all are; by default where the XDG base directory specification has it.
+    :raises: `CacheError` when there is no such place.
     """
 
     def __init__(self, who: Mapping[str, str], folder: pathlib.Path | None = None) -> None:
@@ -113,7 +117,10 @@ class Store:
 
 def _base() -> pathlib.Path:
     said = pathlib.Path(os.environ.get("XDG_CACHE_HOME", ""))
-    return said if said.is_absolute() else pathlib.Path("~/.cache").expanduser()
+    try:
+        return said if said.is_absolute() else pathlib.Path("~/.cache").expanduser()
+    except RuntimeError as exc:
+        raise exceptions.CacheError("Without a home, or XDG_CACHE_HOME, nothing is kept.") from exc
 
 
 def _no_link(path: str, flags: int) -> int:

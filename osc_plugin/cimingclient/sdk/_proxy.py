@@ -112,17 +112,22 @@ class Proxy(proxy.Proxy):
         return Checked(answer["passed"], answer["checks"])
 
     def cloud_images(
-        self, cloud: str | _cloud.Cloud, **query: Any
+        self,
+        cloud: str | _cloud.Cloud,
+        unseen: Callable[[dict[str, Any]], None] = lambda _cloud: None,
+        **query: Any,
     ) -> Iterator[_availability.CloudImage]:
         """What is in a Cloud now, page after page.
 
+        :param unseen: called, on each page, with each other Cloud that was to be looked into and was not
+            seen, or not all of it: a dict as of `Adopted`.
         :param query: `name`, `status` (in the Cloud's own word), `tag`, `visibility`, `owner`;
             `hidden=True`: what is hidden, instead of what is not; `untracked=True`: only what is no Image;
             `candidates=True`: look in the other Clouds, too, for what is the same; `limit` (the length of a
             page), `marker` (a ref).
         """
         path = f"/clouds/{_quoted(resource.Resource._get_id(cloud))}/images"
-        return self._live(_availability.CloudImage, path, "images", query)
+        return self._live(_availability.CloudImage, path, "images", query, unseen)
 
     def delete_cloud(self, cloud: str | _cloud.Cloud, ignore_missing: bool = True) -> None:
         """Delete a registered Cloud; what is in it, and its secret, stay.
@@ -316,6 +321,7 @@ class Proxy(proxy.Proxy):
         patience: float = _waiting.PATIENCE,
         *,
         fresh: bool = False,
+        size: int | None = None,
     ) -> bool:
         """Send the bytes that the service does not have yet, and go on when the line breaks.
 
@@ -327,12 +333,14 @@ class Proxy(proxy.Proxy):
         :param progress: called with the bytes there are in the service and in all.
         :param patience: seconds in which nothing more arrives, after which to give up.
         :param fresh: nothing was sent yet, so the service need not be asked what it has.
+        :param size: bytes that a file had when they were announced (None: as many as it has now).
         :raises: `cimingclient.sdk.exceptions.SourceError` when the bytes cannot be read.
         """
         if isinstance(data, str | os.PathLike):
             with pathlib.Path(data).open("rb") as source:
-                return self.resume_upload(image, source, progress, patience, fresh=fresh)
-        start, size = _body.extent(data)
+                return self.resume_upload(image, source, progress, patience, fresh=fresh, size=size)
+        start, there = _body.extent(data)
+        size = there if there is None or size is None else size
         length = {} if size is None else {"Upload-Length": str(size)}
 
         def part(done: int) -> _resuming.Offset:
@@ -404,7 +412,12 @@ class Proxy(proxy.Proxy):
         return self._existing(_availability.Availability, response.json())
 
     def _live(
-        self, kind: type[ResourceT], path: str, key: str, query: dict[str, Any]
+        self,
+        kind: type[ResourceT],
+        path: str,
+        key: str,
+        query: dict[str, Any],
+        unseen: Callable[[dict[str, Any]], None] = lambda _cloud: None,
     ) -> Iterator[ResourceT]:
         """Page after page; an empty one need not be the last."""
         words = {True: "true", False: "false"}
@@ -414,6 +427,8 @@ class Proxy(proxy.Proxy):
             response = self.get(path, params=params)
             exceptions.raise_from_response(response)
             answer = response.json()
+            for each in answer.get("unseen", ()):
+                unseen(each)
             for each in answer[key]:
                 yield self._existing(kind, each)
             hrefs = [link["href"] for link in answer["links"] if link["rel"] == "next"]

@@ -70,6 +70,8 @@ def passes(exc: Exception) -> bool:
     """Whether it may go away by itself: a service that restarts, or has too much to do."""
     if isinstance(exc, exceptions.HttpException):
         return exc.status_code is not None and (exc.status_code >= 500 or exc.status_code == 429)
+    if isinstance(exc, ksa_exceptions.SSLError):    # a line that broke in the handshake is one, too
+        return "certificate" not in str(exc).lower()
     return isinstance(
         exc,
         ksa_exceptions.RetriableConnectionFailure

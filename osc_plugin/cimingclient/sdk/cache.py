@@ -186,7 +186,7 @@ def of(conn: Any, max_age: float | None = None) -> Cache:
     """The cache of an openstacksdk connection that `sdk.add_to` was given; costs no request.
 
     :param max_age: as for `Cache`.
-    :raises: `CacheError` when the connection does not say for which user it is.
+    :raises: `CacheError` when the connection does not say for which user it is, or there is no place for it.
     """
     store = _kept.Store(_kept.identity(conn.config.config))
     return Cache(store, lambda: conn.multicloud, max_age)

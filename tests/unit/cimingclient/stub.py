@@ -76,6 +76,10 @@ class Stub:
         #: The same, for bytes of whatever image.
         self.refuse_files: list[Refusal] = []
         self.refuse_heads: list[Refusal] = []
+        #: The same, for a look at whatever image.
+        self.refuse_images: list[Refusal] = []
+        #: Pages of answers of what is looked up live, by the call.
+        self.live: dict[str, list[Json]] = {}
         self.page_length = 2
         self.calls: list[str] = []
         #: What lists were asked for, but for the paging.
@@ -124,6 +128,7 @@ class Stub:
         is_file = re.fullmatch("(PUT|PATCH) /v1/images/.*/file", call)
         is_head = re.fullmatch("HEAD /v1/images/.*/file", call)
         general = self.refuse_files if is_file else self.refuse_heads if is_head else None
+        general = self.refuse_images if re.fullmatch("GET /v1/images/[^/]*", call) else general
         if refusals := general or self.refusals.get(call):
             refusal = refusals.pop(0)
             if refusal.read and refusal is not HANG_UP:
@@ -147,6 +152,10 @@ class Stub:
             return 202, {}, {"job": self._begun(self.outcome, kind="zone-sync")}
         if call == "POST /v1/images":
             return self._create(json.loads(_body(environ)))
+        if item := re.fullmatch("PATCH /v1/images/([^/]*)", call):
+            [changed] = [each for each in self.images if each["id"] == item[1]]
+            begun = self._begun(self.outcome, kind="update", image_id=changed["id"])
+            return 202, {}, {"image": changed | json.loads(_body(environ)), "job": begun}
         if item := re.fullmatch("DELETE /v1/images/([^/]*)", call):
             [gone] = [each for each in self.images if each["id"] == item[1]]
             begun = self._begun([job("success")], kind="delete", image_id=gone["id"])
@@ -191,7 +200,16 @@ class Stub:
         self.clouds.append(made)
         return 201, {}, made
 
+    def _look(self, call: str, query: dict[str, str]) -> Json:
+        number = int(query.pop("marker", 0))
+        self.queries.append(query)
+        rest = parse.urlencode(query | {"marker": number + 1})
+        links = [{"rel": "next", "href": f"{self.url}{call.removeprefix('GET ')}?{rest}"}]
+        return {**self.live[call][number], "links": links if self.live[call][number + 1 :] else []}
+
     def _read(self, call: str, query: dict[str, str]) -> tuple[int, dict[str, str], Json | None]:
+        if call in self.live:
+            return 200, {}, self._look(call, query)
         noun, _, item = call.removeprefix("GET /v1/").partition("/")
         if noun == "clouds":
             return _one(self.clouds, item) if item else (200, {}, {"clouds": self.clouds})

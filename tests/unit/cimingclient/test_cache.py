@@ -196,6 +196,34 @@ def test_where_nothing_can_be_kept_lists_go_on(
     assert len(refreshed.stdout.split()) == 3 and "What was listed of images is not kept" in refreshed.stderr
 
 
+def test_where_nobody_has_a_home_lists_go_on(
+    stub: _stub.Stub, run: conftest.Runner, three: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def homeless(_path: pathlib.Path) -> pathlib.Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr(pathlib.Path, "expanduser", homeless)
+    assert len(run(image.ListImage, *NAMES).stdout.split()) == 3
+    assert "Without a home" in run(image.ListImage, "--refresh").stderr
+    with pytest.raises(exceptions.CommandError, match=r"nothing is kept\. To ask .*, leave --cached out"):
+        run(image.ListImage, "--cached")
+
+
+def test_with_a_token_lists_go_on_and_nothing_is_kept(
+    stub: _stub.Stub, run: conftest.Runner, three: object, cache_home: pathlib.Path
+) -> None:
+    conn: Any = run.client._get_connection()
+    conn.config.config["auth"]["token"] = "t"
+    assert run(image.ListImage, *NAMES).stderr == ""
+    for how in (("--refresh",), ("--max-age", "60")):
+        listed = run(image.ListImage, *how, "--name", "one", *NAMES)
+        assert listed.stdout == "one\n" and "names no user nothing is kept" in listed.stderr
+    with pytest.raises(exceptions.CommandError, match=r"whose it is\. To ask .*, leave --cached out"):
+        run(image.ListImage, "--cached")
+    assert not cache_home.exists()
+
+
 # Whose it is
 
 
@@ -205,7 +233,7 @@ def test_one_user_one_project_one_cloud(cache_home: pathlib.Path) -> None:
     mine.write("images", [{"id": "1"}])
     same = {"auth": {**login, "password": "another", "auth_url": "http://k/v3/"}, "region_name": "r"}
     assert _kept.Store(_kept.identity(same)).read("images")
-    for name in ("auth_url", "username", "project_name"):
+    for name in ("auth_url", "username", "project_name", "service_provider", "remote_project_id"):
         other = _kept.Store(_kept.identity({"auth": {**login, name: "other"}, "region_name": "r"}))
         assert other.read("images") is None
     assert _kept.Store(_kept.identity({"auth": login, "region_name": "s"})).read("images") is None

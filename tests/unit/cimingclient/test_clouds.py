@@ -6,13 +6,16 @@ import pathlib
 from typing import Any
 
 import pytest
+import requests
 import yaml
+from keystoneauth1 import exceptions as ksa_exceptions
 from marshmallow import fields
 from openstack import exceptions as sdk_exceptions
 from osc_lib import exceptions
 
 from ciming import configs
-from cimingclient.osc import cloud, credential
+from cimingclient.osc import cloud, credential, text
+from cimingclient.sdk import _proxy
 from tests.unit.cimingclient import conftest
 from tests.unit.cimingclient import stub as _stub
 
@@ -89,7 +92,36 @@ def test_a_credential_that_a_cloud_may_have_by_now_stays(
     stub.refuse("POST /v1/clouds", lost)
     with pytest.raises(Exception, match=r"."):
         run(cloud.CreateCloud, "other", "--credential", str(file), "--store")
-    assert len(stub.secrets) == 1
+    [ref] = stub.secrets
+    assert f"The credential stays in Barbican as {ref}" in run.stderr.getvalue()
+
+
+def test_a_credential_that_cannot_be_taken_back_is_told(
+    stub: _stub.Stub, run: conftest.Runner, file: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lost(*_: object) -> None:
+        raise ksa_exceptions.ConnectFailure("It broke")
+
+    monkeypatch.setattr(_proxy.Proxy, "forget_credential", lost)
+    stub.refuse("POST /v1/clouds", _stub.Refusal(409, "There is a Cloud other already", field="name"))
+    with pytest.raises(exceptions.CommandError, match="a Cloud other already"):
+        run(cloud.CreateCloud, "other", "--credential", str(file), "--store")
+    assert f"stays in Barbican as {next(iter(stub.secrets))}" in run.stderr.getvalue()
+
+
+def test_barbican_says_why_it_takes_no_credential(
+    stub: _stub.Stub, run: conftest.Runner, file: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    why = {"code": 403, "title": "Forbidden", "description": "Secret creation\nattempt not allowed"}
+    monkeypatch.setattr(_stub, "_error", lambda _refusal: why)
+    stub.refuse("POST /keys/v1/secrets", _stub.Refusal(403, ""))
+    with pytest.raises(exceptions.CommandError) as caught:
+        run(cloud.CreateCloud, "other", "--credential", str(file), "--store")
+    assert str(caught.value) == (
+        "Barbican does not take the credential: Secret creation attempt not allowed (HTTP 403) "
+        "(Request-ID: req-stub)"
+    )
+    assert stub.said == []
 
 
 @pytest.mark.parametrize("options", [("--credential", "file"), ("--store",), ("--config", "nonsense")])
@@ -114,6 +146,12 @@ def test_set(stub: _stub.Stub, run: conftest.Runner) -> None:
     assert stub.said[1:] == [{"credential_ref": None}, {"credential_ref": "https://keys/2"}]
 
 
+def test_set_needs_something_to_change(stub: _stub.Stub, run: conftest.Runner) -> None:
+    with pytest.raises(exceptions.CommandError, match="nothing to change"):
+        run(cloud.SetCloud, "zone-a")
+    assert stub.said == []
+
+
 def test_check(stub: _stub.Stub, run: conftest.Runner) -> None:
     fine = run(cloud.CheckCloud, "zone-a", "-f", "json")
     assert (fine.status, fine.json) == (0, [{"Check": "login", "Passed": True, "Message": "Logged in."}])
@@ -124,13 +162,14 @@ def test_check(stub: _stub.Stub, run: conftest.Runner) -> None:
 
 def test_delete_goes_on_and_tells(stub: _stub.Stub, run: conftest.Runner) -> None:
     stub.clouds += [_stub.cloud(name, id=f"id-{name}") for name in ("one", "two", "three")]
+    stub.refuse("DELETE /v1/clouds/id-one", _stub.HANG_UP)
     stub.refuse("DELETE /v1/clouds/id-two", _stub.Refusal(409, "Cloud two has Images: 1234"))
-    with pytest.raises(exceptions.CommandError, match="2 of 4 clouds failed"):
-        run(cloud.DeleteCloud, "one", "two", "absent", "id-three")
+    with pytest.raises(exceptions.CommandError, match="3 of 5 clouds failed"):
+        run(cloud.DeleteCloud, "one", "two", "absent", "id-three", "one")
     assert [each["name"] for each in stub.clouds] == ["zone-a", "zone-b", "two"]
     said = run.stderr.getvalue()
     assert "Failed to delete two: Cloud two has Images: 1234 (HTTP 409)" in said
-    assert "No Cloud found for absent" in said
+    assert "No Cloud found for absent" in said and said.startswith("Failed to delete one: ")
     assert run(cloud.DeleteCloud, "two").status == 0
 
 
@@ -160,12 +199,21 @@ AWS_KEYS = "\n".join(f"{name} = {value}" for name, value in KEYS.items())
         ("[some]\naws_access_key_id=x\n[other]\n" + AWS_KEYS, KEYS),
         ("[some]\naws_access_key_id=x\n[default]\nregion = eu-west-1\n" + AWS_KEYS, KEYS),
         ("[only]\n" + AWS_KEYS, KEYS),
+        (json.dumps({"clouds": {"x": {}, "other": ENTRY, "default": {}}}, indent="\t"), ENTRY),
     ],
 )
 def test_files_with_a_credential(tmp_path: pathlib.Path, text: str, said: dict[str, Any]) -> None:
     path = tmp_path / "credential"
     path.write_text(text)
     assert credential.read(str(path), "other") == said
+
+
+def test_only_the_file_of_aws_has_a_default(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "clouds.yaml"
+    path.write_text(yaml.safe_dump({"clouds": {"default": ENTRY, "prod": ENTRY}}))
+    told = "has several clouds, and none of them is other: default, prod"
+    with pytest.raises(exceptions.CommandError, match=told):
+        credential.read(str(path), "other")
 
 
 @pytest.mark.parametrize(
@@ -192,3 +240,19 @@ def test_files_without_one(tmp_path: pathlib.Path, data: bytes) -> None:
     assert "swordfish" not in str(caught.value)
     with pytest.raises(exceptions.CommandError, match="Cannot read"):
         credential.read(str(tmp_path / "absent"), "other")
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ({"errors": ["Some\ntext"]}, "Some text (HTTP 400)"),
+        ({"errors": [{"detail": "No", "field": "name"}]}, "name: No (HTTP 400)"),
+        ({"code": 400, "title": "Bad Request"}, "Bad Request (HTTP 400)"),
+        (["No"], "Refused (HTTP 400)"),
+        ({"errors": None}, "Refused (HTTP 400)"),
+    ],
+)
+def test_other_services_errors_are_explained(said: Any, told: str) -> None:
+    response = requests.Response()
+    response.status_code, response._content = 400, json.dumps(said).encode()
+    assert text.explain(sdk_exceptions.HttpException("Refused", response=response)) == told

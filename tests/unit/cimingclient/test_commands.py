@@ -10,7 +10,7 @@ from cliff import command as cliff_command
 from openstack import exceptions as sdk_exceptions
 from osc_lib import exceptions
 
-from cimingclient.osc import cloud, image, job
+from cimingclient.osc import availability, cloud, image, job
 from tests.unit.cimingclient import conftest
 from tests.unit.cimingclient import stub as _stub
 
@@ -62,6 +62,54 @@ def test_filters_and_order_are_the_services(stub: _stub.Stub, run: conftest.Runn
     }
     run(job.ListJob, "--kind", "create", "--status", "error", "--status", "partial", "--sort", "status,id")
     assert stub.queries[-1] == {"kind": "eq:create", "status": "in:error,partial", "sort": "status,id"}
+
+
+def test_a_cloud_to_list_is_meant_by_name_or_id(stub: _stub.Stub, run: conftest.Runner) -> None:
+    stub.clouds.append(_stub.cloud("other", id="1234", zone=False))
+    stub.images = [_stub.image("one", cloud="other"), _stub.image("two", cloud="lost")]
+    for given, found in (("1234", "one\n"), ("other", "one\n"), ("lost", "two\n")):
+        listed = run(image.ListImage, "--cloud", given, "-f", "value", "-c", "Name")
+        assert (listed.status, listed.stdout) == (0, found)
+        assert ("You may use no cloud lost now" in listed.stderr) is (given == "lost")
+
+
+def cell(where: str, **more: Any) -> _stub.Json:
+    kind = {"cloud": where, "provider": "openstack", "region": where, "proof": "bytes", "image_ref": "1234"}
+    return {**kind, "status": "available", "differs": [], "metadata": None, "error": None, **more}
+
+
+def test_a_limit_makes_no_small_pages_of_which_little_is_left(
+    stub: _stub.Stub, run: conftest.Runner
+) -> None:
+    call = "GET /v1/availability"
+    page = {"availability": [{"image": _stub.image("one"), "clouds": [cell("zone-a")]}]}
+    stub.live[call] = [{"availability": []}, page, page]
+    for arguments in (("--status", "available"), ("--property", "a=b"), ("--available-in", "zone-a")):
+        listed = run(availability.ListAvailability, *arguments, "--limit", "1", "-f", "json")
+        assert [each["Name"] for each in listed.json] == ["one"]
+        assert [query["limit"] for query in stub.queries] == ["500", "500"]
+        stub.queries.clear()
+    run(availability.ListAvailability, "--limit", "1")
+    assert [query["limit"] for query in stub.queries] == ["1", "1"]
+
+
+def test_what_is_untracked_is_looked_for_in_whole_pages(stub: _stub.Stub, run: conftest.Runner) -> None:
+    there = dict.fromkeys(("name", "status", "image_id")) | {"image_ref": "1234", "candidates": []}
+    stub.live["GET /v1/clouds/zone-a/images"] = [{"images": []}, {"images": [there, there]}]
+    argv = ("zone-a", "--limit", "1", "-f", "value", "-c", "Image Ref")
+    assert run(availability.ListCloudImage, *argv, "--untracked").stdout == "1234\n"
+    assert [query.get("limit") for query in stub.queries] == [None, None]
+    run(availability.ListCloudImage, *argv)
+    assert stub.queries[-1]["limit"] == "1"
+
+
+def test_clouds_that_were_not_seen_are_told_once(stub: _stub.Stub, run: conftest.Runner) -> None:
+    error = {"code": "cloud.unavailable", "message": "It does\nnot answer"}
+    page = {"images": [], "unseen": [{"cloud": "zone-b", "status": "unreachable", "error": error}]}
+    stub.live["GET /v1/clouds/zone-a/images"] = [page, page]
+    listed = run(availability.ListCloudImage, "zone-a", "--candidates")
+    told = "Not seen whether zone-b has the same: It does not answer [cloud.unavailable]\n"
+    assert (listed.status, listed.stderr) == (0, told)
 
 
 def test_all_projects_are_asked_for_and_named(stub: _stub.Stub, run: conftest.Runner) -> None:

@@ -5,13 +5,16 @@ import hashlib
 import os
 import pathlib
 import subprocess
+import threading
+import time
 from collections.abc import Callable
 from datetime import datetime
+from typing import Any
 
 import pytest
 from osc_lib import exceptions
 
-from cimingclient.osc import image, job, upload
+from cimingclient.osc import image, job, lifecycle, upload
 from tests.unit.cimingclient import conftest
 from tests.unit.cimingclient import stub as _stub
 
@@ -93,6 +96,35 @@ def test_the_exit_status_tells_how_the_job_ended(
     assert (waited.status, waited.stdout) == (expected, f"{status}\n")
 
 
+@pytest.mark.parametrize("refusal", [_stub.Refusal(503, "Back in a moment"), _stub.HANG_UP])
+@pytest.mark.parametrize(("wait", "expected"), [((), 0), (("--wait",), 3)], ids=["not", "wait"])
+def test_what_was_done_is_shown_though_the_last_look_fails(
+    stub: _stub.Stub,
+    run: conftest.Runner,
+    disk: str,
+    refusal: _stub.Refusal,
+    wait: tuple[str, ...],
+    expected: int,
+) -> None:
+    """Who saw neither the image nor its Job would make another one."""
+    stub.outcome = [_stub.job("partial", identity="j")]
+    stub.refuse_images.append(refusal)
+    argv = ("demo", "--file", disk, "--all-clouds", *wait, "-f", "json")
+    created = run(image.CreateImage, *argv)
+    image_id = stub.images[0]["id"]
+    assert (created.status, created.json["id"], created.json["job_id"]) == (expected, image_id, "j")
+    assert f"Image {image_id} is shown as it was before: " in created.stderr
+
+
+def test_a_change_is_shown_though_the_last_look_fails(stub: _stub.Stub, run: conftest.Runner) -> None:
+    stub.images.append(_stub.image("demo"))
+    stub.outcome = [_stub.job("success", identity="j")]
+    stub.refuse_images.append(_stub.Refusal(503, "Back in a moment"))
+    changed = run(lifecycle.SetImage, "demo", "--name", "renamed", "-f", "json")
+    assert (changed.status, changed.json["name"], changed.json["job_id"]) == (0, "renamed", "j")
+    assert "is shown as it was before: Back in a moment (HTTP 503)" in changed.stderr
+
+
 def test_every_failed_target_is_told(stub: _stub.Stub, run: conftest.Runner, disk: str) -> None:
     stub.outcome = [
         _stub.job(
@@ -150,6 +182,20 @@ def test_lines_come_when_something_changes(stub: _stub.Stub, run: conftest.Runne
     ]
 
 
+@pytest.mark.parametrize(("more", "told"), [((), True), (("--wait",), False)], ids=["not", "wait"])
+def test_where_nothing_is_uploaded_progress_tells_how_to_watch(
+    stub: _stub.Stub, run: conftest.Runner, more: tuple[str, ...], told: bool
+) -> None:
+    stub.outcome = [_stub.job("success", identity="j")]
+    shown = run(image.CreateImage, "demo", "--from", "zone-a:x", "--all-clouds", "--progress", *more)
+    assert ("To watch Job j: openstack multicloud job wait j" in shown.stderr) is told
+
+
+def test_sync_has_no_upload_to_show(run: conftest.Runner) -> None:
+    with pytest.raises(SystemExit):
+        run(image.SyncImage, "demo", "--all-clouds", "--progress")
+
+
 def test_progress_follows_the_upload(stub: _stub.Stub, run: conftest.Runner, disk: str) -> None:
     shown = run(image.CreateImage, "demo", "--file", disk, "--all-clouds", "--progress")
     last = " ".join(shown.stderr.splitlines()[-1].split())
@@ -168,6 +214,27 @@ def test_standard_input_may_be_a_file_or_a_pipe(
             run(image.CreateImage, "demo", "--file", "-", "--all-clouds")
     assert [got.size for got in stub.received] == [len(DATA), len("from a pipe")]
     assert [attributes.get("size") for attributes in stub.created] == [len(DATA), None]
+
+
+def test_a_pipe_that_does_not_wait_is_read_to_its_end(
+    stub: _stub.Stub, run: conftest.Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reading, writing = os.pipe()
+    os.set_blocking(reading, False)
+
+    def feed() -> None:
+        with os.fdopen(writing, "wb", buffering=0) as stream:
+            for part in (b"late ", b"and ", b"slow"):
+                time.sleep(0.2)
+                stream.write(part)
+
+    with os.fdopen(reading) as pipe:
+        monkeypatch.setattr("sys.stdin", pipe)
+        feeding = threading.Thread(target=feed)
+        feeding.start()
+        run(image.CreateImage, "demo", "--file", "-", "--all-clouds")
+        feeding.join()
+    assert [got.sha256 for got in stub.received] == [hashlib.sha256(b"late and slow").hexdigest()]
 
 
 def test_a_file_that_cannot_be_sent_is_told_before_any_call(
@@ -220,6 +287,55 @@ def test_where_the_upload_has_ended_the_job_tells_why(
         run(image.CreateImage, "demo", "--file", disk, "--all-clouds")
 
 
+UNSAFE = {"code": "image.unsafe", "message": "It has a backing file."}
+HAS_ENDED = _stub.Refusal(409, "Job j has ended: It has a backing file.", "image.has_data", read=False)
+
+
+@pytest.mark.parametrize("broken", [False, True], ids=["told", "line broke"])
+def test_an_image_that_is_refused_while_it_comes_is_told_and_no_way_on(
+    stub: _stub.Stub, run: conftest.Runner, disk: str, broken: bool
+) -> None:
+    stub.outcome = [_stub.job("error", identity="j", error=UNSAFE)]
+    stub.refuse_files.append(_stub.HANG_UP if broken else HAS_ENDED)
+    stub.refuse_heads += [HAS_ENDED] if broken else []
+    with pytest.raises(exceptions.CommandError) as caught:
+        run(image.CreateImage, "demo", "--file", disk, "--all-clouds")
+    made = f"Image {stub.images[0]['id']} (Job j) is there, but did not get all its bytes"
+    assert str(caught.value) == f"{made}: It has a backing file. [image.unsafe]"
+
+
+@pytest.mark.parametrize(
+    ("status", "error", "told"),
+    [("error", UNSAFE, "It has a backing file"), ("cancelled", None, "its Job has ended: cancelled")],
+)
+def test_who_sends_to_an_image_whose_job_has_ended_is_told_how(
+    stub: _stub.Stub,
+    run: conftest.Runner,
+    disk: str,
+    status: str,
+    error: dict[str, str] | None,
+    told: str,
+) -> None:
+    """The answer to HEAD has no body that would say so."""
+    stub.images.append(_stub.image("demo", size=None))
+    stub.jobs["j"] = [_stub.job(status, identity="j", image_id=stub.images[0]["id"], error=error)]
+    stub.refuse_heads.append(HAS_ENDED)
+    with pytest.raises(exceptions.CommandError, match=told) as caught:
+        run(image.UploadImage, "demo", "--file", disk)
+    assert "To go on" not in str(caught.value)
+
+
+@pytest.mark.parametrize("status", [409, 410])
+def test_a_refusal_is_no_lost_answer(
+    stub: _stub.Stub, run: conftest.Runner, disk: str, status: int
+) -> None:
+    """Whatever the Job does: of one that is being cancelled an engine cleans up first."""
+    stub.outcome = [_stub.job("queued", identity="j", wanted="cancel")]
+    stub.refuse_files.append(_stub.Refusal(status, "Not any more", "image.has_data"))
+    with pytest.raises(exceptions.CommandError, match="Not any more"):
+        run(image.CreateImage, "demo", "--file", disk, "--all-clouds")
+
+
 def test_where_only_the_answer_is_lost_the_work_goes_on(
     stub: _stub.Stub, run: conftest.Runner, disk: str
 ) -> None:
@@ -241,6 +357,12 @@ def test_what_was_never_to_be_uploaded_takes_no_upload(
     with pytest.raises(exceptions.CommandError, match="takes no data: it has its data already"):
         run(image.UploadImage, "coming", "--file", disk)
     assert not stub.received
+
+
+def test_only_the_own_project_sends_data(stub: _stub.Stub, run: conftest.Runner, disk: str) -> None:
+    stub.images.append(_stub.image("theirs", status="uploading", project_id="q"))
+    with pytest.raises(exceptions.CommandError, match="is of project q: only a login there"):
+        run(image.UploadImage, "theirs", "--file", disk)
 
 
 def test_an_upload_goes_on(stub: _stub.Stub, run: conftest.Runner, disk: str) -> None:
@@ -345,6 +467,39 @@ def test_a_file_that_changes_while_it_is_sent_is_an_error(
         run(image.CreateImage if command == "create" else image.UploadImage, *argv)
     [made] = stub.images
     assert f"job cancel j, then openstack multicloud image delete {made['id']}" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("size", "told", "sent"),
+    [
+        (len(DATA) + 4, "changed while it was sent", [len(DATA)]),
+        (100, "ended after 100 of 3145728 bytes: it became shorter meanwhile", []),
+    ],
+    ids=["longer", "shorter"],
+)
+def test_a_file_that_changes_before_its_first_byte_is_sent_is_an_error(
+    stub: _stub.Stub,
+    run: conftest.Runner,
+    disk: str,
+    monkeypatch: pytest.MonkeyPatch,
+    size: int,
+    told: str,
+    sent: list[int],
+) -> None:
+    """When it was announced already; to go on would be of no use."""
+    create = _stub.Stub._create
+
+    def change(self: _stub.Stub, attributes: _stub.Json) -> Any:
+        os.truncate(disk, size)
+        return create(self, attributes)
+
+    monkeypatch.setattr(_stub.Stub, "_create", change)
+    stub.outcome = [_stub.job("uploading", identity="j")]
+    with pytest.raises(exceptions.CommandError, match=told) as caught:
+        run(image.CreateImage, "demo", "--file", disk, "--all-clouds")
+    assert "To begin anew: openstack multicloud job cancel j" in str(caught.value)
+    assert "To go on" not in str(caught.value)
+    assert [got.size for got in stub.received][: len(sent)] == sent
 
 
 @pytest.mark.parametrize(

@@ -67,9 +67,10 @@ def test_the_last_byte_undoes_no_failure() -> None:
     assert row.stage == "failed" and row.upload is not None and row.upload.complete
 
 
-def test_who_sends_an_image_that_was_refused_is_told_why() -> None:
+@pytest.mark.parametrize("size", [None, rows.SIZE], ids=["unknown", "announced"])
+def test_who_sends_an_image_that_was_refused_is_told_why(size: int | None) -> None:
     """By a code at which clients do not try again, when nothing is left to be retried."""
-    job = rows.make_job(stage="uploading", size=None)
+    job = rows.make_job(stage="uploading", size=size)
     lease = begin(job)
     held, error = rows.take(job.id), {"code": "image.unsafe", "message": "It has a backing file."}
     work.update_stage(held, step="inspect", error=error)
