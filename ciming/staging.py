@@ -343,7 +343,9 @@ class Syncer:
 
     def wait(self, written: int, seconds: float | None) -> None:
         """Wait for what it is at, or for all of it; not longer than that."""
-        futures.wait([self._begin(written)], seconds)
+        self._begin(written)
+        if self._running:
+            futures.wait([self._running], seconds)
         self._reap()
 
     def sync(self, written: int) -> int:
@@ -352,9 +354,11 @@ class Syncer:
             self.wait(written, None)
         return written
 
-    def _begin(self, written: int) -> "futures.Future[int]":
-        self._running = self._running or self._pool.submit(self._sync, written)
-        return self._running
+    def _begin(self, written: int) -> None:
+        try:
+            self._running = self._running or self._pool.submit(self._sync, written)
+        except RuntimeError:    # no more threads: there are too many, or this process is to end
+            self.synced = self._sync(written)
 
     def _reap(self) -> None:
         if self._running and self._running.done():

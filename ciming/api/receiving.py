@@ -23,9 +23,9 @@ from ciming.db import uploads
 LOG = log.getLogger(__name__)
 
 BLOCKS = (64 * 1024, 1024 * 1024)   # smallest and largest; a read waits until its block is full
-COMMIT_BYTES = 64 * 1024 * 1024     # how often the row says how far we are,
+COMMIT_BYTES = 32 * 1024 * 1024     # how often the row says how far we are,
 COMMIT_SECONDS = 2.0                # and that the lease is still ours
-AHEAD_BYTES = 64 * 1024 * 1024      # how much may have come that the disk does not have yet
+AHEAD_BYTES = 32 * 1024 * 1024      # how much may have come that the disk does not have yet
 DRAIN_SECONDS = 2.0                 # for what is still to come after a refusal,
 DRAINS = threading.BoundedSemaphore(4)      # in so many threads at a time
 QUICK_SECONDS = 0.2
@@ -94,9 +94,8 @@ class _Writer:
         staging.write_all(self._file, block)
         self.received = received
         self._disk.follow(received)
-        due = self._due
-        self.sync(0 if due else AHEAD_BYTES)
-        if due or self._disk.synced - self._told[0] >= COMMIT_BYTES:
+        self.sync(0 if self._due else AHEAD_BYTES)
+        if self._due or self._disk.synced - self._told[0] >= COMMIT_BYTES:
             self._commit()
 
     @property
@@ -106,9 +105,14 @@ class _Writer:
     def sync(self, behind: int = 0) -> None:
         """Wait until the disk is at most so many bytes behind; the lease is kept meanwhile."""
         while self.received - self._disk.synced > behind:
-            self._disk.wait(self.received, COMMIT_SECONDS)
             if self._due:
                 self._commit()
+            self._disk.wait(self.received, COMMIT_SECONDS)
+
+    def keep(self) -> None:
+        """All that came is to stay."""
+        self.sync()
+        self.committed = self.received
 
     def _commit(self) -> None:
         synced = self._disk.synced
@@ -177,18 +181,15 @@ def _part(lease: uploads.Lease, checksum: Checksum | None) -> int:
             staging_area.get().incoming(lease.job_id, lease.generation, lease.start) as file,
             _Writer(lease, file, visible=checksum is None) as writer,
         ):
-            kept = False
             try:
                 _write_part(writer, checksum)
-                kept = True
+                writer.keep()
             except Incomplete:
-                kept = checksum is None
+                if checksum is None:
+                    writer.keep()
                 raise
             finally:
                 reached = writer.committed
-                if kept:
-                    writer.sync()
-                    reached = writer.received
                 file.truncate(reached)
     finally:        # the file is closed: a successor need not ask whether somebody writes it
         if reached == lease.size:

@@ -285,6 +285,8 @@ def staged(held: Claim, *, disk_format: str, virtual_size: int, digests: dict[st
         linked = _as_linked(session, source) if source else {}      # before anything of ours is written
         job.stage = "staged"
         image = session.get_one(models.Image, job.image_id)
+        if job.upload:
+            job.upload.offset = image.size or 0     # of what was restored, nothing was told before
         image.disk_format = disk_format
         image.virtual_size = virtual_size
         image.digests = {"guest": image.digests.get("guest"), **digests}

@@ -190,18 +190,19 @@ class Remote:
             while block := file.read(staging.BLOCK):
                 yield block
             alive()
-            with contextlib.closing(staging.Syncer(file, min(file.tell(), self._told or 0))) as disk:
+            there, told = file.tell(), self._told or 0
+            with contextlib.closing(staging.Syncer(file, told if told <= there else 0)) as disk:
                 try:
                     yield from self._fetched(file, disk, alive)
                 except exceptions.TransientProviderError:
                     if self.path.exists():
-                        self._note(disk.sync(file.tell()))
+                        self._note(disk, file.tell())
                     raise
 
     def _fetched(self, file: BinaryIO, disk: staging.Syncer, alive: Callable[[], None]) -> Iterator[bytes]:
         """The bytes that are not here, as they come."""
         if file.tell() < (self._told or 0):     # what was told is gone
-            self._note(disk.sync(file.tell()))
+            self._note(disk, file.tell())
         origin, noted = self._origin(), time.monotonic()
         for block in origin.provider.download(origin.image_ref, file.tell()):
             alive()
@@ -212,18 +213,19 @@ class Remote:
             disk.follow(file.tell())
             yield block
             if time.monotonic() - noted > TELL_SECONDS:
-                self._note(disk.sync(file.tell()))
+                self._note(disk, disk.synced if disk.synced > (self._told or 0) else file.tell())
                 noted = time.monotonic()
             alive()     # who waits for the next one is in nobody's way
-        self._note(disk.sync(file.tell()))
+        disk.sync(file.tell())      # what is whole is counted on
+        self._note(disk, file.tell())
         if file.tell() < origin.size:
             raise _other_size(origin, "fewer than")
 
-    def _note(self, synced: int) -> None:
+    def _note(self, disk: staging.Syncer, there: int) -> None:
         """That so much is on the disk: whoever goes on counts on it, after a power cut too."""
         if self._tell:
-            self._told = synced
-            self._tell(synced)
+            self._told = disk.sync(there)
+            self._tell(self._told)
 
     def find(self, path: str) -> str:
         return path if Path(path).exists() else str(self._kept)

@@ -116,6 +116,26 @@ def test_write_all() -> None:
     assert file.taken == data
 
 
+def test_without_threads_the_disk_has_it_all_the_same(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that is to end finishes what it has begun, and can start no threads."""
+
+    def submit(*_: object) -> None:
+        raise RuntimeError("cannot schedule new futures after interpreter shutdown")
+
+    synced: list[int] = []
+    monkeypatch.setattr(os, "fdatasync", lambda fd: synced.append(os.fstat(fd).st_size))
+    monkeypatch.setattr(futures.ThreadPoolExecutor, "submit", submit)
+    with (tmp_path / "file").open("wb", buffering=0) as file:
+        disk = staging.Syncer(file, 0)
+        staging.write_all(file, bytes(staging.SYNC_BYTES))
+        disk.follow(staging.SYNC_BYTES)
+        assert synced == [staging.SYNC_BYTES] == [disk.synced]
+        staging.write_all(file, b"more")
+        assert disk.sync(staging.SYNC_BYTES + 4) == disk.synced == synced[-1]
+
+
 def test_zeros_take_no_room(tmp_path: pathlib.Path) -> None:
     nothing, some = bytes(staging.BLOCK), os.urandom(staging.BLOCK)
     blocks = [nothing, some, nothing, some[:-1] + b"\0", nothing, nothing[:-17]]

@@ -66,6 +66,7 @@ def disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[Disk]:
     made = Disk()
     monkeypatch.setattr(os, "fdatasync", made.fdatasync)
     monkeypatch.setattr(staging, "SYNC_BYTES", 4)
+    monkeypatch.setattr(receiving, "COMMIT_SECONDS", 600)
     yield made
     made.may.set()
 

@@ -11,11 +11,15 @@ pytestmark = pytest.mark.usefixtures("database")
 NEW = "area-2"
 
 
-def lease(job: models.Job, marker: str, offset: int | None) -> uploads.Lease:
+def endless(_held: int, _coming: int) -> int:
+    return 10**9
+
+
+def lease(
+    job: models.Job, marker: str, offset: int | None, room: uploads.Room = endless
+) -> uploads.Lease:
     later = models.now() + 10**6
-    return uploads.begin(
-        str(job.image_id), "api", rows.SIZE, later, lambda held, coming: 10**9, marker=marker, offset=offset
-    )
+    return uploads.begin(str(job.image_id), "api", rows.SIZE, later, room, marker=marker, offset=offset)
 
 
 def test_who_is_named() -> None:
@@ -38,6 +42,29 @@ def test_who_had_it_has_lost_it() -> None:
     job = api.get_job(held.job_id, None)
     assert (job.owner, job.lock_marker, job.marker) == (None, None, NEW)
     assert [each.job_id for each in work.candidates(NEW, "locks-2")] == [held.job_id]
+
+
+def test_what_was_restored_is_not_to_come_any_more() -> None:
+    """Or it would take room twice from all others."""
+    held = rows.take(rows.make_job(size=100).id)
+    work.reserve(held, 30, 0)
+    areas.take_over(rows.AREA, NEW)
+    comes: list[int] = []
+
+    def room(_held: int, coming: int) -> int:
+        comes.append(coming)
+        return 0
+
+    def ask() -> None:
+        with pytest.raises(exceptions.StagingFull):
+            lease(rows.make_job(stage="uploading", size=None, marker=NEW), NEW, 0, room)
+
+    ask()
+    held = rows.take(held.job_id)
+    work.staged(held, disk_format="raw", virtual_size=100, digests={"sha512": "1"})
+    work.reserve(held, 0, 0)
+    ask()
+    assert comes == [130, 0]
 
 
 def test_what_had_not_come_whole_begins_again() -> None:
