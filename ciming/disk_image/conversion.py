@@ -154,8 +154,8 @@ def _check_length(path: Path, size: int) -> None:
         if error.errno != errno.EFBIG:
             raise
         raise exceptions.CimingError(
-            f"The image could not be converted: its disk has {size} bytes, and the file system of the staging "
-            "area takes no file that is so large. Ask the operator.",
+            f"The image could not be converted: its disk has {size} bytes, and the file system of the "
+            "staging area takes no file that is so large. Ask the operator.",
             code="conversion.failed",
         ) from None
     os.truncate(path, 0)

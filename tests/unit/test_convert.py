@@ -211,7 +211,7 @@ def test_who_brought_it_may_hold_its_lock(shop: Workshop, tmp_path: Path) -> Non
     with source.open("r+b") as file:
         # Unlike that of lockf(), it stays when somebody else in this process closes the file.
         whole = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
-        fcntl.fcntl(file, fcntl.F_OFD_SETLK, whole)  # type: ignore[attr-defined]
+        fcntl.fcntl(file, fcntl.F_OFD_SETLK, whole)
         disk_image.check_structure(source, found)
         assert disk_image.room_needed(source, found)
         assert convert(source, tmp_path / "result").guest == digest(shop.disk)
@@ -287,7 +287,7 @@ def test_a_disk_that_is_too_large_for_the_file_system(tmp_path: Path) -> None:
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (32 * MIB, before[1]))
     try:
-        with pytest.raises(exceptions.CimingError, match="67108864 bytes.*Ask the operator") as caught:
+        with pytest.raises(exceptions.CimingError, match=r"67108864 bytes.*Ask the operator") as caught:
             convert(source, tmp_path / "result")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
