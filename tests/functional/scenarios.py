@@ -15,6 +15,7 @@ STALL_SECONDS = 7.0     # after eight, the service gives its client up
 SLOW = 200_000          # bytes a second: what is sent there can be cancelled
 LONG_IMPORT, SHORT_IMPORT = 120.0, 0.3      # seconds
 MACHINE = {"architecture": "x86_64"}
+AGAIN = {"connect_retries": 5}      # several idle connections are kept, and Glance may have closed them by now
 
 
 class Refusing(faulty.Proxy):
@@ -144,7 +145,7 @@ def moved(user: crash.Survivor, name: str, data: bytes) -> str:
     """What one zone has comes into another; it is forgotten there, linked again, and deleted."""
     glance = user.member.zone("zone-a").image
     body = {"name": name, "disk_format": "qcow2", "container_format": "bare"}
-    there = glance.post("/images", json=body).json()["id"]
+    there = glance.post("/images", json=body, **AGAIN).json()["id"]
     octets = {"Content-Type": "application/octet-stream"}
     glance.put(f"/images/{there}/file", data=data, headers=octets).raise_for_status()
     image_id = user.create(name, clouds=["zone-b"], source={"cloud": "zone-a", "image": there})
@@ -288,10 +289,10 @@ def lined_up(user: crash.Survivor, name: str, data: bytes) -> str:
     body = {"name": name, "disk_format": "qcow2", "container_format": "bare", "visibility": "shared"}
     source, _extra = (_filled(glance, body, data) for glance in (here, there))
     there.patch(f"/images/{_extra}", data=_renamed(f"{name}-extra"), headers=PATCH).raise_for_status()
-    here.post(f"/images/{source}/members", json={"member": "a" * 32}).raise_for_status()
+    here.post(f"/images/{source}/members", json={"member": "a" * 32}, **AGAIN).raise_for_status()
     _sync(user, name, prune=True, max_delete=0)
     for member in ("b" * 32, "c" * 32):
-        there.post(f"/images/{source}/members", json={"member": member}).raise_for_status()
+        there.post(f"/images/{source}/members", json={"member": member}, **AGAIN).raise_for_status()
     there.delete(f"/images/{source}/members/{'a' * 32}").raise_for_status()
     here.patch(f"/images/{source}", data=_renamed(f"{name}-new"), headers=PATCH).raise_for_status()
     _sync(user, name, prune=True, members=True)
@@ -306,7 +307,7 @@ def _renamed(name: str) -> str:
 
 
 def _filled(glance: Any, body: dict[str, str], data: bytes) -> str:
-    made = str(glance.post("/images", json=body).json()["id"])
+    made = str(glance.post("/images", json=body, **AGAIN).json()["id"])
     octets = {"Content-Type": "application/octet-stream"}
     glance.put(f"/images/{made}/file", data=data, headers=octets).raise_for_status()
     return made

@@ -386,13 +386,20 @@ def halfway(world: World, way: Way, **wanted: Any) -> Begun:
     begun = begin(world, way, size=len(LARGE), **wanted)
 
     def trickle() -> Iterator[bytes]:
-        """Until each Cloud has some of it: that takes until the service notes how much came."""
-        for at in range(0, len(LARGE) - PIECE, PIECE):
-            yield LARGE[at : at + PIECE]
-            following = [each for each in targets(world, begun) if way.follows or each["cloud"] != way.cloud]
-            if all(each["bytes_done"] for each in following):
-                return
-            time.sleep(0.4)
+        """Until each Cloud has some of it: that takes until the service notes how much came.
+
+        Who asks for that may wait for an answer for longer than a client may fall silent.
+        """
+        with futures.ThreadPoolExecutor(1) as pool:
+            asked = pool.submit(targets, world, begun)
+            for at in range(0, len(LARGE) - PIECE, PIECE):
+                yield LARGE[at : at + PIECE]
+                if asked.done():
+                    following = [t for t in asked.result() if way.follows or t["cloud"] != way.cloud]
+                    if all(each["bytes_done"] for each in following):
+                        return
+                    asked = pool.submit(targets, world, begun)
+                time.sleep(0.4)
         raise AssertionError(targets(world, begun))
 
     assert tus.patch(world.member, begun.image_id, 0, trickle(), **begun.headers).status_code == 204
