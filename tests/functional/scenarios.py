@@ -15,7 +15,7 @@ STALL_SECONDS = 7.0     # after eight, the service gives its client up
 SLOW = 200_000          # bytes a second: what is sent there can be cancelled
 LONG_IMPORT, SHORT_IMPORT = 120.0, 0.3      # seconds
 MACHINE = {"architecture": "x86_64"}
-AGAIN = {"connect_retries": 5}      # several idle connections are kept, and Glance may have closed them by now
+AGAIN = {"connect_retries": 5}      # idle connections are kept, and Glance may have closed some by now
 
 
 class Refusing(faulty.Proxy):
