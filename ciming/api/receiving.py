@@ -105,9 +105,9 @@ class _Writer:
     def sync(self, behind: int = 0) -> None:
         """Wait until the disk is at most so many bytes behind; the lease is kept meanwhile."""
         while self.received - self._disk.synced > behind:
-            if self._due:
+            self._disk.wait(self.received, QUICK_SECONDS if self._due else COMMIT_SECONDS)
+            if self._due and self.received - self._disk.synced > behind:    # it takes long
                 self._commit()
-            self._disk.wait(self.received, COMMIT_SECONDS)
 
     def keep(self) -> None:
         """All that came is to stay."""

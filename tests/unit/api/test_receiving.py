@@ -7,6 +7,7 @@ import pathlib
 import threading
 from collections.abc import Callable, Iterator
 from concurrent import futures
+from typing import Any
 
 import flask
 import pytest
@@ -125,6 +126,24 @@ def test_it_goes_ahead_only_so_far_and_keeps_its_lease(
     assert line.brought <= 12 and row(lease).offset == 0
     disk.may.set()
     assert sent.result(60) == SIZE
+
+
+def test_what_comes_slowly_is_told_as_it_comes(
+    send: Send, disk: Disk, lease: uploads.Lease, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And with one write."""
+    monkeypatch.setattr(receiving, "COMMIT_SECONDS", 0)
+    monkeypatch.setattr(staging, "SYNC_BYTES", 100)
+    commit, told = uploads.commit, []
+
+    def committed(lease: uploads.Lease, offset: int, *others: Any) -> int:
+        told.append(offset)
+        return commit(lease, offset, *others)
+
+    monkeypatch.setattr(uploads, "commit", committed)
+    disk.may.set()
+    assert send(Line(12), 12).result(60) == 12
+    assert told == [4, 8, 12]
 
 
 def test_a_disk_that_turns_out_to_be_full(send: Send, disk: Disk, lease: uploads.Lease) -> None:
