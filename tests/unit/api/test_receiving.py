@@ -134,7 +134,8 @@ def test_what_comes_slowly_is_told_as_it_comes(
     """And with one write."""
     monkeypatch.setattr(receiving, "COMMIT_SECONDS", 0)
     monkeypatch.setattr(staging, "SYNC_BYTES", 100)
-    commit, told = uploads.commit, []
+    commit = uploads.commit
+    told: list[int] = []
 
     def committed(lease: uploads.Lease, offset: int, *others: Any) -> int:
         told.append(offset)
