@@ -7,7 +7,6 @@ import pathlib
 import threading
 from collections.abc import Callable, Iterator
 from concurrent import futures
-from typing import Any
 
 import flask
 import pytest
@@ -137,9 +136,9 @@ def test_what_comes_slowly_is_told_as_it_comes(
     commit = uploads.commit
     told: list[int] = []
 
-    def committed(lease: uploads.Lease, offset: int, *others: Any) -> int:
+    def committed(lease: uploads.Lease, offset: int, written: int, until: int, room: uploads.Room) -> int:
         told.append(offset)
-        return commit(lease, offset, *others)
+        return commit(lease, offset, written, until, room)
 
     monkeypatch.setattr(uploads, "commit", committed)
     disk.may.set()
