@@ -79,11 +79,11 @@ def lease(database: str, area: staging.StagingArea, monkeypatch: pytest.MonkeyPa
     return uploads.begin(job.image_id, "api-1", SIZE, until, staging_area.room, marker=rows.AREA, offset=0)
 
 
-Send = Callable[[Line], "futures.Future[object]"]
+Send = Callable[..., "futures.Future[object]"]
 
 
 @pytest.fixture
-def send(lease: uploads.Lease, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., object]]:
+def send(lease: uploads.Lease, monkeypatch: pytest.MonkeyPatch) -> Iterator[Send]:
     """Has a part come in over a line, in a thread of its own."""
     app = flask.Flask(__name__)
 
