@@ -86,7 +86,10 @@ def service(
         ("engine", "retry_delay"): "0.2",
         ("engine", "max_attempts"): "2",
         ("engine", "housekeeping_interval"): "1",
-        ("engine", "max_stages"): "32",         # all ways are taken at once, and twice
+        ("api", "threads"): "48",               # all ways are taken at once, and twice
+        ("api", "max_uploads"): "32",
+        ("api", "max_project_uploads"): "24",
+        ("engine", "max_stages"): "32",
         ("engine", "max_transfers"): "32",
         ("engine", "max_transfers_per_cloud"): "32",
         ("engine", "max_transfers_per_project"): "32",
