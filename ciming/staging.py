@@ -100,7 +100,7 @@ class StagingArea:
     def folder(self, job_id: str) -> Path:
         return self.path / job_id
 
-    def room(self, *, held: int, coming: int) -> int:
+    def room(self, held: int, coming: int) -> int:
         """Bytes that may still come.
 
         :param held: bytes that all other Jobs hold or were promised

@@ -51,7 +51,7 @@ def check_structure(
 def _open_with_qemu(path: Path, inspection: Inspection, alive: Callable[[], None]) -> None:
     """qemu must see the same disk in it as the inspector."""
     driver = DRIVERS[inspection.disk_format]
-    found = qemu_img.run("info", "-U", "--output=json", image=path, driver=driver, alive=alive).json()
+    found = qemu_img.run("info", "--output=json", image=path, driver=driver, alive=alive).json()
     if "backing-filename" in found:
         raise rejections.unsafe("it has a backing file, which is no part of it")
     if found["virtual-size"] != -(-inspection.virtual_size // SECTOR) * SECTOR:
@@ -62,6 +62,6 @@ def _open_with_qemu(path: Path, inspection: Inspection, alive: Callable[[], None
 
 
 def _check_with_qemu(path: Path, driver: str, alive: Callable[[], None]) -> None:
-    result = qemu_img.run("check", "-U", "--output=json", image=path, driver=driver, alive=alive)
+    result = qemu_img.run("check", "--output=json", image=path, driver=driver, alive=alive)
     if result.status not in SOUND:
         raise rejections.broken(f"its tables are damaged ({result.complaint()})")

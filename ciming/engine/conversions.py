@@ -146,7 +146,7 @@ class Conversions:
     def _reserve(self, disk_format: str, count: int) -> None:
         with self._lock:
             coming = {**self._coming, disk_format: count}
-            work.reserve(self._claim, sum(self._there.values()), sum(coming.values()), self._room)
+            work.reserve(self._claim, sum(self._there.values()), sum(coming.values()), self._area.room)
             self._coming = coming
 
     def _settle(self, disk_format: str, path: Path | None) -> None:
@@ -156,9 +156,6 @@ class Conversions:
             if path:
                 self._there[disk_format] = path.stat().st_blocks * STAT_BLOCK
             work.reserve(self._claim, sum(self._there.values()), sum(self._coming.values()))
-
-    def _room(self, held: int, coming: int) -> int:
-        return self._area.room(held=held, coming=coming)
 
     def _hash(self, path: Path, known: staging.StagedFile, file: growing.GrowingFile) -> None:
         """Have it sent on as far as it is hashed, and its end when all of it is."""

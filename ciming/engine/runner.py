@@ -222,7 +222,7 @@ class Runner:
                     parts.append(_submit(pool, self._publish, flows, job, each))
                 if job.kind in status.MOVING and _are_wanted(job, staged, parts, kits, watching):
                     slot = self._stages.slot(large=_yields(job))
-                    kit = stage_tools.StageTools(job, watching, staged, claim, slot, self._room)
+                    kit = stage_tools.StageTools(job, watching, staged, claim, slot, self._area.room)
                     bringing = _submit(pool, self._stage, flows, job, kit)
                     _await([bringing], [kit], watching)
                     bringing.result()
@@ -288,9 +288,6 @@ class Runner:
             told = job.upload.offset if job.upload else 0
             return FETCH, sources.Remote(self._area, claim, kit.origin, path, tell, told)
         return STAGE, sources.Upload(self._area, claim, cfg.CONF.engine.max_stall)
-
-    def _room(self, held: int, coming: int) -> int:
-        return self._area.room(held=held, coming=coming)
 
     def _path(self, job: models.Job) -> Path:
         return self._area.upload_path(job.id, job.upload.generation if job.upload else 0)

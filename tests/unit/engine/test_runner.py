@@ -99,7 +99,7 @@ def test_bytes_that_are_lost_are_brought_again_also_by_the_next_engine(
     row.kind = "sync"
     slot, watching = slots.Slots(slots.Limits(1)).slot(), watch.Watch(claim, threading.Event())
     with contextlib.closing(growing.GrowingFile()) as staged:
-        kit = stage_tools.StageTools(row, watching, staged, claim, slot, made._room)
+        kit = stage_tools.StageTools(row, watching, staged, claim, slot, made._area.room)
         made._stage(flows, row, kit)
     assert names == [runner.FETCH, runner.RESTORE]
 
