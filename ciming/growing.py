@@ -106,6 +106,10 @@ class GrowingFile:
         return self._what.disk_format
 
     @property
+    def converted_for(self) -> str | None:
+        return self._what.converted_for
+
+    @property
     def size(self) -> int:
         return self._what.size
 

@@ -38,6 +38,7 @@ class StagedFile:
     virtual_size: int
     digests: dict[str, str]
     guest: str | None = None    # its guest digest, where somebody knows it
+    converted_for: str | None = None    # the Cloud that gave it, where it is another file of the Image's disk
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

@@ -76,7 +76,9 @@ def begin(
     caller, moves, clouds = auth.caller(), kind == "sync", list(clouds)
     project_id = str(caller.project_id)
     if kind != "delete":        # who has too much must be able to
-        limits.check(project_id, jobs=1, staged=image.size if moves else 0)
+        has_file = any(link.proof != "guest" for link in image.links)
+        comes = image.size if has_file else None        # what it was converted to may have any size
+        limits.check(project_id, jobs=1, staged=comes if moves else 0)
     source = [link.cloud_key for link in image.links] if moves and len(image.links) == 1 else []
     limits.check_rate(project_id, [*(cloud["id"] for cloud in clouds), *source])
     with delegation.delegated(caller, credentials or {}) as given:

@@ -147,6 +147,25 @@ class Job(Base):
     targets: Mapped[list["Target"]] = orm.relationship(order_by="Target.cloud", lazy="selectin")
 
     @property
+    def source(self) -> dict[str, Any]:
+        """The image in a Cloud that its bytes come from, as engine.locating found it; nothing before that."""
+        found: dict[str, Any] = (self.spec or {}).get("found", {})
+        return found
+
+    @property
+    def file(self) -> dict[str, Any]:
+        """What is known of its bytes: size, disk_format, virtual_size, digests.
+
+        Those of the Image are what came first; a Cloud may have only another file of the same disk.
+        """
+        source = self.source
+        if source.get("converted"):
+            looked_at = source.get("file", {"disk_format": None, "virtual_size": None, "digests": {}})
+            return {"size": source["size"], **looked_at}
+        names = ("size", "disk_format", "virtual_size", "digests")
+        return {name: getattr(self.image, name) for name in names}
+
+    @property
     def progress(self) -> dict[str, int | None]:
         """Bytes received and sent to the Targets, of those that will be; of a sync of zones, Images too."""
         if self.kind == "zone-sync":

@@ -254,18 +254,31 @@ def found(held: Claim, source: dict[str, Any], room: uploads.Room) -> None:
     """
     with fenced(held) as (session, job):
         uploads.reserve(session, source["size"], room, job_id=job.id)
-        before = (job.spec or {}).get("found", {}).get("cloud_key")
-        job.spec = {**(job.spec or {}), "found": source}
+        before = job.source
+        said = job.spec or {}
+        named = job.kind == "create" and "source" in said       # or it is one of the Image's Links
+        job.spec = {**said, "found": source}
         assert job.upload is not None
         job.upload.size = job.upload.reserved = source["size"]
+        if _other_file(before) != _other_file(source):
+            job.upload.offset = 0       # what is here of another file is of no use
+        if job.stage == "staged":       # it is lost
+            job.stage = "staging"
         image = session.get_one(models.Image, job.image_id)
-        image.size = source["size"]
-        if job.kind == "sync" and before != source["cloud_key"]:    # of another kind it was known at once
+        if not source.get("converted"):
+            image.size = source["size"]
+        if not named and before.get("cloud_key") != source["cloud_key"]:    # else it was known at once
             job.begun = [*(job.begun or []), [models.now(), [source["cloud_key"]]]]
-        if job.kind == "create":
+        if named:
             image.tags = list(dict.fromkeys([*image.tags, *source["tags"]]))
         for target in job.targets:
-            target.bytes_total = image.size
+            if target.bytes_total is None or target.status not in status.TARGET_ENDS:
+                target.bytes_total = source["size"]
+
+
+def _other_file(source: Mapping[str, Any]) -> tuple[str, str] | None:
+    """Where a file is that is not the Image's own."""
+    return (source["cloud_key"], source["image_ref"]) if source.get("converted") else None
 
 
 @points.mutation
@@ -279,20 +292,28 @@ def fetched(held: Claim, offset: int) -> None:
 
 @points.mutation
 def staged(held: Claim, *, disk_format: str, virtual_size: int, digests: dict[str, str]) -> None:
-    """The bytes are here, whole, inspected and hashed; a source that has just these is linked."""
+    """The bytes are here, whole, inspected and hashed; a source that has just these is linked.
+
+    Where they are another file than the Image's own, the Job notes what they are, and the Image stays.
+    """
     with fenced(held) as (session, job):
-        source = (job.spec or {}).get("found")
+        source = job.source
         linked = _as_linked(session, source) if source else {}      # before anything of ours is written
         job.stage = "staged"
         image = session.get_one(models.Image, job.image_id)
+        size = job.file["size"]
         if job.upload:
-            job.upload.offset = image.size or 0     # of what was restored, nothing was told before
-        image.disk_format = disk_format
-        image.virtual_size = virtual_size
-        image.digests = {"guest": image.digests.get("guest"), **digests}
+            job.upload.offset = size or 0       # of what was restored, nothing was told before
+        if source.get("converted"):
+            file = {"disk_format": disk_format, "virtual_size": virtual_size, "digests": digests}
+            job.spec = {**(job.spec or {}), "found": {**source, "file": file}}
+        else:
+            image.disk_format = disk_format
+            image.virtual_size = virtual_size
+            image.digests = {"guest": image.digests.get("guest"), **digests}
         for target in job.targets:
             if target.bytes_total is None or target.status not in status.TARGET_ENDS:
-                target.bytes_total = image.size     # or more, where it is converted
+                target.bytes_total = size       # or more, where it is converted
         if source and source["cloud_key"] not in {link.cloud_key for link in image.links}:
             session.add(
                 models.Link(
@@ -322,7 +343,7 @@ def reserve(held: Claim, converted: int, coming: int, room: uploads.Room | None 
     with fenced(held) as (session, job):
         upload = session.get(models.Upload, job.id)
         if upload is not None:
-            there = (job.image.size or 0) + converted
+            there = (upload.size or 0) + converted
             if room is not None:
                 uploads.reserve(session, coming, room, job_id=job.id, offset=there)
             upload.reserved, upload.converted = there + coming, converted

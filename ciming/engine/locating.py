@@ -41,19 +41,31 @@ class Candidate(NamedTuple):
 def find(job: models.Job, provider_of: Callable[[Place], base.Provider]) -> dict[str, Any]:
     """The source of a Job: what was named, or the best Link that can be read; as the Job's spec has it.
 
+    It is `converted` where it is proven to be the same disk, but is another file: that is taken where nobody
+    has the file itself.
+
     :raises ProviderError: there is none, with the reason
     """
+    converted: list[dict[str, Any]] = []
     reasons: list[exceptions.ProviderError] = []
     for candidate in _candidates(job):
         try:
-            return _as_spec(candidate.place, _readable(candidate, job.image, provider_of(candidate.place)))
+            found = _readable(candidate, job.image, provider_of(candidate.place))
         except exceptions.ProviderError as error:
             LOG.info("Not from %s: %s", candidate.place.cloud, error)
             reasons.append(error)
+            continue
+        if not (candidate.proof == "guest" and differs(found, job.image)):
+            return _as_spec(candidate.place, found)
+        converted.append(_as_spec(candidate.place, found) | {"converted": True})
+    passing = exceptions.TransientProviderError | exceptions.CredentialNeeded
     for reason in reasons:
-        others = exceptions.TransientProviderError | exceptions.CredentialNeeded
-        if len(reasons) == 1 or isinstance(reason, others):
+        if isinstance(reason, passing):     # it may be the file itself
             raise reason from None
+    if converted:
+        return converted[0]
+    if len(reasons) == 1:
+        raise reasons[0] from None
     told = " ".join(reason.detail for reason in reasons)
     raise exceptions.ProviderError(
         f"None of its Links can be read. {told}".strip(), code="source.not_readable"
@@ -64,7 +76,9 @@ def _candidates(job: models.Job) -> Iterator[Candidate]:
     named = (job.spec or {}).get("source")
     if named:
         yield Candidate(place_of(named), named["image"])
-        return
+        was_here = job.kind == "create" and job.image.digests.get("sha512")     # and is lost
+        if not was_here:
+            return
     for link in sorted(job.image.links, key=lambda link: (PROOFS.index(link.proof), link.cloud)):
         place = Place(link.cloud_key, link.cloud, link.provider, link.region)
         yield Candidate(place, link.image_ref, link.proof)
@@ -85,12 +99,7 @@ def _readable(candidate: Candidate, image: models.Image, provider: base.Provider
             f"Image {found.image_ref} in {cloud} has {size} bytes; it may have 1 to {largest}.",
             code="source.not_readable",
         )
-    if candidate.proof == "guest" and differs(found, image):
-        raise exceptions.ProviderError(
-            f"What {cloud} has was converted for it: it is the same disk, but another file.",
-            code="source.not_readable",
-        )
-    if differs(found, image):
+    if differs(found, image) and not (candidate.proof == "guest" and image.digests.get("guest")):
         raise exceptions.ProviderError(
             f"Image {found.image_ref} in {cloud} is not what Image {image.id} was: it has other bytes.",
             code="source.changed",

@@ -272,21 +272,15 @@ class Runner:
         self, claim: work.Claim, job: models.Job, kit: stage_tools.StageTools
     ) -> tuple[str, sources.Source]:
         """The flow that brings the bytes, and where from: what was lost is restored from where it is."""
-        path = self._path(job)
-        same = {link.cloud_key for link in job.image.links if link.proof == "bytes"}
-        linked = [target for target in job.targets if target.status == "success" and target.cloud_key in same]
-        if linked and not path.exists():
-            [target, *_] = linked
 
-            def origin() -> sources.Origin:
-                size = int(job.image.size or 0)
-                return sources.Origin(kit.provider_of(target), str(target.image_ref), size)
+        def told() -> int:
+            upload = work.load(claim).upload
+            return upload.offset if upload else 0
 
-            return RESTORE, sources.Remote(self._area, claim, origin, path)
-        if job.kind == "sync" or "source" in (job.spec or {}):
+        was_here = job.image.digests.get("sha512") and job.image.links      # one of them may give it back
+        if was_here or job.kind == "sync" or "source" in (job.spec or {}):
             tell = functools.partial(work.fetched, claim)
-            told = job.upload.offset if job.upload else 0
-            return FETCH, sources.Remote(self._area, claim, kit.origin, path, tell, told)
+            return FETCH, sources.Remote(self._area, claim, kit.origin, self._path(job), tell, told)
         return STAGE, sources.Upload(self._area, claim, cfg.CONF.engine.max_stall)
 
     def _path(self, job: models.Job) -> Path:
@@ -294,14 +288,15 @@ class Runner:
 
     def _staged(self, job: models.Job) -> staging.StagedFile:
         """What the stage flow of a Job left."""
-        image = job.image
+        file, digests = job.file, job.file["digests"]
         return staging.StagedFile(
             path=str(self._path(job)),
-            disk_format=str(image.disk_format),
-            size=int(image.size or 0),
-            virtual_size=int(image.virtual_size or 0),
-            digests={name: image.digests[name] for name in ("sha256", "sha512") if image.digests.get(name)},
-            guest=image.digests.get("guest"),
+            disk_format=str(file["disk_format"]),
+            size=int(file["size"] or 0),
+            virtual_size=int(file["virtual_size"] or 0),
+            digests={name: digests[name] for name in ("sha256", "sha512") if digests.get(name)},
+            guest=job.image.digests.get("guest"),
+            converted_for=job.source["cloud"] if job.source.get("converted") else None,
         )
 
     def _publish(self, flows: "Flows", job: models.Job, kit: target_tools.TargetTools) -> None:
@@ -406,7 +401,8 @@ def _raise_first(reasons: Sequence[BaseException | None]) -> None:
 
 def _yields(job: models.Job) -> bool:
     """Does it leave some room to others: for its size, or as one of many that nobody waits for?"""
-    size = job.upload.size if job.upload and job.image.size is None else job.image.size
+    sizes = (job.image.size, job.upload.size if job.upload else None)     # a Cloud's own file may be larger
+    size = max((each for each in sizes if each is not None), default=None)
     return job.parent_id is not None or work.is_large(job.kind, size, cfg.CONF.engine.large_image)
 
 

@@ -157,8 +157,8 @@ class Remote:
     :param origin: asked at each attempt
     :param path: where they are to be
     :param tell: how many bytes are on the disk by now
-    :param told: what the last one told; None: what earlier attempts brought counts as it is, since who has
-        the whole compares it
+    :param told: asked at each attempt, what the last one told; None: what earlier attempts brought counts as
+        it is, since who has the whole compares it
     """
 
     def __init__(
@@ -168,14 +168,15 @@ class Remote:
         origin: Callable[[], Origin],
         path: Path,
         tell: Callable[[int], None] | None = None,
-        told: int | None = None,
+        told: Callable[[], int] | None = None,
     ) -> None:
         self._area = area
         self._claim = claim
         self._origin = origin
         self._kept = path
         self._tell = tell
-        self._told = told
+        self._tells = told
+        self._told: int | None = None
         self.path = Path()
 
     def blocks(self, staged: growing.GrowingFile, alive: Callable[[], None]) -> Iterator[bytes]:
@@ -183,7 +184,7 @@ class Remote:
 
         :raises TransientProviderError: not all of them came
         """
-        claim = self._claim
+        claim, self._told = self._claim, self._tells() if self._tells else None
         with self._area.restored(claim.job_id, claim.generation, self._told) as file:
             self.path = self._area.restored_path(claim.job_id, claim.generation)
             staged.begin(_another(file))

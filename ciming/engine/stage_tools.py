@@ -48,14 +48,15 @@ class StageTools(tools.Tools):
     @property
     def declared_format(self) -> str | None:
         """What its user, or the Cloud that has it, says that the file is."""
+        if self._found.get("converted"):
+            return str(self._found["disk_format"])
         declared: str | None = (self.job.spec or {}).get("disk_format") or self._found.get("disk_format")
         return declared
 
     @property
     def _found(self) -> Mapping[str, Any]:
         """The source, where that is an image in a Cloud and located."""
-        found: Mapping[str, Any] = (self.job.spec or {}).get("found", {})
-        return found
+        return self.job.source
 
     def locate(self) -> None:
         """Find the source, and note it.
@@ -112,8 +113,8 @@ class StageTools(tools.Tools):
         """So many more bytes are fine, and may be sent on to Clouds where the format is known."""
         self._there += count
         size = self.job.upload.size if self.job.upload else None
-        known = None
-        if disk_format and size is not None:
+        known, slow = None, self._found.get("converted")    # nobody follows until its disk was compared
+        if disk_format and size is not None and not slow:
             known = staging.StagedFile("", disk_format, size, 0, {})
         self.staged.advance(self._there, known)
 
@@ -128,8 +129,8 @@ class StageTools(tools.Tools):
         :raises CimingError: the staging area lost some of them
         :raises ImageRejected: they are others
         """
-        image = work.load(self._claim).image
-        size, sha512 = image.size, image.digests.get("sha512")
+        file = work.load(self._claim).file
+        size, sha512 = file["size"], file["digests"].get("sha512")
         theirs = self._found.get("digests", {})
         others = [name for name, digest in theirs.items() if self._digest(staged, name) != digest]
         if others or sha512 not in (None, staged.digests["sha512"]):      # they were looked at before
@@ -144,6 +145,8 @@ class StageTools(tools.Tools):
                 f"{size} bytes were received, but the staging area holds {staged.size}.",
                 code="staging.damaged",
             )
+        if self._found.get("converted"):        # what was promised is about the file that came first
+            return
         algorithm, _, promised = (self.job.spec or {}).get("checksum", "").partition(":")
         found = staged.digest(algorithm, self.alive) if promised else ""
         if found != promised.lower():
@@ -162,6 +165,23 @@ class StageTools(tools.Tools):
                 code="image.hash_unknown",
             ) from None
 
+    def check_disk(self, staged: staging.StagedFile) -> None:
+        """Is it the Image's disk, where it is another file than that which came first?
+
+        :raises ProviderError: it is not
+        """
+        if not self._found.get("converted"):
+            return
+        image = self.job.image
+        same = staged.guest_digest(self.alive) == image.digests["guest"]
+        if not same or staged.virtual_size < (image.virtual_size or 0):
+            staging.unlink(Path(staged.path))      # or a retry would find it again
+            raise exceptions.ProviderError(
+                f"Image {self._found['image_ref']} in {self._found['cloud']} is not what Image {image.id} "
+                "was: it is another disk.",
+                code="source.changed",
+            )
+
     def find(self, received: staging.StagedFile) -> staging.StagedFile:
         """What was received, where it is now."""
         path = self.source.find(received.path)
@@ -172,12 +192,13 @@ class StageTools(tools.Tools):
     def finish(self, staged: staging.StagedFile) -> None:
         """The stage flow has passed it."""
         staged = dataclasses.replace(staged, path=self.source.keep(staged.path))
+        digests = {name: staged.digests[name] for name in ("sha256", "sha512")}
         work.staged(
-            self._claim,
-            disk_format=staged.disk_format,
-            virtual_size=staged.virtual_size,
-            digests={name: staged.digests[name] for name in ("sha256", "sha512")},
+            self._claim, disk_format=staged.disk_format, virtual_size=staged.virtual_size, digests=digests
         )
+        if self._found.get("converted"):
+            disk = self.job.image.digests["guest"]
+            staged = dataclasses.replace(staged, guest=disk, converted_for=self._found["cloud"])
         self.staged.finish(staged)
 
     @property

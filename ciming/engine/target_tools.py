@@ -80,7 +80,7 @@ class TargetTools(tools.Tools):
     def _spec(self) -> base.ImageSpec:
         job = work.load(self._claim)
         said, image = job.spec or {}, job.image     # which may have another name by now
-        found = said.get("found", {})
+        found = job.source if job.kind == "sync" or "source" in said else {}    # else it was lost meanwhile
         more = found.get("tags", ()) if job.kind == "sync" else ()      # else the Image has them by now
         if self.entry:
             return self._as_planned(self.entry["carry"])
@@ -273,7 +273,8 @@ class TargetTools(tools.Tools):
                 return copied
         self._refused = refused
         self.save_checkpoint({"copied": False})     # so it is not tried again when some were sent
-        self._write(step="upload", bytes_total=self.job.image.size, remarks=self._remarks())
+        size = work.load(self._claim).file["size"]
+        self._write(step="upload", bytes_total=size, remarks=self._remarks())
         return None
 
     def _remarks(self, *found: str) -> list[str] | None:
@@ -295,14 +296,22 @@ class TargetTools(tools.Tools):
         proof = self._verify(image_ref, self.staged)
         if self.staged.guest is not None:
             work.proven(self._claim, self.staged.guest)
-        return "guest" if self.staged is not self._source and proof == "bytes" else proof
+        another = self.staged is not self._source or self._source.converted_for
+        return "guest" if another and proof == "bytes" else proof
 
     def _verify(self, image_ref: str, staged: staging.Staged) -> base.Proof:
         proof = self.provider.verify(image_ref, staged, self.alive)
-        remarks = self._remarks(*self.provider.remarks(staged, self.spec))
+        remarks = self._remarks(*self._as_found(), *self.provider.remarks(staged, self.spec))
         if remarks:
             self._write(remarks=remarks)
         return proof
+
+    def _as_found(self) -> Iterator[str]:
+        """That it comes from what was converted, where it does."""
+        if self._takes_bytes and self._source.converted_for:
+            grown = self._source.virtual_size - (self.job.image.virtual_size or 0)
+            more = f", with {grown} bytes of zeros at its end" if grown else ""
+            yield f"It is the disk as {self._source.converted_for} has it: in another file{more}."
 
     def blocks(self, staged: staging.Staged) -> Iterator[bytes]:
         """See Transfer. A slot is held only while there are bytes to be sent.

@@ -57,6 +57,7 @@ class Inspect(task.Task):  # type: ignore[misc]
         with tools.working():
             what = disk_image.Inspection(staged.disk_format, staged.virtual_size)
             disk_image.check_structure(Path(staged.path), what, tools.alive)
+            tools.check_disk(staged)
         tools.finish(staged)
 
 

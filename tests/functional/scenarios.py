@@ -165,6 +165,16 @@ def converted(user: crash.Survivor, name: str, data: bytes) -> str:
     return image_id
 
 
+def brought_on(user: crash.Survivor, name: str, data: bytes) -> str:
+    """The only Cloud that has the image wanted it as raw: another one gets what is there."""
+    image_id = user.create(name, clouds=["zone-raw"])
+    assert user.send(image_id, data) in ("", "image.has_data")
+    assert user.ended(image_id)["status"] == "success"
+    wanted = {"clouds": ["zone-a"]}
+    user.change(image_id, "POST", "/clouds", "image.busy", "image.already_linked", json=wanted)
+    return image_id
+
+
 def resumed(user: crash.Survivor, name: str, data: bytes) -> str:
     """The user takes the trust back before the bytes come: the Job waits for the next one."""
     image_id = user.create(name, size=len(data), disk_format="qcow2")
@@ -343,6 +353,7 @@ SCENARIOS = {
     "cancelled": Scenario(cancelled, "cancelled"),
     "restored": Scenario(restored, "success"),
     "converted": Scenario(converted, "success"),
+    "brought_on": Scenario(brought_on, "success"),
     "moved": Scenario(moved, "success"),
     "lined_up": Scenario(lined_up, "success"),
     "resumed": Scenario(resumed, "success"),

@@ -213,16 +213,34 @@ def test_from_region_to_region(
         member.wait(member.get("/v1/jobs", params={"image_id": there}).json()["jobs"][0]["id"])
 
 
-def test_copy_beside_what_can_not_be_had(member: Person, standin: aws.StandIn, there: str) -> None:
-    """A zone needs the bytes of the file that came, which no Cloud has; that is nothing to AWS."""
-    standin.settings(copy_seconds=8)
+def test_copy_beside_a_zone_that_needs_the_bytes(
+    member: Person, standin: aws.StandIn, there: str, tmp_path: pathlib.Path
+) -> None:
+    """The file that came is in no Cloud: the zone gets the disk as AWS has it, under one identity."""
+    before = member.image(there)
+    assert before["disk_format"] == "qcow2"
     job = synced(member, there, "virginia", "zone-b")
-    standin.reset()
-    assert job["status"] == "partial", job
-    targets = {target["cloud"]: target for target in job["targets"]}
-    assert targets["virginia"]["status"] == "success"
-    assert targets["zone-b"]["error"]["code"] == "source.not_readable"
-    assert {link["cloud"] for link in member.image(there)["links"]} == {"amazon", "virginia"}
+    assert job["status"] == "success", job
+    assert standin.counters()["calls"]["ec2:CopyImage"] == 1
+    zone = next(target for target in job["targets"] if target["cloud"] == "zone-b")
+    assert zone["bytes_done"] == zone["bytes_total"] == GIB
+    grown = GIB - before["virtual_size"]
+    assert any("as amazon has it" in remark and f"{grown} bytes of" in remark for remark in zone["remarks"])
+    after = member.image(there)
+    for name in ("id", "name", "disk_format", "size", "virtual_size", "digests", "tags"):
+        assert after[name] == before[name]
+    links = {link["cloud"]: link for link in after["links"]}
+    assert {link["proof"] for link in links.values()} == {"guest"}
+    found = member.zone("zone-b").image.get_image(links["zone-b"]["image_ref"])
+    assert (found.id, found.size, found.disk_format, found.architecture) == (there, GIB, "raw", "x86_64")
+    disk = tmp_path / "disk"
+    with disk.open("wb") as file:
+        for block in member.zone("zone-b").image.download_image(found.id, stream=True).iter_content(1 << 20):
+            file.write(block)
+    assert all(standin.holds(image["snapshots"][0], disk) for image in standin.images())
+    seen = member.get(f"/v1/images/{there}/availability").json()["clouds"]
+    cells = {cell["cloud"]: cell["status"] for cell in seen}
+    assert {cells[cloud] for cloud in ("amazon", "virginia", "zone-b")} == {"available"}, seen
 
 
 def test_copy_that_aws_does_not_make(

@@ -230,6 +230,29 @@ def test_retry_of_what_the_staging_area_lost(
     assert image.hash_value == hashlib.sha512(qcow2.read_bytes()).hexdigest()
 
 
+def test_retry_from_what_was_linked_by_hand(
+    flaky: faulty.Proxy, service: ciming.Ciming, member: Person, qcow2: pathlib.Path
+) -> None:
+    """It is in no Cloud that the Job was for, but its user has it elsewhere."""
+    job = fail(member, flaky, qcow2, ["zone-flaky"])
+    for file in (service.staging_dir / job["id"]).iterdir():
+        file.unlink()
+    zone = member.zone("zone-a").image
+    data = qcow2.read_bytes()
+    theirs = zone.create_image("x", data=data, disk_format="qcow2", container_format="bare", tags=["x"])
+    body = {"cloud": "zone-a", "image_ref": theirs.id}
+    answer = member.call("POST", f"/v1/images/{job['image_id']}/links", json=body)
+    linked = member.wait(answer.json()["job"]["id"])
+    assert linked["status"] == "success", linked
+    done(act(member, job, "retry"))
+    job = member.wait(job["id"])
+    assert (job["status"], statuses(job)) == ("success", ["success"]), job
+    image = member.zone("zone-b").image.get_image(job["targets"][0]["image_ref"])
+    assert image.hash_value == hashlib.sha512(qcow2.read_bytes()).hexdigest()
+    assert (image.tags, member.image(job["image_id"])["tags"]) == ([], [])      # it has nothing of theirs
+    zone.delete_image(theirs.id)
+
+
 def test_retry_from_a_cloud_that_gives_other_bytes(
     cloud: sandbox.Sandbox, flaky: faulty.Proxy, service: ciming.Ciming, member: Person, qcow2: pathlib.Path
 ) -> None:

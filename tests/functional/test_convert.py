@@ -10,6 +10,8 @@ import pytest
 
 from ciming import disk_image
 from tests import corpus
+from tests.functional import crash
+from tests.functional.conftest import soon
 from tests.functional.test_overlap import Sender, follows
 from tests.person import JSON, Person
 from tests.sandbox import ciming
@@ -131,6 +133,36 @@ def test_without_room_the_others_have_it(another: Another, qcow2: pathlib.Path) 
     target = targets(job)["zone-b"]
     assert (target["error"]["code"], target["attempts"]) == ("staging.full", 2)
     assert targets(job)["zone-a"]["status"] == "success"
+
+
+def test_the_disk_goes_on_from_where_it_was_converted(
+    another: Another, qcow2: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    """Also where the engine dies when it has it: the next one knows which file that is."""
+    where = crash.Points(tmp_path / "points")
+    (tmp_path / "points").mkdir()
+    service, member = another({**RAW, **crash.OPTIONS}, environment=where.environment)
+    job = member.bring(qcow2, clouds=["zone-b"])
+    assert job["status"] == "success", job
+    before = member.image(job["image_id"])
+    raw = content(member, "zone-b", before["links"][0])
+    where.arm("noted fetch Inspect execute")
+    answer = member.call("POST", f"/v1/images/{job['image_id']}/clouds", json={"clouds": ["zone-a"]})
+    assert answer.status_code == 202, answer.text
+    soon(lambda: where.killed)
+    service.stop()
+    service.start()
+    job = member.wait(answer.json()["job"]["id"])
+    assert job["status"] == "success", job
+    assert targets(job)["zone-a"]["bytes_total"] == len(raw) == before["virtual_size"]
+    assert targets(job)["zone-a"]["remarks"] == ["It is the disk as zone-b has it: in another file."]
+    link = links(member, job)["zone-a"]
+    assert link["proof"] == "guest" and content(member, "zone-a", link) == raw
+    after = member.image(job["image_id"])
+    assert {name: after[name] for name in ("disk_format", "size", "digests")} == {
+        name: before[name] for name in ("disk_format", "size", "digests")
+    }
+    assert not (service.staging_dir / job["id"]).exists()
 
 
 def test_an_image_comes_from_another_zone_and_is_converted(another: Another, qcow2: pathlib.Path) -> None:

@@ -45,6 +45,7 @@ SHORT = {
     "cancelled": ("after db.jobs.cancel",),
     "restored": ("after staging.write_sparse",),
     "converted": ("after db.work.proven",),
+    "brought_on": ("noted fetch Inspect execute",),
     "moved": ("noted withdraw Delete execute",),
     "lined_up": ("after db.zone_work.add_children", "after trusts.delete"),
     "resumed": ("after db.jobs.resume",),

@@ -41,6 +41,7 @@ def _copy_image(call: Call) -> dict[str, Any]:
     if source.state != "available":
         raise errors.Refused("InvalidAMIID.Unavailable", f"The image '{source.id}' is {source.state}")
     images.check_name(call, wanted["Name"])
+    images.check_description(wanted.get("Description", ""))
     labels = tags.of_specifications(wanted, ("image", "snapshot"))
     if "KmsKeyId" in wanted and not wanted.get("Encrypted"):
         raise errors.Refused("InvalidParameterDependency", "KmsKeyId needs Encrypted")

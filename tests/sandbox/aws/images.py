@@ -86,7 +86,7 @@ def register_image(call: Call) -> dict[str, Any]:
     if unknown := [name for name in NOT_DONE if name in wanted]:
         raise errors.Refused("UnsupportedOperation", f"{', '.join(unknown)}: not done here")
     check_name(call, wanted["Name"])
-    _check_ascii(wanted.get("Description", ""))
+    check_description(wanted.get("Description", ""))
     labels = tags.of_specifications(wanted, ("image",)).get("image", {})
     spec = {name: wanted[name] for name in KEPT if name in wanted}
     spec |= _machine(wanted)
@@ -97,9 +97,11 @@ def register_image(call: Call) -> dict[str, Any]:
     return {"ImageId": image.id}
 
 
-def _check_ascii(description: str) -> None:
-    """No page says it, but EC2 does."""
-    if not description.isascii():
+def check_description(text: str | None) -> None:
+    """Of an image. That it has to be ASCII no page says, but EC2 does."""
+    if text is None or len(text) > 255:
+        raise _invalid("A description has at most 255 characters")
+    if not text.isascii():
         raise _invalid("Character sets beyond ASCII are not supported")
 
 
@@ -369,9 +371,7 @@ def modify_image_attribute(call: Call) -> dict[str, Any]:
         raise errors.Refused("InvalidAMIID.Unavailable", f"The image '{image.id}' is not available")
     if changes == {"Description"}:
         text = wanted.get("Description", {}).get("Value", wanted.get("Value"))
-        if text is None or len(text) > 255:
-            raise _invalid("A description has at most 255 characters")
-        _check_ascii(text)
+        check_description(text)
         image.spec["Description"] = text
     elif changes == {"ImdsSupport"}:
         if wanted["ImdsSupport"].get("Value") != "v2.0":

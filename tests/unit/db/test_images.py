@@ -52,6 +52,14 @@ def found(**values: object) -> dict[str, object]:
     return {**place, "image_ref": "ref", "size": rows.SIZE, **digests, **values}
 
 
+def from_zone(**values: object) -> models.Job:
+    """A Job that brings an Image from zone-a into zone-b."""
+    job = rows.make_job(zones=("zone-b",), size=None)
+    with session.writer() as writing:
+        writing.get_one(models.Job, job.id).spec = {"name": "demo", "source": {"image": "debian"}, **values}
+    return api.get_job(job.id, None)
+
+
 def plenty(_held: int, _coming: int) -> int:
     return 1 << 40
 
@@ -108,7 +116,7 @@ def test_a_sync_that_fails_makes_it_partial_and_forgetting_mends_that() -> None:
 def test_a_source_is_linked_once_it_is_staged() -> None:
     """With the proof that its own hash gives; and its tags are the Image's."""
     for digests, proof in (({"sha512": SHA512}, "bytes"), ({}, "asserted")):
-        job = rows.make_job(zones=("zone-b",), size=None)
+        job = from_zone()
         claim = rows.take(job.id)
         work.found(claim, found(digests=digests), plenty)
         assert clouds(job.image_id) == []
@@ -116,6 +124,79 @@ def test_a_source_is_linked_once_it_is_staged() -> None:
         image = api.get_image(job.image_id, None)
         [link] = image.links
         assert (link.cloud, link.image_ref, link.proof, image.tags) == ("zone-a", "ref", proof, ["theirs"])
+
+
+def test_another_file_of_the_disk_is_the_jobs_and_not_the_images() -> None:
+    """Also for the next engine; and what is reserved beside it is beside that file."""
+    image_id = linked("zone-a").image_id
+    before = api.get_image(image_id, None)
+    job = another("sync", image_id, "zone-b")
+    images.begin(job, upload=True)
+    claim = rows.take(job.id)
+    larger = 7 * rows.SIZE
+    work.found(claim, found(size=larger, digests={}, converted=True), plenty)
+    row = work.load(claim)
+    assert row.file == {"size": larger, "disk_format": None, "virtual_size": None, "digests": {}}
+    digests = {"sha256": "2", "sha512": "5"}
+    for _ in range(2):      # executed again after a crash
+        work.staged(claim, disk_format="vhd", virtual_size=1024, digests=digests)
+    row = api.get_job(job.id, None)
+    assert row.file == {"size": larger, "disk_format": "vhd", "virtual_size": 1024, "digests": digests}
+    assert (row.targets[0].bytes_total, row.progress["bytes_done"]) == (larger, larger)
+    work.reserve(claim, 0, 10, plenty)
+    assert row.upload is not None and work.load(claim).upload.reserved == larger + 10  # type: ignore[union-attr]
+    work.add_link(claim, job.targets[0].id, "ref", "guest")
+    assert work.finish(claim, purge=True) == "success"
+    after = api.get_image(image_id, None)
+    for name in ("size", "disk_format", "virtual_size", "digests"):
+        assert getattr(after, name) == getattr(before, name)
+    assert [link.proof for link in after.links] == ["bytes", "guest"]
+
+
+@pytest.mark.parametrize(
+    ("first", "then", "kept"),
+    [
+        ({}, {"image_ref": "same bytes"}, 7),
+        ({}, {"image_ref": "ami-1", "converted": True}, 0),
+        ({"image_ref": "ami-1", "converted": True}, {"image_ref": "ami-1", "converted": True}, 7),
+        ({"image_ref": "ami-1", "converted": True}, {"image_ref": "ami-2", "converted": True}, 0),
+        ({"image_ref": "ami-1", "converted": True}, {}, 0),
+    ],
+)
+def test_what_came_of_another_file_does_not_count(
+    first: dict[str, object], then: dict[str, object], kept: int
+) -> None:
+    """For who goes on, perhaps after a retry."""
+    job = another("sync", linked("zone-a").image_id, "zone-b")
+    images.begin(job, upload=True)
+    claim = rows.take(job.id)
+    work.found(claim, found(**first), plenty)
+    work.fetched(claim, 7)
+    work.found(claim, found(**then), plenty)
+    upload = work.load(claim).upload
+    assert upload is not None and upload.offset == kept
+
+
+def test_what_is_brought_again_is_not_staged_meanwhile() -> None:
+    """Or the next engine would take what it finds for all of it, and looked at."""
+    job = another("sync", linked("zone-a").image_id, "zone-b")
+    images.begin(job, upload=True)
+    claim = rows.take(job.id)
+    work.found(claim, found(), plenty)
+    work.staged(claim, disk_format="raw", virtual_size=512, digests={"sha256": "", "sha512": SHA512})
+    assert work.load(claim).stage == "staged"
+    work.found(claim, found(image_ref="ami-1", converted=True), plenty)
+    assert work.load(claim).stage == "staging"
+
+
+def test_what_gives_lost_bytes_back_changes_nothing_of_an_image() -> None:
+    job = rows.make_job(zones=("zone-b",))
+    claim = rows.take(job.id)
+    work.staged(claim, disk_format="raw", virtual_size=512, digests={"sha256": "", "sha512": SHA512})
+    work.found(claim, found(cloud_key="public"), plenty)
+    row = work.load(claim)
+    assert (row.image.tags, row.image.size) == ([], rows.SIZE)
+    assert [keys for _, keys in row.begun or []] == [["public"]]
 
 
 def test_there_must_be_room_for_a_source() -> None:

@@ -24,7 +24,7 @@ class Cloud:
     def __init__(self, error: Exception | None = None, hangs: int = 0) -> None:
         self.error = error
         self.hangs = hangs
-        self.hung_up = threading.Event()
+        self.hung_up = threading.Semaphore(0)     # each time counts, also before anybody waits
         self.over = threading.Event()
 
     def probe(self) -> Iterator[base.Verdict]:
@@ -32,13 +32,12 @@ class Cloud:
         if self.error:
             raise self.error
         for _ in range(self.hangs):
-            self.hung_up.wait(60)
-            self.hung_up.clear()
+            self.hung_up.acquire(timeout=60)
         yield base.Verdict("create", False, "No.")
         self.over.set()
 
     def hang_up(self) -> None:
-        self.hung_up.set()
+        self.hung_up.release()
 
 
 def verdicts(monkeypatch: pytest.MonkeyPatch, cloud: Any, patience: float = 30) -> rpc.Verdicts:
@@ -93,7 +92,7 @@ def test_too_many_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert told(verdicts(monkeypatch, cloud, patience=0.2))[-1] == ("answer", False)
     [found] = verdicts(monkeypatch, Cloud())
     assert not found["passed"] and "too many Clouds" in found["message"]
-    cloud.hung_up.set()
+    cloud.hung_up.release()
     assert cloud.over.wait(10)
     until = time.monotonic() + 10
     while told(verdicts(monkeypatch, Cloud())) == [("check", False)] and time.monotonic() < until:

@@ -94,12 +94,66 @@ def test_none_can_be_read(changed: dict[str, Any]) -> None:
 
 
 def test_what_was_converted_is_another_file() -> None:
+    """Of the same disk, where we know that one's digest."""
     job = linked()
     job.image.links = [link for link in job.image.links if link.proof == "guest"]
-    assert find(job, zone_b=description())[0]["cloud"] == "zone-b"      # linked by hand, with the same bytes
-    with pytest.raises(exceptions.ProviderError, match="converted for it") as caught:
+    assert "converted" not in find(job, zone_b=description())[0]    # it came as it was, or so it seems
+    with pytest.raises(exceptions.ProviderError) as caught:
         find(job, zone_b=description(size=99))
-    assert caught.value.code == "source.not_readable"
+    assert caught.value.code == "source.changed"
+    job.image.digests = {**OURS, "guest": "gg"}
+    assert "converted" not in find(job, zone_b=description())[0]
+    found, _ = find(job, zone_b=description(size=99, digests={}))
+    assert (found["cloud"], found["size"], found["converted"]) == ("zone-b", 99, True)
+
+
+@pytest.mark.parametrize(
+    ("asserted", "bytes_", "cloud"),
+    [
+        (description(), description(), "zone-c"),
+        (description(), None, "zone-a"),        # it has the file itself, by its hash
+        (None, None, "zone-b"),
+        (None, exceptions.TransientProviderError("away"), None),
+        (exceptions.CredentialNeeded("whose?"), None, None),
+    ],
+)
+def test_the_file_itself_goes_before_its_disk(asserted: Any, bytes_: Any, cloud: str | None) -> None:
+    """Also where it may be back soon."""
+    job = linked({**OURS, "guest": "gg"})
+    there = {"zone_a": asserted, "zone_b": description(size=99, digests={}), "zone_c": bytes_}
+    if cloud is None:
+        with pytest.raises(exceptions.ProviderError) as caught:
+            find(job, **there)
+        assert caught.value in (asserted, bytes_)
+        return
+    found, _ = find(job, **there)
+    assert (found["cloud"], found.get("converted", False)) == (cloud, cloud == "zone-b")
+
+
+@pytest.mark.parametrize(("kind", "whole", "cloud"), [
+    ("create", True, "zone-c"), ("create", False, None), ("sync", True, None),
+])  # fmt: skip
+def test_what_was_lost_may_come_from_its_links_where_its_source_is_gone(
+    kind: str, whole: bool, cloud: str | None
+) -> None:
+    """Once it was whole; a part of a sync of zones has the one that was planned, or none."""
+    job = linked(None if whole else {})
+    place = {"cloud_key": "k", "cloud": "zone-x", "provider": "openstack", "region": "r"}
+    job.kind, job.spec = kind, {"source": {**place, "image": "debian"}}
+    there = {"zone_a": None, "zone_b": None, "zone_c": description(), "zone_x": None}
+    if cloud is None:
+        with pytest.raises(exceptions.ProviderError) as caught:
+            find(job, **there)
+        assert caught.value.code == "source.not_found"
+        return
+    assert find(job, **there)[0]["cloud"] == cloud
+
+
+def test_what_has_other_bytes_than_it_had_is_no_source_for_its_disk() -> None:
+    job = linked({**OURS, "guest": "gg"})
+    job.image.links = [link for link in job.image.links if link.proof != "guest"]
+    with pytest.raises(exceptions.ProviderError, match="has other bytes"):
+        find(job, zone_a=description(size=99), zone_c=description(size=99))
 
 
 def test_one_that_may_come_back_is_asked_again() -> None:

@@ -66,17 +66,22 @@ def test_what_waits_for_its_user_and_is_cancelled_ends_as_cancelled(
     assert (target.status, target.error) == ("cancelled", None)
 
 
-def test_lost_bytes_come_back_from_a_cloud_that_has_the_same_file(made: runner.Runner) -> None:
-    """What was converted for a Cloud is the same disk, but not the same bytes."""
+def test_lost_bytes_come_back_from_a_cloud_that_has_the_image(made: runner.Runner) -> None:
+    """Or its disk: which one it is, is found as for a sync."""
     job = rows.make_job()
     claim = rows.take(job.id)
-    work.staged(claim, disk_format="raw", virtual_size=512, digests={"sha256": "", "sha512": ""})
-    kit: Any = None
-    first, second = (target.id for target in job.targets)
-    for target, proof, kind in ((first, "guest", sources.Upload), (second, "bytes", sources.Remote)):
-        work.add_link(claim, target, "ref", proof)
-        _name, source = made._source(claim, work.load(claim), kit)
-        assert type(source) is kind
+    kit = types.SimpleNamespace(origin=None)
+    first, _second = (target.id for target in job.targets)
+
+    def source() -> tuple[str, type]:
+        name, found = made._source(claim, work.load(claim), kit)  # type: ignore[arg-type]
+        return name, type(found)
+
+    assert source() == (runner.STAGE, sources.Upload)
+    work.staged(claim, disk_format="raw", virtual_size=512, digests={"sha256": "aa", "sha512": "bb"})
+    assert source() == (runner.STAGE, sources.Upload)
+    work.add_link(claim, first, "ref", "guest")
+    assert source() == (runner.FETCH, sources.Remote)
 
 
 @pytest.mark.parametrize("begun", [False, True])

@@ -246,7 +246,7 @@ def test_what_a_cloud_has_is_brought_back(area: staging.StagingArea, staged: gro
 
     def source(claim: work.Claim) -> sources.Remote:
         origin = sources.Origin(cloud, "ref", len(DATA))  # type: ignore[arg-type]
-        return sources.Remote(area, claim, lambda: origin, path, told.append, told[-1] if told else 0)
+        return sources.Remote(area, claim, lambda: origin, path, told.append, lambda: told[-1] if told else 0)
 
     first = source(rows.take(job.id))
     for _ in range(2):
@@ -288,7 +288,7 @@ def test_what_was_told_and_is_gone_is_told_to_be(
     job, told = rows.make_job(), [2 * BLOCK]
     origin = sources.Origin(Cloud(breaks=len(DATA)), "ref", len(DATA))  # type: ignore[arg-type]
     path = area.upload_path(job.id, 1)
-    source = sources.Remote(area, rows.take(job.id), lambda: origin, path, told.append, told[-1])
+    source = sources.Remote(area, rows.take(job.id), lambda: origin, path, told.append, lambda: told[-1])
     assert b"".join(source.blocks(staged, lambda: None)) == DATA
     assert told == [2 * BLOCK, 0, len(DATA)]
 
@@ -306,7 +306,7 @@ def test_what_is_left_of_what_was_told_is_told_when_the_disk_has_it(
     origin = sources.Origin(Cloud(breaks=len(DATA)), "ref", len(DATA))  # type: ignore[arg-type]
     source = sources.Remote(
         *(area, rows.take(job.id), lambda: origin, area.upload_path(job.id, 1)),
-        *(lambda synced: happened.append(("told", synced)), 2 * BLOCK),
+        *(lambda synced: happened.append(("told", synced)), lambda: 2 * BLOCK),
     )
     assert b"".join(source.blocks(staged, lambda: None)) == DATA
     assert happened == [(what, size) for size in (BLOCK, len(DATA)) for what in ("synced", "told")]
@@ -325,7 +325,8 @@ def test_what_may_not_be_on_the_disk_is_brought_again(
     def blocks(claim: work.Claim) -> Iterator[bytes]:
         origin = sources.Origin(cloud, "ref", len(DATA))  # type: ignore[arg-type]
         path = area.upload_path(job.id, 1)
-        source = sources.Remote(area, claim, lambda: origin, path, told.append, told[-1] if told else 0)
+        last = lambda: told[-1] if told else 0  # noqa: E731
+        source = sources.Remote(area, claim, lambda: origin, path, told.append, last)
         return source.blocks(staged, lambda: None)
 
     monkeypatch.setattr(sources, "TELL_SECONDS", 0.0)

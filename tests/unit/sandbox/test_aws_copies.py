@@ -95,6 +95,8 @@ def test_copy_asked_for_twice(standin: aws.StandIn) -> None:
         ("InvalidAMIName.Malformed", {"Name": "a:b:c"}),
         ("InvalidParameterDependency", {"KmsKeyId": "alias/aws/ebs"}),
         ("InvalidParameterValue", {"TagSpecifications": [{"ResourceType": "volume", "Tags": []}]}),
+        ("InvalidParameterValue", {"Description": "für alle"}),
+        ("InvalidParameterValue", {"Description": "d" * 256}),
     ],
 )
 def test_copy_refused(standin: aws.StandIn, code: str, wrong: dict[str, Any]) -> None:
