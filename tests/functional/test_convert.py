@@ -141,7 +141,7 @@ def test_the_disk_goes_on_from_where_it_was_converted(
     """Also where the engine dies when it has it: the next one knows which file that is."""
     where = crash.Points(tmp_path / "points")
     (tmp_path / "points").mkdir()
-    service, member = another({**RAW, **crash.OPTIONS}, environment=where.environment)
+    service, member = another({**crash.OPTIONS, **RAW}, environment=where.environment)
     job = member.bring(qcow2, clouds=["zone-b"])
     assert job["status"] == "success", job
     before = member.image(job["image_id"])
