@@ -19,6 +19,7 @@ class Rules:
     """What of a request decides about entries.
 
     :param everything: images of all projects may be read and made
+    :param seen_of: the only project of which the source surely shows all images; None: it does of all
     :param properties: globs of the names that are carried
     :param largest: bytes that an image may have
     """
@@ -26,6 +27,7 @@ class Rules:
     filters: Mapping[str, Any] = field(default_factory=dict)
     map_project: Mapping[str, str] = field(default_factory=dict)
     everything: bool = False
+    seen_of: str | None = None
     properties: Sequence[str] = ("*",)
     largest: int = 2**63 - 1
 
@@ -81,7 +83,7 @@ def compare(
     owners = {rules.owner_there(image) for image in sources if named is None or image.owner in named}
     for there in pairs.left:
         if wants(_mapped(rules), there):
-            yield _only_there(there, zone, owners, used)
+            yield _only_there(there, zone, owners, rules, used)
 
 
 def wants(filters: Mapping[str, Any], image: base.Surveyed) -> bool:
@@ -284,7 +286,7 @@ def _why_not(
 
 
 def _only_there(
-    there: base.Surveyed, zone: str, owners: Collection[str], used: Collection[str]
+    there: base.Surveyed, zone: str, owners: Collection[str], rules: Rules, used: Collection[str]
 ) -> Entry:
     why = None
     if there.status in COMING:
@@ -297,6 +299,8 @@ def _only_there(
         why = "It is only there, and hidden, as what was replaced is: it is left alone."
     elif there.owner not in owners:
         why = "It is only there, and its owner has no image here: it is left alone."
+    elif rules.seen_of not in (None, there.owner):
+        why = "It is only there, and you may not see all that its owner has here: it is left alone."
     return {
         "symbol": ONLY_THERE,
         "zone": zone,

@@ -49,7 +49,7 @@ class Zone:
         if image_ref in self._zones.meanwhile:
             code = "forbidden" if self._zones.meanwhile[image_ref] else "not_found"
             raise exceptions.ProviderError("It has no members.", code=f"cloud.{code}")
-        return ["lab"]
+        return self._zones.shared_with
 
     def describe(self, image: str) -> base.Description | None:
         found = self.show(image)
@@ -64,6 +64,7 @@ class Zones:
         self.asked: Counter[str] = Counter()
         self.away = away
         self.meanwhile: dict[str, str | None] = {}      # visibility of images after they were listed
+        self.shared_with = ["lab"]
         self.images = {"zone-a": [ONE]} | {name.replace("_", "-"): each for name, each in images.items()}
 
     def provider(self, zone: str) -> Any:
@@ -146,6 +147,42 @@ def test_who_has_nothing_here_loses_nothing_there() -> None:
     made = kit(zones, "zone-b", everything=True, filters={"owner": ["studoi"]}, map_project=mapped)
     [left] = planned(made)["entries"]
     assert (left["symbol"], left["there"]) == ("-", "id-2") and "left alone" in left["why"]
+
+
+@pytest.mark.parametrize(
+    ("seen", "shared_with", "pruned"),
+    [
+        ({"visibility": "community"}, [], False),
+        ({"visibility": "public"}, [], False),
+        ({"visibility": "shared"}, ["hall", "studio"], False),
+        ({"visibility": "private", "owner": ""}, [], False),        # all see those of nobody
+        ({"visibility": "private"}, [], True),
+        ({"visibility": "private", "owner": "hall"}, [], True),
+        ({"visibility": "shared"}, ["hall"], True),
+    ],
+)
+def test_only_who_sees_all_that_others_have_here_prunes_theirs(
+    seen: dict[str, Any], shared_with: list[str], pruned: bool
+) -> None:
+    """A Glance that takes the caller for no operator says nothing of what it leaves out."""
+    public = like(image_ref="id-3", name="x", owner="lab", visibility="public", digest=OTHER)
+    mine = like(image_ref="id-4", name="y", owner="studio", digest="x:4")
+    theirs = like(image_ref="id-5", name="z", owner="lab", digest="x:5")
+    here = like(image_ref="id-6", name="v", digest="x:6", **{"owner": "lab", **seen})
+    zones = Zones(zone_a=[ONE, public, here], zone_b=[ONE, public, here, mine, theirs])
+    zones.shared_with = shared_with
+    entries = planned(kit(zones, "zone-b", everything=True))["entries"]
+    why = {each["there"]: each["why"] for each in entries if each["symbol"] == "-"}
+    assert why["id-4"] is None and why.keys() == {"id-4", "id-5"}
+    assert (why["id-5"] is None) is pruned and (pruned or "may not see all" in why["id-5"])
+
+
+def test_a_share_that_ends_while_it_is_looked_at_tells_nothing() -> None:
+    shared = [like(image_ref=f"id-{n}", owner="lab", visibility="shared", digest=f"x:{n}") for n in (3, 4)]
+    zones = Zones(zone_a=shared, zone_b=[like(image_ref="id-5", name="z", owner="lab", digest="x:5")])
+    zones.meanwhile = {each.image_ref: None for each in shared}
+    left = planned(kit(zones, "zone-b", everything=True))["entries"][-1]
+    assert (left["symbol"], left["there"]) == ("-", "id-5") and "may not see all" in left["why"]
 
 
 def test_what_is_gone_or_not_shared_any_more_when_it_is_asked_for_its_members() -> None:
