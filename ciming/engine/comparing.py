@@ -78,9 +78,14 @@ def compare(
     for image in sources:
         if wants(rules.filters, image):
             yield _entry(image, pairs, zone, rules)
-    # Who has nothing of what is asked for may be named by mistake: what they have there is left alone.
+    # Who has nothing of what is asked for may be named by mistake: what they have there is left alone. So is
+    # what was theirs before they were given images of others.
     named = rules.filters.get("owner")
-    owners = {rules.owner_there(image) for image in sources if named is None or image.owner in named}
+    owners = {
+        image.owner
+        for image in sources
+        if rules.owner_there(image) == image.owner and (named is None or image.owner in named)
+    }
     for there in pairs.left:
         if wants(_mapped(rules), there):
             yield _only_there(there, zone, owners, rules, used)
@@ -298,7 +303,10 @@ def _only_there(
     elif there.hidden:
         why = "It is only there, and hidden, as what was replaced is: it is left alone."
     elif there.owner not in owners:
-        why = "It is only there, and its owner has no image here: it is left alone."
+        why = (
+            "It is only there, and its owner has no image here that is asked for and stays theirs: "
+            "it is left alone."
+        )
     elif rules.seen_of not in (None, there.owner):
         why = "It is only there, and you may not see all that its owner has here: it is left alone."
     return {

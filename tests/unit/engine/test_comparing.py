@@ -160,6 +160,23 @@ def test_owners_are_mapped() -> None:
     assert (entry["owner"], entry["carry"]["owner"]) == ("studio", "lab")
 
 
+@pytest.mark.parametrize("named", [None, ["studio"], ["studio", "lab"], ["lab"]])
+@pytest.mark.parametrize("has_some", [False, True])
+def test_who_is_given_images_keeps_what_they_have(named: list[str] | None, has_some: bool) -> None:
+    """Unless they have images here that stay theirs, by which theirs there are judged."""
+    rules = dataclasses.replace(
+        RULES, map_project={"studio": "lab"}, filters={"owner": named} if named else {}
+    )
+    theirs = like(image_ref="id-3", owner="lab", name="x", digest=OTHER)
+    givers = like(image_ref="id-4", name="y", digest="x:4")
+    here = [ONE, *([like(image_ref="id-5", owner="lab", name="z", digest="x:5")] if has_some else ())]
+    entries = compared(here, [theirs, givers], rules)
+    why = {each["there"]: each["why"] for each in entries if each["symbol"] == "-"}
+    judged = has_some and named != ["studio"]
+    assert why.pop("id-3") is None if judged else "stays theirs" in why.pop("id-3")
+    assert all(each and "left alone" in each for each in why.values())      # of who gives theirs away
+
+
 def test_what_is_only_there_and_is_to_stay() -> None:
     there = [
         like(image_ref="id-7", name="a", digest=OTHER, protected=True),
