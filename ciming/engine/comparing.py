@@ -180,11 +180,14 @@ class _Pairs:
                     break
 
     def _pair_by_name(self, sources: Sequence[base.Surveyed]) -> None:
-        """The last resort: one of this name and owner here, and one there; several could be any."""
+        """The last resort: one of this name and owner here, and one there; several could be any.
+
+        What is hidden in either zone has been replaced, perhaps by one of its name.
+        """
         here: dict[Hashable, list[base.Surveyed]] = defaultdict(list)
         there: dict[Hashable, list[base.Surveyed]] = defaultdict(list)
         for image in sources:
-            if image.image_ref not in self._of:
+            if image.image_ref not in self._of and not image.hidden:
                 here[self._owner(image), image.name].append(image)
         for image in self._left.values():
             if not image.hidden:

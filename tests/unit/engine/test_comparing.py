@@ -127,6 +127,16 @@ def test_two_of_one_name_that_are_neither_are_left_to_people() -> None:
     assert told([second, third]) == [("-", None, "id-8"), ("-", None, "id-9")]
 
 
+def test_what_is_hidden_here_is_no_other_by_its_name() -> None:
+    """One that is retired is not to take the place of one that is used there, or to make it ambiguous."""
+    retired = like(hidden=True)
+    live = like(ELSEWHERE, digest=OTHER)
+    assert told(compared([retired], [live])) == [("+", "id-1", None), ("-", None, "id-2")]
+    newer = like(image_ref="id-3", digest="sha512:cc")
+    assert told(compared([retired, newer], [live])) == [("+", "id-1", None), ("*", "id-3", "id-2")]
+    assert told(compared([retired], [like(ELSEWHERE)])) == [("~", "id-1", "id-2")]     # of the same bytes
+
+
 @pytest.mark.parametrize(
     ("image", "there", "why"),
     [
