@@ -141,6 +141,9 @@ class _Pairs:
         proven_there: dict[str, list[str]] = defaultdict(list)
         for image_ref, there in sorted(self._proven):
             proven_there[image_ref].append(there)
+        # That of the same id before what was made of it besides: it is the one that others know.
+        same_id = [one for one in sources if (one.image_ref, one.image_ref) in self._proven]
+        self._pair(same_id, lambda one: [one.image_ref], lambda one: [one.image_ref])
         self._pair(sources, lambda one: proven_there[one.image_ref], lambda one: [one.image_ref])
         self._pair(sources, lambda one: [(one.image_ref, one.digest)], _marked)
         self._pair(sources, lambda one: [(one.name, one.digest)], lambda one: [(one.name, one.digest)])
@@ -280,6 +283,8 @@ def _why_not(
     if symbol in (CREATE, CONTENT):
         if image.unreadable:
             return image.unreadable
+        if not rules.owner_there(image):    # it would be of whoever syncs, and so no copy to the next sync
+            return "It has no owner here, and would get one there: give it one, or leave it out."
         if not 0 < (image.size or 0) <= rules.largest:
             return f"It has {image.size or 0} bytes; it may have 1 to {rules.largest}."
     if symbol == CONTENT and there is not None and image.size == there.size and _alike(image, there) is None:

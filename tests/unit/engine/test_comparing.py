@@ -114,6 +114,20 @@ def test_of_several_that_were_proven_the_owners_is_the_one() -> None:
         assert told(entries) == [("=", "id-1", "id-2"), ("-", None, "id-0")]
 
 
+def test_of_several_that_were_proven_the_one_of_its_id_is_the_one() -> None:
+    """And not what it was brought as besides, by whose id nobody boots; nor is it taken for another."""
+    twin, copy = like(ELSEWHERE, name="twin"), like(image_ref="id-0")
+    proven = [("id-1", "id-0"), ("id-1", "id-1"), ("id-1", "id-2"), ("id-2", "id-2"), ("id-2", "id-0")]
+    assert told(compared([ONE], [ONE, copy], proven=proven)) == [("=", "id-1", "id-1"), ("-", None, "id-0")]
+    assert told(compared([ONE, twin], [ONE, copy, twin], proven=proven)) == [
+        ("=", "id-1", "id-1"), ("=", "id-2", "id-2"), ("-", None, "id-0")
+    ]
+    proven = [("id-1", "id-2"), ("id-2", "id-2")]
+    assert told(compared([ONE, twin], [twin, copy], proven=proven)) == [
+        ("=", "id-1", "id-0"), ("=", "id-2", "id-2")
+    ]
+
+
 def test_two_of_one_name_are_told_apart_by_their_hashes() -> None:
     second = like(image_ref="id-3", digest=OTHER)
     there = [like(image_ref="id-8", digest=OTHER), like(image_ref="id-9")]
@@ -146,11 +160,21 @@ def test_what_is_hidden_here_is_no_other_by_its_name() -> None:
         (like(visibility="public"), [], "only an operator"),
         (like(visibility="public"), [ONE], "only an operator"),
         (ONE, [like(status="saving", digest=None)], "is saving"),
+        (like(owner=""), [], "no owner"),
+        (like(owner=""), [like(owner="", digest=OTHER)], "no owner"),
     ],
 )
 def test_what_can_not_be(image: base.Surveyed, there: list[base.Surveyed], why: str) -> None:
     [entry] = compared([image], there, dataclasses.replace(RULES, largest=1500))
     assert (entry["symbol"], entry["carry"]) == ("!", None) and why in entry["why"]
+
+
+def test_what_nobody_owns_stays_so_or_is_given_to_somebody() -> None:
+    nobodys = like(owner="")
+    assert told(compared([nobodys], [nobodys])) == [("=", "id-1", "id-1")]
+    assert told(compared([nobodys], [like(nobodys, tags=())])) == [("~", "id-1", "id-1")]
+    [entry] = compared([nobodys], [], dataclasses.replace(RULES, map_project={"": "lab"}))
+    assert (entry["symbol"], entry["carry"]["owner"]) == ("+", "lab")
 
 
 def test_an_operator_publishes() -> None:
