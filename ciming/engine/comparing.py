@@ -2,6 +2,8 @@
 """What one zone has against what another has: pure functions, from two lists to the entries of a plan."""
 
 import fnmatch
+import hashlib
+import json
 from collections import defaultdict
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,6 +14,7 @@ from ciming.zone_plans import CANNOT, CONTENT, CREATE, METADATA, ONLY_THERE, SAM
 
 COMING = ("queued", "saving", "uploading", "importing")     # statuses of an image that is not whole yet
 LONGEST = 500       # characters of a reason
+ALL = ("*",)        # globs of names
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,7 @@ class Rules:
     map_project: Mapping[str, str] = field(default_factory=dict)
     everything: bool = False
     seen_of: str | None = None
-    properties: Sequence[str] = ("*",)
+    properties: Sequence[str] = ALL
     largest: int = 2**63 - 1
 
     def owner_there(self, image: base.Surveyed) -> str:
@@ -245,6 +248,7 @@ def _entry(image: base.Surveyed, pairs: _Pairs, zone: str, rules: Rules) -> Entr
         "why": why[:LONGEST] if why else None,
         "proof": proof,
         "carry": None if why or symbol == SAME else carry,
+        "state": None if why or symbol == SAME or there is None else _state(there, rules.properties),
     }
 
 
@@ -271,6 +275,7 @@ def unread(zone: str, reason: str) -> Entry:
         "why": f"{zone} could not be read: {reason}"[:LONGEST],
         "proof": None,
         "carry": None,
+        "state": None,
     }
 
 
@@ -330,5 +335,12 @@ def _only_there(
         "why": why,
         "proof": None,
         "carry": None,
+        "state": None if why else _state(there, ALL),
     }
+
+
+def _state(there: base.Surveyed, properties: Sequence[str]) -> str:
+    """Another one when what would be changed or deleted there is not as it was: hex."""
+    said = {**carried(there, properties), "digest": there.digest, "size": there.size, "status": there.status}
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 

@@ -156,15 +156,15 @@ class ZoneTools(tools.Tools):
             why = f"Nothing was pruned: {' '.join(unread)}"
             raise self._not_pruned(entries, why, "zone_sync.not_pruned")
         left = [each for each in now if each["symbol"] == zone_plans.ONLY_THERE and not each["why"]]
-        only = {(each["zone"], each["there"]) for each in left}
+        only = {_said_of(each) for each in left}
         still = [
             (number, entry)
             for number, entry in entries
-            if (entry["zone"], entry["there"]) in only or self._is_gone(entry)
+            if _said_of(entry) in only or self._is_gone(entry)
         ]
         others = {number for number, _ in entries} - {number for number, _ in still}
         if others:
-            why = f"{len(others)} images were not pruned: since the plan was made, the zones have changed."
+            why = f"{len(others)} images were not pruned: since the plan was made, they or the zones changed."
             zone_work.skip(self._claim, others, why)
         return still
 
@@ -242,3 +242,8 @@ class ZoneTools(tools.Tools):
     def _write(self, **values: Any) -> None:
         if "error" in values:
             zone_work.fail(self._claim, values["error"])
+
+
+def _said_of(entry: zone_plans.Entry) -> tuple[str | None, ...]:
+    """What was judged when an image was found to be only there."""
+    return entry["zone"], entry["there"], entry.get("state")

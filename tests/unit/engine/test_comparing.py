@@ -211,6 +211,37 @@ def test_who_is_given_images_keeps_what_they_have(named: list[str] | None, has_s
     assert all(each and "left alone" in each for each in why.values())      # of who gives theirs away
 
 
+CHANGES: list[dict[str, Any]] = [
+    {"properties": {"os_distro": "fedora"}},
+    {"tags": ("other",)},
+    {"visibility": "public"},
+    {"hidden": True},
+    {"min_ram": 5},
+]
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_plan_is_about_what_is_there_now(change: dict[str, Any]) -> None:
+    """It says in which way that differs, and is another one when that has changed to a third."""
+    for there in (like(min_disk=7), like(ELSEWHERE, digest=OTHER), like(ELSEWHERE, name="x", digest=OTHER)):
+        before = compared([ONE], [there])
+        assert compared([ONE], [there]) == before
+        after = compared([ONE], [like(there, **change)])
+        assert [each.get("state") for each in before if each["there"]] != [
+            each.get("state") for each in after if each["there"]
+        ]
+
+
+def test_of_what_is_left_as_it_is_a_plan_says_no_state() -> None:
+    """Whatever becomes of it."""
+    theirs = like(image_ref="id-8", name="b", digest=OTHER, owner="lab")
+    for there in ([], [ONE], [like(status="saving", digest=None)], [theirs]):
+        assert {each["state"] for each in compared([ONE], there)} == {None}
+    noted = like(ELSEWHERE, name="x", digest=OTHER, properties={"note": "of mine"})
+    [_, left], [_, now] = (compared([ONE], [each]) for each in (noted, like(noted, properties={})))
+    assert left["state"] != now["state"]        # all that is deleted with it counts
+
+
 def test_what_is_only_there_and_is_to_stay() -> None:
     there = [
         like(image_ref="id-7", name="a", digest=OTHER, protected=True),

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """How often zones are read that do not answer, and what a plan has of them."""
 
+import itertools
 import threading
 import time
 import tracemalloc
@@ -12,7 +13,7 @@ import pytest
 
 from ciming import config, exceptions, zone_plans
 from ciming.db import api, models, work, zone_work
-from ciming.engine import watch, zone_sync
+from ciming.engine import comparing, watch, zone_sync
 from ciming.providers import base
 from tests.unit import rows
 from tests.unit.db.test_zone_work import an_image, entry, plan, sync
@@ -261,7 +262,10 @@ def test_rate(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def pruning(zones: Zones, *entries: zone_plans.Entry) -> Any:
-    """Tools for a sync that has brought all there was, and is to prune."""
+    """Tools for a sync that has brought all there was, and is to prune what is as it was planned."""
+    images = itertools.chain.from_iterable(zones.images.values())
+    states = {each.image_ref: comparing._state(each, comparing.ALL) for each in images}
+    entries = tuple({**each, "state": states.get(each["there"])} for each in entries)
     least: dict[str, Any] = {"filters": {}, "members": False, "map_project": {}, "max_delete": 10}
     held = rows.take(sync(prune=True, **least).id)
     zone_work.plan(held, plan(*entries, prune=True), models.now())
@@ -282,6 +286,19 @@ def test_what_was_pruned_before_a_crash_counts() -> None:
     report = api.get_job(made.job.id, None).report or {}
     assert (report["pruned"], report["not_pruned"][:8]) == (2, "1 images")
     assert [link.cloud_key for link in api.get_image(image.id, None).links] == ["zone-a"]
+
+
+@pytest.mark.usefixtures("database")
+def test_what_was_changed_since_the_plan_is_not_pruned() -> None:
+    """Somebody uses it: it was published, as it may be."""
+    extra = [like(image_ref=ref, name=ref, digest=f"x:{ref}") for ref in ("id-2", "id-3")]
+    zones = Zones(zone_b=extra)
+    made = pruning(zones, entry("-", "id-2"), entry("-", "id-3"))
+    zones.images["zone-b"] = [extra[0], like(extra[1], visibility="public")]
+    made.attempt("prune", made.prune)
+    assert [each.image_ref for each in zones.images["zone-b"]] == ["id-3"]
+    report = api.get_job(made.job.id, None).report or {}
+    assert (report["pruned"], report["not_pruned"][:8]) == (1, "1 images")
 
 
 @pytest.mark.usefixtures("database")
