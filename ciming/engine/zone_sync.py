@@ -29,7 +29,7 @@ WAITED = {
 PAUSE = 0.3         # seconds between two looks at the children,
 TELL_SECONDS = 1.0  # and between two notes of how far they are
 READ_SECONDS = 600.0    # after which a zone that can not be read is not read again
-BUSY_SECONDS = 60.0     # for which images that other Jobs work on are waited for, when nothing else is left
+BUSY_SECONDS = 60.0     # for which images that others' Jobs work on are waited for, when nothing else is left
 
 
 class ZoneTools(tools.Tools):
@@ -116,7 +116,7 @@ class ZoneTools(tools.Tools):
                 idle_since = min(idle_since, time.monotonic())
             else:
                 break
-            self._watch.pause(PAUSE)
+            self._watch.pause(PAUSE if children.open else watch_.ASK_SECONDS)      # that may take hours
         self._tally("bring")
         self.alive()
 

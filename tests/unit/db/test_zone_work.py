@@ -235,6 +235,28 @@ def test_an_image_that_a_job_works_on_comes_last_and_then_is_given_up(held: work
     assert zone_work.children(held).left == 0
 
 
+def test_an_image_that_another_sync_brings_is_waited_for(held: work.Claim) -> None:
+    """However long that takes; but not where it needs its user, who may be away for days."""
+    linked = an_image()
+    zone_work.plan(held, plan(entry_of(linked)), models.now())
+    assert len(zone_work.add_children(held, 1)) == 1
+    [child] = children(held)
+    second = rows.take(sync(to=["zone-d"]).id)
+    zone_work.plan(second, plan({**entry_of(linked), "zone": "zone-d"}), models.now())
+    for _ in range(2):
+        assert zone_work.add_children(second, 1, patient=False) == []
+    assert zone_work.children(second).left == 1 and report(second)["failures"] == []
+    end(child)
+    assert len(zone_work.add_children(second, 1, patient=False)) == 1
+    [child] = children(second)
+    third = rows.take(sync(to=["zone-e"]).id)
+    zone_work.plan(third, plan({**entry_of(linked), "zone": "zone-e"}), models.now())
+    with session.writer() as writing:
+        writing.execute(sa.update(models.Job).where(models.Job.id == child.id).values(waiting_since=1))
+    assert zone_work.add_children(third, 1, patient=False) == []
+    assert [failure["code"] for failure in report(third)["failures"]] == ["image.busy"]
+
+
 def test_an_image_that_was_busy_is_brought_when_that_has_ended(held: work.Claim) -> None:
     linked, other = an_image(), rows.make_job()
     moved = sa.update(models.Job).where(models.Job.id == other.id)
