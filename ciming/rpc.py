@@ -185,15 +185,28 @@ def look(
     :param kind: one of those of ciming.engine.looks
     :param bundle: with which it is looked
     :param what: what that kind has to be told besides
+    :raises InvalidRequest: that, or what was seen, is too long to be sent
     :raises Unavailable: none answers
     """
+    wanted = _packed(what)
+    if len(wanted) > LARGEST:
+        raise _too_much()
     with LOOKS.one(project_id, "Too many look at Clouds now. Try again later."):
         peer, sealed = _sealed(project_id, bundle, marker)
         client = _client(marker, peer)
-        found: list[Seen] = _call(
-            client, "look", kind=kind, project_id=project_id, sealed=sealed, what=what
-        )
+        packed = _call(client, "look", kind=kind, project_id=project_id, sealed=sealed, what=wanted)
+    found: list[Seen] | None = _unpacked(packed)
+    if found is None:
+        raise _too_much()
     return found
+
+
+def _too_much() -> exceptions.InvalidRequest:
+    return exceptions.InvalidRequest(
+        "That is too much to be looked at in one request. Ask for a smaller page, or for fewer Clouds.",
+        code="request.too_much",
+        field="limit",
+    )
 
 
 def plan_zones(
@@ -211,17 +224,17 @@ def plan_zones(
         found: str = _call(
             client, "plan_zones", PLAN_SECONDS, project_id=project_id, sealed=sealed, spec=spec
         )
-    return _unpacked(found)
-
-
-def _packed(answer: dict[str, Any]) -> str:
-    """As text, and much smaller: a plan has the same words over and over."""
-    return base64.b64encode(zlib.compress(json.dumps(answer).encode())).decode()
-
-
-def _unpacked(text: str) -> dict[str, Any]:
-    answer: dict[str, Any] = json.loads(zlib.decompress(base64.b64decode(text)))
+    answer: dict[str, Any] = _unpacked(found)
     return answer
+
+
+def _packed(said: object) -> str:
+    """As text, and much smaller: plans, and images, have the same words over and over."""
+    return base64.b64encode(zlib.compress(json.dumps(said).encode())).decode()
+
+
+def _unpacked(text: str) -> Any:
+    return json.loads(zlib.decompress(base64.b64decode(text)))
 
 
 def _sealed(purpose: str, bundle: sealing.Bundle, marker: str) -> tuple[str, str]:
@@ -295,9 +308,11 @@ class _Direct(_Endpoint):
         return self._engine.check(project_id, self._key.open(sealed, project_id), place)
 
     def look(
-        self, _context: object, kind: str, project_id: str, sealed: str, what: dict[str, Any]
-    ) -> list[Seen]:
-        return self._engine.look(kind, project_id, self._key.open(sealed, project_id), what)
+        self, _context: object, kind: str, project_id: str, sealed: str, what: str
+    ) -> str:
+        bundle = self._key.open(sealed, project_id)
+        packed = _packed(self._engine.look(kind, project_id, bundle, _unpacked(what)))
+        return packed if len(packed) <= LARGEST else _packed(None)
 
     def plan_zones(
         self, _context: object, project_id: str, sealed: str, spec: dict[str, Any]

@@ -172,6 +172,34 @@ def test_a_long_plan_is_one_message_that_a_broker_takes(monkeypatch: pytest.Monk
         assert rpc.plan_zones("studio", BUNDLE, {}, HERE) == {"error": rpc.TOO_LONG}
 
 
+def test_many_images_that_were_seen_are_one_message_that_a_broker_takes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Or who asks is told to ask for fewer; so where what is to be looked at is too much."""
+    said = {"properties": {f"property {n}": "é" * 255 for n in range(rpc.MOST_PROPERTIES)}, "tags": ["x"]}
+    seen = [{"found": {f"id-{n}": {"name": f"image {n}", **said} for n in range(1000)}, "error": None}]
+    what = {"wanted": [{"images": {f"id-{n}": "x" for n in range(9)}}]}
+    sent: list[str] = []
+    direct = rpc._Direct.look
+
+    def noting(self: rpc._Direct, *arguments: Any, **named: Any) -> str:
+        sent.append(direct(self, *arguments, **named))
+        return sent[-1]
+
+    monkeypatch.setattr(rpc._Direct, "look", noting)
+    engine = Engine()
+    monkeypatch.setattr(engine, "look", lambda *asked: seen if asked[-1] == what else None)
+    with listening(engine):
+        assert rpc.look("look", "studio", BUNDLE, what, HERE) == seen
+        assert len(json.dumps(seen)) > RABBITMQ_TAKES and len(sent[0]) <= rpc.LARGEST
+        for most in (len(sent[0]) - 1, 10):
+            monkeypatch.setattr(rpc, "LARGEST", most)
+            with pytest.raises(exceptions.InvalidRequest, match="smaller page") as caught:
+                rpc.look("look", "studio", BUNDLE, what, HERE)
+            assert (caught.value.code, caught.value.field) == ("request.too_much", "limit")
+    assert len(sent) == 2       # the last was not even asked
+
+
 def test_plans_leave_room_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rpc, "PLANS", places.Places(1, 1))
     monkeypatch.setattr(places, "WAIT_SECONDS", 0.1)
