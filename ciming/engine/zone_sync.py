@@ -26,6 +26,7 @@ WAITED = {
     "message": "It has waited for a credential of its user's for too long. Begin another sync.",
     "cloud_request_id": None,
 }
+HOLD_SECONDS = 3.0  # between two looks whether zones that another sync holds are free
 PAUSE = 0.3         # seconds between two looks at the children,
 TELL_SECONDS = 1.0  # and between two notes of how far they are
 READ_SECONDS = 600.0    # after which a zone that can not be read is not read again
@@ -49,7 +50,7 @@ class ZoneTools(tools.Tools):
         while holder := zone_work.lock(self._claim):
             LOG.debug("Waits for Job %s", holder)
             self.alive()
-            self._watch.pause(watch_.ASK_SECONDS)
+            self._watch.pause(HOLD_SECONDS)
 
     def plan(self) -> None:
         """Plan anew what is to be done, and note it.

@@ -581,6 +581,21 @@ def test_two_at_once(slow: faulty.Proxy, own: World, admin: Person) -> None:
     assert (job["status"], counts(job)) == ("success", {"same": 1})
 
 
+def test_so_many_of_one_project(slow: faulty.Proxy, own: World, another: Another) -> None:
+    """And who is refused leaves no trust behind."""
+    _service, member = another({("zone_sync", "max_per_project"): "1"})
+    own.a.put("large", os.urandom(200_000))
+    wanted = own.wanted(to=["zone-slow"], when_busy="wait")
+    first = member.call("POST", "/v1/zone-syncs", json=wanted).json()["job"]["id"]
+    assert error(member.call("POST", "/v1/zone-syncs", json=wanted))[:2] == (413, "limit.exceeded")
+    slow.throttle = None
+    assert member.wait(first, seconds=120)["status"] == "success"
+    second = member.call("POST", "/v1/zone-syncs", json=wanted).json()["job"]["id"]
+    job = member.wait(second, seconds=120)
+    assert (job["status"], counts(job)) == ("success", {"same": 1})
+    soon(lambda: not member.trusts())
+
+
 def test_cancel_ends_all_of_it(slow: faulty.Proxy, own: World) -> None:
     for number in range(12):
         own.a.put(f"{number}", os.urandom(150_000 + number))

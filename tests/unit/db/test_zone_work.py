@@ -143,6 +143,19 @@ def test_of_many_at_once_one_begins() -> None:
     assert {getattr(each, "code", None) for each in results if each not in begun} == {"zone_sync.busy"}
 
 
+def test_so_many_syncs_of_one_project() -> None:
+    """Those that wait, too; also of several requests at once."""
+    room = zone_syncs.at_most(3, "studio")
+    results = at_once(6, lambda _number: sync(room, wait=True))
+    begun = [each for each in results if isinstance(each, models.Job)]
+    refused = [each for each in results if isinstance(each, exceptions.OverLimit)]
+    assert (len(begun), len(refused)) == (3, 3) and "has so many" in refused[0].detail
+    sync(zone_syncs.at_most(1, "garage"), project="garage")
+    with session.writer() as writing:
+        writing.execute(sa.update(models.Job).where(models.Job.id == begun[0].id).values(finished_at=1))
+    sync(room, wait=True)
+
+
 def test_what_a_check_refuses_holds_nothing() -> None:
     def refuse(_session: Any) -> None:
         raise exceptions.Conflict("No.", code="x")
