@@ -315,6 +315,13 @@ ZONE_SYNC_OPTS: list[cfg.Opt] = [
         help="Images of one sync that are under way at a time. Jobs that somebody waits for go first.",
     ),
     cfg.IntOpt(
+        "max_per_project",
+        default=20,
+        min=1,
+        help="Syncs of zones of one project that have not ended, those that wait for another one included. "
+        "Each is a thread of an engine, which writes to the database every few seconds.",
+    ),
+    cfg.IntOpt(
         "max_images",
         default=10000,
         min=1,

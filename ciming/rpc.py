@@ -8,7 +8,6 @@ staging area, through queues that end with it.
 """
 
 import base64
-import contextlib
 import functools
 import json
 import queue
@@ -16,7 +15,7 @@ import socket
 import threading
 import uuid
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent import futures
 from typing import Any, NamedTuple, Protocol
 
@@ -24,7 +23,7 @@ import oslo_messaging as messaging
 from oslo_config import cfg
 from oslo_log import log
 
-from ciming import context, exceptions, sealing
+from ciming import context, exceptions, places, sealing
 
 LOG = log.getLogger(__name__)
 TOPIC = "ciming-engine"
@@ -37,9 +36,9 @@ OFFER_SECONDS = 10.0        # for which any engine is waited for,
 CALL_SECONDS = 30.0         # and for the answer of the one that offered itself,
 PLAN_SECONDS = 100.0        # or for a plan of zones
 CALLS = threading.BoundedSemaphore(20)      # at a time, those that wait for a broker too
-PLANS = threading.BoundedSemaphore(4)       # of those: they take long, and leave room for others,
-LOOKS = threading.BoundedSemaphore(12)      # as do looks at Clouds, and checks: so a Job gets its credential
-LARGEST = 15 << 20      # bytes of a plan, packed: RabbitMQ takes messages of 16 MiB by default
+PLANS = places.Places(4, per_project=2)     # of those: they take long, and leave room for others,
+LOOKS = places.Places(12, per_project=6)    # as do looks at Clouds, and checks: so a Job gets its credential
+LARGEST = 15 << 20      # bytes of a plan, or of what was seen, packed: RabbitMQ takes 16 MiB by default
 TOO_LONG = {
     "code": "zone_sync.too_many",
     "message": "This plan is too long to be shown. Ask for fewer zones at a time, or for some owners only.",
@@ -171,7 +170,7 @@ def check_cloud(project_id: str, bundle: sealing.Bundle, place: dict[str, Any], 
     :param bundle: with which it is looked
     :raises Unavailable: none answers
     """
-    with _one_of(LOOKS, "Too many look at Clouds now. Try again later."):
+    with LOOKS.one(project_id, "Too many look at Clouds now. Try again later."):
         peer, sealed = _sealed(project_id, bundle, marker)
         client = _client(marker, peer)
         found: Verdicts = _call(client, "check_cloud", project_id=project_id, sealed=sealed, place=place)
@@ -186,15 +185,28 @@ def look(
     :param kind: one of those of ciming.engine.looks
     :param bundle: with which it is looked
     :param what: what that kind has to be told besides
+    :raises InvalidRequest: that, or what was seen, is too long to be sent
     :raises Unavailable: none answers
     """
-    with _one_of(LOOKS, "Too many look at Clouds now. Try again later."):
+    wanted = _packed(what)
+    if len(wanted) > LARGEST:
+        raise _too_much()
+    with LOOKS.one(project_id, "Too many look at Clouds now. Try again later."):
         peer, sealed = _sealed(project_id, bundle, marker)
         client = _client(marker, peer)
-        found: list[Seen] = _call(
-            client, "look", kind=kind, project_id=project_id, sealed=sealed, what=what
-        )
+        packed = _call(client, "look", kind=kind, project_id=project_id, sealed=sealed, what=wanted)
+    found: list[Seen] | None = _unpacked(packed)
+    if found is None:
+        raise _too_much()
     return found
+
+
+def _too_much() -> exceptions.InvalidRequest:
+    return exceptions.InvalidRequest(
+        "That is too much to be looked at in one request. Ask for a smaller page, or for fewer Clouds.",
+        code="request.too_much",
+        field="limit",
+    )
 
 
 def plan_zones(
@@ -206,34 +218,23 @@ def plan_zones(
     :param spec: of a Job that would do it
     :raises Unavailable: none answers
     """
-    with _one_of(PLANS, "Too many plans of zones are made now. Try again later."):
+    with PLANS.one(project_id, "Too many plans of zones are made now. Try again later."):
         peer, sealed = _sealed(project_id, bundle, marker)
         client = _client(marker, peer, PLAN_SECONDS)
         found: str = _call(
             client, "plan_zones", PLAN_SECONDS, project_id=project_id, sealed=sealed, spec=spec
         )
-    return _unpacked(found)
-
-
-@contextlib.contextmanager
-def _one_of(places: threading.BoundedSemaphore, else_say: str) -> Iterator[None]:
-    """:raises Unavailable: there is none left"""
-    if not places.acquire(blocking=False):
-        raise exceptions.Unavailable(else_say)
-    try:
-        yield
-    finally:
-        places.release()
-
-
-def _packed(answer: dict[str, Any]) -> str:
-    """As text, and much smaller: a plan has the same words over and over."""
-    return base64.b64encode(zlib.compress(json.dumps(answer).encode())).decode()
-
-
-def _unpacked(text: str) -> dict[str, Any]:
-    answer: dict[str, Any] = json.loads(zlib.decompress(base64.b64decode(text)))
+    answer: dict[str, Any] = _unpacked(found)
     return answer
+
+
+def _packed(said: object) -> str:
+    """As text, and much smaller: plans, and images, have the same words over and over."""
+    return base64.b64encode(zlib.compress(json.dumps(said).encode())).decode()
+
+
+def _unpacked(text: str) -> Any:
+    return json.loads(zlib.decompress(base64.b64decode(text)))
 
 
 def _sealed(purpose: str, bundle: sealing.Bundle, marker: str) -> tuple[str, str]:
@@ -307,9 +308,11 @@ class _Direct(_Endpoint):
         return self._engine.check(project_id, self._key.open(sealed, project_id), place)
 
     def look(
-        self, _context: object, kind: str, project_id: str, sealed: str, what: dict[str, Any]
-    ) -> list[Seen]:
-        return self._engine.look(kind, project_id, self._key.open(sealed, project_id), what)
+        self, _context: object, kind: str, project_id: str, sealed: str, what: str
+    ) -> str:
+        bundle = self._key.open(sealed, project_id)
+        packed = _packed(self._engine.look(kind, project_id, bundle, _unpacked(what)))
+        return packed if len(packed) <= LARGEST else _packed(None)
 
     def plan_zones(
         self, _context: object, project_id: str, sealed: str, spec: dict[str, Any]

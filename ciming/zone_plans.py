@@ -26,7 +26,8 @@ Entry = dict[str, Any]
 
 `symbol`; `zone`, the target; `image` and `there`, its ids in source and target, or None; `name`, `owner`,
 `size` (bytes) and `digest` (`algorithm:hex`) of what the source has, or of what only the target has;
-`differs`, names of metadata; `why`, or None; `proof` of a pair; `carry`, what the image there is to have.
+`differs`, names of metadata; `why`, or None; `proof` of a pair; `carry`, what the image there is to have;
+`state`, SHA-256 (hex) of what it is like now, where it may be changed or deleted.
 """
 
 

@@ -497,6 +497,10 @@ class ZoneEntry(Answer):
     why = fields.String(allow_none=True, metadata={"description": "Why it can not be brought, or is left."})
     proof = fields.String(allow_none=True, metadata={"description": "How it is known to be the same there."})
     carry = fields.Dict(allow_none=True, metadata={"description": "What the image there is to have."})
+    state = fields.String(
+        allow_none=True,
+        metadata={"description": "SHA-256 of what the image there is like, if it may be changed or deleted."},
+    )
 
 
 class PlanMade(Answer):

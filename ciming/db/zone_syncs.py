@@ -39,6 +39,28 @@ def begin(job: models.Job, *checks: Callable[[orm.Session], object], wait: bool)
         api.refresh(session, job)
 
 
+def at_most(count: int, project_id: str) -> Callable[[orm.Session], None]:
+    """A check of begin(): a project has no more syncs that have not ended, the new one included.
+
+    It counts after lock(), and so alone.
+
+    :raises OverLimit: it has more
+    """
+    job = models.Job
+    query = sa.select(sa.func.count()).where(
+        job.kind == "zone-sync", job.project_id == project_id, job.finished_at.is_(None)
+    )
+
+    def check(session: orm.Session) -> None:
+        if (session.scalar(query) or 0) > count:
+            raise exceptions.OverLimit(
+                f"Your project may have {count} syncs of zones that have not ended, and has so many: wait "
+                "until one has ended, or cancel it. One sync can bring several zones in line."
+            )
+
+    return check
+
+
 def lock(session: orm.Session, job: models.Job) -> str | None:
     """Hold all pairs of zones of a sync; or none, and the id of a Job that holds one of them.
 

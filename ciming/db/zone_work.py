@@ -34,6 +34,13 @@ class Children(NamedTuple):
     left: int
 
 
+class Refused(NamedTuple):
+    """Why there can be no Job of an image now; and does that pass, as another sync brings it?"""
+
+    error: dict[str, Any]
+    passes: bool
+
+
 @points.mutation
 def lock(held: work.Claim) -> str | None:
     """See zone_syncs.lock."""
@@ -104,7 +111,7 @@ def add_children(held: work.Claim, most: int, *, patient: bool = True) -> Sequen
 
     None where the sync is to be cancelled. An image that another Job works on comes after the others.
 
-    :param patient: it does; else it is given up, and that is said
+    :param patient: it does; else it is given up, and that is said, unless another sync brings it
     """
     entry = models.ZoneEntry
     made: list[str] = []
@@ -120,8 +127,8 @@ def add_children(held: work.Claim, most: int, *, patient: bool = True) -> Sequen
                     continue
                 if isinstance(child, models.Job):
                     row.child_id, row.status, row.error = child.id, "given", None
-                else:
-                    row.status, row.error = "waiting" if patient else "error", child
+                elif child:
+                    row.status, row.error = "waiting" if patient or child.passes else "error", child.error
             if isinstance(child, models.Job):
                 made.append(child.id)
     return made
@@ -142,7 +149,7 @@ def _next(session: orm.Session, job_id: str, most: int) -> Sequence[str]:
 
 def _child(
     session: orm.Session, job: models.Job, rows: Sequence[models.ZoneEntry]
-) -> models.Job | dict[str, Any] | None:
+) -> models.Job | Refused | None:
     """The Job of one image; or why there can be none now; or None, as others have done it."""
     first, spec = rows[0].said, job.spec or {}
     zone = spec["request"]["from"]
@@ -152,7 +159,7 @@ def _child(
         with session.begin_nested():    # a refusal leaves nothing
             images.alone_with(session, image.id)
     except (exceptions.Conflict, exceptions.NotFound) as error:
-        return {"code": error.code, "message": error.detail}
+        return Refused({"code": error.code, "message": error.detail}, _is_synced(session, image.id))
     for row in rows:
         if _was_brought(session, job, image, row):
             row.status, row.error = "success", None
@@ -184,6 +191,18 @@ def _child(
     session.add(images.from_cloud(child.id))
     api.refresh(session, child)
     return child
+
+
+def _is_synced(session: orm.Session, image_id: str) -> bool:
+    """Does another sync work on an image? Not where it waits for its user: that may take days."""
+    child, parent = models.Job, orm.aliased(models.Job)
+    query = (
+        sa.select(child.id)
+        .join(parent, parent.id == child.parent_id)
+        .where(child.image_id == image_id, child.finished_at.is_(None), child.waiting_since.is_(None))
+        .where(parent.finished_at.is_(None))
+    )
+    return session.scalar(query.limit(1)) is not None
 
 
 def _was_brought(

@@ -2,6 +2,8 @@
 """What one zone has against what another has: pure functions, from two lists to the entries of a plan."""
 
 import fnmatch
+import hashlib
+import json
 from collections import defaultdict
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,6 +14,7 @@ from ciming.zone_plans import CANNOT, CONTENT, CREATE, METADATA, ONLY_THERE, SAM
 
 COMING = ("queued", "saving", "uploading", "importing")     # statuses of an image that is not whole yet
 LONGEST = 500       # characters of a reason
+ALL = ("*",)        # globs of names
 
 
 @dataclass(frozen=True)
@@ -19,6 +22,7 @@ class Rules:
     """What of a request decides about entries.
 
     :param everything: images of all projects may be read and made
+    :param seen_of: the only project of which the source surely shows all images; None: it does of all
     :param properties: globs of the names that are carried
     :param largest: bytes that an image may have
     """
@@ -26,7 +30,8 @@ class Rules:
     filters: Mapping[str, Any] = field(default_factory=dict)
     map_project: Mapping[str, str] = field(default_factory=dict)
     everything: bool = False
-    properties: Sequence[str] = ("*",)
+    seen_of: str | None = None
+    properties: Sequence[str] = ALL
     largest: int = 2**63 - 1
 
     def owner_there(self, image: base.Surveyed) -> str:
@@ -76,12 +81,17 @@ def compare(
     for image in sources:
         if wants(rules.filters, image):
             yield _entry(image, pairs, zone, rules)
-    # Who has nothing of what is asked for may be named by mistake: what they have there is left alone.
+    # Who has nothing of what is asked for may be named by mistake: what they have there is left alone. So is
+    # what was theirs before they were given images of others.
     named = rules.filters.get("owner")
-    owners = {rules.owner_there(image) for image in sources if named is None or image.owner in named}
+    owners = {
+        image.owner
+        for image in sources
+        if rules.owner_there(image) == image.owner and (named is None or image.owner in named)
+    }
     for there in pairs.left:
         if wants(_mapped(rules), there):
-            yield _only_there(there, zone, owners, used)
+            yield _only_there(there, zone, owners, rules, used)
 
 
 def wants(filters: Mapping[str, Any], image: base.Surveyed) -> bool:
@@ -134,6 +144,9 @@ class _Pairs:
         proven_there: dict[str, list[str]] = defaultdict(list)
         for image_ref, there in sorted(self._proven):
             proven_there[image_ref].append(there)
+        # That of the same id before what was made of it besides: it is the one that others know.
+        same_id = [one for one in sources if (one.image_ref, one.image_ref) in self._proven]
+        self._pair(same_id, lambda one: [one.image_ref], lambda one: [one.image_ref])
         self._pair(sources, lambda one: proven_there[one.image_ref], lambda one: [one.image_ref])
         self._pair(sources, lambda one: [(one.image_ref, one.digest)], _marked)
         self._pair(sources, lambda one: [(one.name, one.digest)], lambda one: [(one.name, one.digest)])
@@ -173,11 +186,14 @@ class _Pairs:
                     break
 
     def _pair_by_name(self, sources: Sequence[base.Surveyed]) -> None:
-        """The last resort: one of this name and owner here, and one there; several could be any."""
+        """The last resort: one of this name and owner here, and one there; several could be any.
+
+        What is hidden in either zone has been replaced, perhaps by one of its name.
+        """
         here: dict[Hashable, list[base.Surveyed]] = defaultdict(list)
         there: dict[Hashable, list[base.Surveyed]] = defaultdict(list)
         for image in sources:
-            if image.image_ref not in self._of:
+            if image.image_ref not in self._of and not image.hidden:
                 here[self._owner(image), image.name].append(image)
         for image in self._left.values():
             if not image.hidden:
@@ -232,6 +248,7 @@ def _entry(image: base.Surveyed, pairs: _Pairs, zone: str, rules: Rules) -> Entr
         "why": why[:LONGEST] if why else None,
         "proof": proof,
         "carry": None if why or symbol == SAME else carry,
+        "state": None if why or symbol == SAME or there is None else _state(there, rules.properties),
     }
 
 
@@ -258,6 +275,7 @@ def unread(zone: str, reason: str) -> Entry:
         "why": f"{zone} could not be read: {reason}"[:LONGEST],
         "proof": None,
         "carry": None,
+        "state": None,
     }
 
 
@@ -270,6 +288,8 @@ def _why_not(
     if symbol in (CREATE, CONTENT):
         if image.unreadable:
             return image.unreadable
+        if not rules.owner_there(image):    # it would be of whoever syncs, and so no copy to the next sync
+            return "It has no owner here, and would get one there: give it one, or leave it out."
         if not 0 < (image.size or 0) <= rules.largest:
             return f"It has {image.size or 0} bytes; it may have 1 to {rules.largest}."
     if symbol == CONTENT and there is not None and image.size == there.size and _alike(image, there) is None:
@@ -284,7 +304,7 @@ def _why_not(
 
 
 def _only_there(
-    there: base.Surveyed, zone: str, owners: Collection[str], used: Collection[str]
+    there: base.Surveyed, zone: str, owners: Collection[str], rules: Rules, used: Collection[str]
 ) -> Entry:
     why = None
     if there.status in COMING:
@@ -296,7 +316,12 @@ def _only_there(
     elif there.hidden:
         why = "It is only there, and hidden, as what was replaced is: it is left alone."
     elif there.owner not in owners:
-        why = "It is only there, and its owner has no image here: it is left alone."
+        why = (
+            "It is only there, and its owner has no image here that is asked for and stays theirs: "
+            "it is left alone."
+        )
+    elif rules.seen_of not in (None, there.owner):
+        why = "It is only there, and you may not see all that its owner has here: it is left alone."
     return {
         "symbol": ONLY_THERE,
         "zone": zone,
@@ -310,5 +335,12 @@ def _only_there(
         "why": why,
         "proof": None,
         "carry": None,
+        "state": None if why else _state(there, ALL),
     }
+
+
+def _state(there: base.Surveyed, properties: Sequence[str]) -> str:
+    """Another one when what would be changed or deleted there is not as it was: hex."""
+    said = {**carried(there, properties), "digest": there.digest, "size": there.size, "status": there.status}
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 

@@ -21,6 +21,8 @@ LOG = log.getLogger(__name__)
 PATIENCE = 90.0     # seconds, of who waits for a plan; at the end it is made of what was read
 LAST_SECONDS = 15.0
 AT_A_TIME = 4       # images of one zone that are asked for their members
+SHARED_ASKED = 5    # images that are asked for those, to know whether a zone shows us all that it has
+NOT_TOLD = ("cloud.not_found", "cloud.forbidden")
 Alive = Callable[[], None]
 Read = Callable[[], list[base.Surveyed]]
 
@@ -73,6 +75,8 @@ def plan(
             for zone, owners in wanted.items()
         }
         source = reading.pop(request["from"]).result()
+        beyond = functools.partial(_beyond, zones, request["from"], source, project_id, alive)
+        sees_all = not spec["everything"] or bool(patiently(beyond))
         for zone, each in reading.items():
             try:
                 targets[zone] = each.result()
@@ -87,6 +91,7 @@ def plan(
         filters=request["filters"],
         map_project=mapped,
         everything=spec["everything"],
+        seen_of=None if sees_all else project_id,
         properties=cfg.CONF.zone_sync.properties,
         largest=int(cfg.CONF.staging.max_image_size),
     )
@@ -135,7 +140,7 @@ def _with_members(
         try:
             return dataclasses.replace(image, members=tuple(provider.members(image.image_ref)))
         except exceptions.ProviderError as error:
-            if error.code not in ("cloud.not_found", "cloud.forbidden"):
+            if error.code not in NOT_TOLD:
                 raise
             now = provider.show(image.image_ref)
             if now is None:
@@ -146,6 +151,33 @@ def _with_members(
 
     with futures.ThreadPoolExecutor(AT_A_TIME, "members") as pool:
         yield from filter(None, pool.map(ask, images))
+
+
+def _beyond(
+    zones: Zones, zone: str, images: Iterable[base.Surveyed], project_id: str, alive: Alive
+) -> list[base.Surveyed]:
+    """One of these that only an operator of the zone can see, if there is any.
+
+    Where a policy does not let us see all, a Glance shows what others can see, and says nothing of the rest.
+    """
+    others = [image for image in images if image.owner not in ("", project_id)]    # all see what nobody owns
+    private = [image for image in others if image.visibility == "private"]
+    shared = [image for image in others if image.visibility == "shared"]
+    if private:
+        return private[:1]
+    for image in shared[:SHARED_ASKED]:
+        alive()
+        try:
+            members = image.members
+            if members is None:
+                members = tuple(zones.provider(zone).members(image.image_ref))
+        except exceptions.ProviderError as error:
+            if error.code not in NOT_TOLD:
+                raise
+        else:
+            if project_id not in members:
+                return [image]
+    return []
 
 
 def _hang_up(zones: Zones) -> None:

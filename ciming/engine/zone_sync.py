@@ -26,10 +26,11 @@ WAITED = {
     "message": "It has waited for a credential of its user's for too long. Begin another sync.",
     "cloud_request_id": None,
 }
+HOLD_SECONDS = 3.0  # between two looks whether zones that another sync holds are free
 PAUSE = 0.3         # seconds between two looks at the children,
 TELL_SECONDS = 1.0  # and between two notes of how far they are
 READ_SECONDS = 600.0    # after which a zone that can not be read is not read again
-BUSY_SECONDS = 60.0     # for which images that other Jobs work on are waited for, when nothing else is left
+BUSY_SECONDS = 60.0     # for which images that others' Jobs work on are waited for, when nothing else is left
 
 
 class ZoneTools(tools.Tools):
@@ -49,7 +50,7 @@ class ZoneTools(tools.Tools):
         while holder := zone_work.lock(self._claim):
             LOG.debug("Waits for Job %s", holder)
             self.alive()
-            self._watch.pause(watch_.ASK_SECONDS)
+            self._watch.pause(HOLD_SECONDS)
 
     def plan(self) -> None:
         """Plan anew what is to be done, and note it.
@@ -116,7 +117,7 @@ class ZoneTools(tools.Tools):
                 idle_since = min(idle_since, time.monotonic())
             else:
                 break
-            self._watch.pause(PAUSE)
+            self._watch.pause(PAUSE if children.open else watch_.ASK_SECONDS)      # that may take hours
         self._tally("bring")
         self.alive()
 
@@ -156,15 +157,15 @@ class ZoneTools(tools.Tools):
             why = f"Nothing was pruned: {' '.join(unread)}"
             raise self._not_pruned(entries, why, "zone_sync.not_pruned")
         left = [each for each in now if each["symbol"] == zone_plans.ONLY_THERE and not each["why"]]
-        only = {(each["zone"], each["there"]) for each in left}
+        only = {_said_of(each) for each in left}
         still = [
             (number, entry)
             for number, entry in entries
-            if (entry["zone"], entry["there"]) in only or self._is_gone(entry)
+            if _said_of(entry) in only or self._is_gone(entry)
         ]
         others = {number for number, _ in entries} - {number for number, _ in still}
         if others:
-            why = f"{len(others)} images were not pruned: since the plan was made, the zones have changed."
+            why = f"{len(others)} images were not pruned: since the plan was made, they or the zones changed."
             zone_work.skip(self._claim, others, why)
         return still
 
@@ -242,3 +243,8 @@ class ZoneTools(tools.Tools):
     def _write(self, **values: Any) -> None:
         if "error" in values:
             zone_work.fail(self._claim, values["error"])
+
+
+def _said_of(entry: zone_plans.Entry) -> tuple[str | None, ...]:
+    """What was judged when an image was found to be only there."""
+    return entry["zone"], entry["there"], entry.get("state")

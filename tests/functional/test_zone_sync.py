@@ -299,16 +299,55 @@ def test_a_member_syncs_what_is_their_own(own: World, stranger: Person, member: 
 
 
 @pytest.fixture
-def olga(cloud: sandbox.Sandbox, stranger: Person) -> Iterator[Person]:
-    """Somebody with a role that means something to Glance only, as the operator's guide describes it."""
+def operates_b(cloud: sandbox.Sandbox, stranger: Person) -> Iterator[Person]:
+    """Somebody with a role that means something to one zone's Glance only."""
     keystone = cloud.admin
     role = keystone.ensure("role", {ROLE: {}})[ROLE]
     keystone.grant(role, stranger.user_id, stranger.project_id)
     stranger.log_in_again()
-    with cloud.policy("glance-a", GLANCE_SAYS), cloud.policy("glance-b", GLANCE_SAYS):
+    with cloud.policy("glance-b", GLANCE_SAYS):
         yield stranger
     keystone.call("DELETE", f"/roles/{role}")
     stranger.log_in_again()
+
+
+@pytest.fixture
+def olga(cloud: sandbox.Sandbox, operates_b: Person) -> Iterator[Person]:
+    """An operator of both zones, as the guide describes it."""
+    with cloud.policy("glance-a", GLANCE_SAYS):
+        yield operates_b
+
+
+def operating(
+    another: Another, cloud: sandbox.Sandbox, name: str, folder: pathlib.Path, roles: str = ROLE
+) -> Person:
+    """Somebody with that role, for whom a CIMinG of their own works with these."""
+    policy = folder / "policy.yaml"
+    policy.write_text(f'"ciming:zone_sync:everything": "role:admin or role:{ROLE}"\n')
+    options = {("zone_sync", "roles"): roles, ("oslo_policy", "policy_file"): str(policy)}
+    service, _member = another(options)
+    return Person(cloud, name, service.url)
+
+
+def test_who_operates_the_target_only_prunes_nothing_of_others(
+    own: World, operates_b: Person, another: Another, cloud: sandbox.Sandbox, tmp_path: pathlib.Path
+) -> None:
+    """The source shows one image of theirs, and says nothing of those that it leaves out."""
+    operator = operating(another, cloud, operates_b.name, tmp_path, f"{ROLE},member")
+    own.a.put("community", b"community" * 99, visibility="community")
+    own.a.put("private", b"private" * 99, visibility="private")
+    own.b.put("private", b"private" * 99, visibility="private")
+    wanted = own.wanted(prune=True)
+    for entry in operator.call("POST", "/v1/zone-syncs", json={**wanted, "dry_run": True}).json()["entries"]:
+        assert (entry["symbol"], bool(entry["why"])) in (("+", False), ("-", True)), entry
+    job = operator.wait(operator.call("POST", "/v1/zone-syncs", json=wanted).json()["job"]["id"], seconds=120)
+    assert (job["status"], counts(job)) == ("success", {"created": 1, "only_there": 1}), job
+    with cloud.policy("glance-a", GLANCE_SAYS):
+        answer = operator.call("POST", "/v1/zone-syncs", json={**wanted, "dry_run": True})
+        assert {entry["symbol"] for entry in answer.json()["entries"]} == {"="}
+        own.b.put("only there", b"only there" * 99, visibility="private")
+        answer = operator.call("POST", "/v1/zone-syncs", json={**wanted, "dry_run": True})
+        assert [entry["why"] for entry in answer.json()["entries"] if entry["symbol"] == "-"] == [None]
 
 
 def test_a_role_of_its_own(
@@ -320,11 +359,7 @@ def test_a_role_of_its_own(
     tmp_path: pathlib.Path,
 ) -> None:
     """What others own is brought as theirs; the trust for it delegates that role, and nothing else."""
-    policy = tmp_path / "policy.yaml"
-    policy.write_text(f'"ciming:zone_sync:everything": "role:admin or role:{ROLE}"\n')
-    options = {("zone_sync", "roles"): ROLE, ("oslo_policy", "policy_file"): str(policy)}
-    service, _member = another(options)
-    operator = Person(cloud, olga.name, service.url)
+    operator = operating(another, cloud, olga.name, tmp_path)
     image = own.a.put("theirs", os.urandom(200_000), os_distro="debian")
     answer = operator.call("POST", "/v1/zone-syncs", json=own.wanted(to=["zone-slow"]))
     assert answer.status_code == 202, answer.text
@@ -544,6 +579,21 @@ def test_two_at_once(slow: faulty.Proxy, own: World, admin: Person) -> None:
     assert own.person.wait(first, seconds=120)["status"] == "success"
     job = own.person.wait(second, seconds=120)
     assert (job["status"], counts(job)) == ("success", {"same": 1})
+
+
+def test_so_many_of_one_project(slow: faulty.Proxy, own: World, another: Another) -> None:
+    """And who is refused leaves no trust behind."""
+    _service, member = another({("zone_sync", "max_per_project"): "1"})
+    own.a.put("large", os.urandom(200_000))
+    wanted = own.wanted(to=["zone-slow"], when_busy="wait")
+    first = member.call("POST", "/v1/zone-syncs", json=wanted).json()["job"]["id"]
+    assert error(member.call("POST", "/v1/zone-syncs", json=wanted))[:2] == (413, "limit.exceeded")
+    slow.throttle = None
+    assert member.wait(first, seconds=120)["status"] == "success"
+    second = member.call("POST", "/v1/zone-syncs", json=wanted).json()["job"]["id"]
+    job = member.wait(second, seconds=120)
+    assert (job["status"], counts(job)) == ("success", {"same": 1})
+    soon(lambda: not member.trusts())
 
 
 def test_cancel_ends_all_of_it(slow: faulty.Proxy, own: World) -> None:

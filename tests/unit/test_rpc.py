@@ -14,7 +14,7 @@ import oslo_messaging as messaging
 import pytest
 from oslo_config import cfg
 
-from ciming import exceptions, rpc, sealing
+from ciming import exceptions, places, rpc, sealing
 
 PLACE = {"cloud": "other", "region": None}
 BUNDLE = sealing.Bundle("swordfish", {"id-1": {"password": "marlin"}})
@@ -172,28 +172,81 @@ def test_a_long_plan_is_one_message_that_a_broker_takes(monkeypatch: pytest.Monk
         assert rpc.plan_zones("studio", BUNDLE, {}, HERE) == {"error": rpc.TOO_LONG}
 
 
+def test_many_images_that_were_seen_are_one_message_that_a_broker_takes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Or who asks is told to ask for fewer; so where what is to be looked at is too much."""
+    said = {"properties": {f"property {n}": "é" * 255 for n in range(rpc.MOST_PROPERTIES)}, "tags": ["x"]}
+    seen = [{"found": {f"id-{n}": {"name": f"image {n}", **said} for n in range(1000)}, "error": None}]
+    what = {"wanted": [{"images": {f"id-{n}": "x" for n in range(9)}}]}
+    sent: list[str] = []
+    direct = rpc._Direct.look
+
+    def noting(self: rpc._Direct, *arguments: Any, **named: Any) -> str:
+        sent.append(direct(self, *arguments, **named))
+        return sent[-1]
+
+    monkeypatch.setattr(rpc._Direct, "look", noting)
+    engine = Engine()
+    monkeypatch.setattr(engine, "look", lambda *asked: seen if asked[-1] == what else None)
+    with listening(engine):
+        assert rpc.look("look", "studio", BUNDLE, what, HERE) == seen
+        assert len(json.dumps(seen)) > RABBITMQ_TAKES and len(sent[0]) <= rpc.LARGEST
+        for most in (len(sent[0]) - 1, 10):
+            monkeypatch.setattr(rpc, "LARGEST", most)
+            with pytest.raises(exceptions.InvalidRequest, match="smaller page") as caught:
+                rpc.look("look", "studio", BUNDLE, what, HERE)
+            assert (caught.value.code, caught.value.field) == ("request.too_much", "limit")
+    assert len(sent) == 2       # the last was not even asked
+
+
 def test_plans_leave_room_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rpc, "PLANS", threading.BoundedSemaphore(1))
+    monkeypatch.setattr(rpc, "PLANS", places.Places(1, 1))
+    monkeypatch.setattr(places, "WAIT_SECONDS", 0.1)
     monkeypatch.setattr(rpc, "OFFER_SECONDS", 0.2)
     for message in ("No engine answers", "No engine answers"):      # whatever becomes of one, it is over then
         with pytest.raises(exceptions.Unavailable, match=message):
             rpc.plan_zones("studio", BUNDLE, {}, HERE)
-    with rpc.PLANS, pytest.raises(exceptions.Unavailable, match="Too many plans"):
+    with rpc.PLANS.one("studio", ""), pytest.raises(exceptions.Unavailable, match="Too many plans"):
         rpc.plan_zones("studio", BUNDLE, {}, HERE)
 
 
 def test_looks_leave_room_for_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rpc, "LOOKS", threading.BoundedSemaphore(1))
+    monkeypatch.setattr(rpc, "LOOKS", places.Places(1, 1))
+    monkeypatch.setattr(places, "WAIT_SECONDS", 0.1)
     with listening(Engine()):
         for _ in range(2):
             rpc.look("match", "studio", BUNDLE, {}, HERE)
             rpc.check_cloud("studio", BUNDLE, PLACE, HERE)
-        with rpc.LOOKS:
+        with rpc.LOOKS.one("studio", ""):
             with pytest.raises(exceptions.Unavailable, match="Too many look"):
                 rpc.look("match", "studio", BUNDLE, {}, HERE)
             with pytest.raises(exceptions.Unavailable, match="Too many look"):
                 rpc.check_cloud("studio", BUNDLE, PLACE, HERE)
             assert rpc.hand_over("job-1", BUNDLE, HERE).owner == "engine-1"
+
+
+def test_one_project_leaves_room_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However much it asks for: looks at Clouds that hang, and plans, take long."""
+    monkeypatch.setattr(places, "WAIT_SECONDS", 0.1)
+
+    def taken(by: str) -> int:
+        with contextlib.ExitStack() as stack:
+            for count in range(100):
+                try:
+                    stack.enter_context(each.one(by, "Too many."))
+                except exceptions.Unavailable:
+                    return count
+        return 100
+
+    for each in (rpc.LOOKS, rpc.PLANS):
+        with contextlib.ExitStack() as all_of_one:
+            with contextlib.suppress(exceptions.Unavailable):
+                while True:
+                    all_of_one.enter_context(each.one("studio", "Too many."))
+            assert taken("lab") > 0
+    with listening(Engine()):
+        assert rpc.look("match", "studio", BUNDLE, {}, HERE)       # all gave their places back
 
 
 def test_what_went_wrong_there_is_not_told() -> None:

@@ -471,7 +471,7 @@ class Proxy(proxy.Proxy):
 
         An entry has `symbol` (`+` create, `=` same, `~` metadata differs, `*` content differs, `-` only in
         the target, `!` can not be brought), `zone`, `image`, `there`, `name`, `owner`, `size`, `digest`,
-        `differs`, `why`, `proof` and `carry`.
+        `differs`, `why`, `proof`, `carry` and `state`.
 
         :param source: the zone that has what is wanted.
         :param targets: the zones that are to have it, too.

@@ -143,6 +143,19 @@ def test_of_many_at_once_one_begins() -> None:
     assert {getattr(each, "code", None) for each in results if each not in begun} == {"zone_sync.busy"}
 
 
+def test_so_many_syncs_of_one_project() -> None:
+    """Those that wait, too; also of several requests at once."""
+    room = zone_syncs.at_most(3, "studio")
+    results = at_once(6, lambda _number: sync(room, wait=True))
+    begun = [each for each in results if isinstance(each, models.Job)]
+    refused = [each for each in results if isinstance(each, exceptions.OverLimit)]
+    assert (len(begun), len(refused)) == (3, 3) and "has so many" in refused[0].detail
+    sync(zone_syncs.at_most(1, "garage"), project="garage")
+    with session.writer() as writing:
+        writing.execute(sa.update(models.Job).where(models.Job.id == begun[0].id).values(finished_at=1))
+    sync(room, wait=True)
+
+
 def test_what_a_check_refuses_holds_nothing() -> None:
     def refuse(_session: Any) -> None:
         raise exceptions.Conflict("No.", code="x")
@@ -233,6 +246,28 @@ def test_an_image_that_a_job_works_on_comes_last_and_then_is_given_up(held: work
     [failure] = report(held)["failures"]
     assert failure["code"] == "image.busy" and other.id in failure["message"]
     assert zone_work.children(held).left == 0
+
+
+def test_an_image_that_another_sync_brings_is_waited_for(held: work.Claim) -> None:
+    """However long that takes; but not where it needs its user, who may be away for days."""
+    linked = an_image()
+    zone_work.plan(held, plan(entry_of(linked)), models.now())
+    assert len(zone_work.add_children(held, 1)) == 1
+    [child] = children(held)
+    second = rows.take(sync(to=["zone-d"]).id)
+    zone_work.plan(second, plan({**entry_of(linked), "zone": "zone-d"}), models.now())
+    for _ in range(2):
+        assert zone_work.add_children(second, 1, patient=False) == []
+    assert zone_work.children(second).left == 1 and report(second)["failures"] == []
+    end(child)
+    assert len(zone_work.add_children(second, 1, patient=False)) == 1
+    [child] = children(second)
+    third = rows.take(sync(to=["zone-e"]).id)
+    zone_work.plan(third, plan({**entry_of(linked), "zone": "zone-e"}), models.now())
+    with session.writer() as writing:
+        writing.execute(sa.update(models.Job).where(models.Job.id == child.id).values(waiting_since=1))
+    assert zone_work.add_children(third, 1, patient=False) == []
+    assert [failure["code"] for failure in report(third)["failures"]] == ["image.busy"]
 
 
 def test_an_image_that_was_busy_is_brought_when_that_has_ended(held: work.Claim) -> None:

@@ -114,6 +114,20 @@ def test_of_several_that_were_proven_the_owners_is_the_one() -> None:
         assert told(entries) == [("=", "id-1", "id-2"), ("-", None, "id-0")]
 
 
+def test_of_several_that_were_proven_the_one_of_its_id_is_the_one() -> None:
+    """And not what it was brought as besides, by whose id nobody boots; nor is it taken for another."""
+    twin, copy = like(ELSEWHERE, name="twin"), like(image_ref="id-0")
+    proven = [("id-1", "id-0"), ("id-1", "id-1"), ("id-1", "id-2"), ("id-2", "id-2"), ("id-2", "id-0")]
+    assert told(compared([ONE], [ONE, copy], proven=proven)) == [("=", "id-1", "id-1"), ("-", None, "id-0")]
+    assert told(compared([ONE, twin], [ONE, copy, twin], proven=proven)) == [
+        ("=", "id-1", "id-1"), ("=", "id-2", "id-2"), ("-", None, "id-0")
+    ]
+    proven = [("id-1", "id-2"), ("id-2", "id-2")]
+    assert told(compared([ONE, twin], [twin, copy], proven=proven)) == [
+        ("=", "id-1", "id-0"), ("=", "id-2", "id-2")
+    ]
+
+
 def test_two_of_one_name_are_told_apart_by_their_hashes() -> None:
     second = like(image_ref="id-3", digest=OTHER)
     there = [like(image_ref="id-8", digest=OTHER), like(image_ref="id-9")]
@@ -127,6 +141,16 @@ def test_two_of_one_name_that_are_neither_are_left_to_people() -> None:
     assert told([second, third]) == [("-", None, "id-8"), ("-", None, "id-9")]
 
 
+def test_what_is_hidden_here_is_no_other_by_its_name() -> None:
+    """One that is retired is not to take the place of one that is used there, or to make it ambiguous."""
+    retired = like(hidden=True)
+    live = like(ELSEWHERE, digest=OTHER)
+    assert told(compared([retired], [live])) == [("+", "id-1", None), ("-", None, "id-2")]
+    newer = like(image_ref="id-3", digest="sha512:cc")
+    assert told(compared([retired, newer], [live])) == [("+", "id-1", None), ("*", "id-3", "id-2")]
+    assert told(compared([retired], [like(ELSEWHERE)])) == [("~", "id-1", "id-2")]     # of the same bytes
+
+
 @pytest.mark.parametrize(
     ("image", "there", "why"),
     [
@@ -136,11 +160,21 @@ def test_two_of_one_name_that_are_neither_are_left_to_people() -> None:
         (like(visibility="public"), [], "only an operator"),
         (like(visibility="public"), [ONE], "only an operator"),
         (ONE, [like(status="saving", digest=None)], "is saving"),
+        (like(owner=""), [], "no owner"),
+        (like(owner=""), [like(owner="", digest=OTHER)], "no owner"),
     ],
 )
 def test_what_can_not_be(image: base.Surveyed, there: list[base.Surveyed], why: str) -> None:
     [entry] = compared([image], there, dataclasses.replace(RULES, largest=1500))
     assert (entry["symbol"], entry["carry"]) == ("!", None) and why in entry["why"]
+
+
+def test_what_nobody_owns_stays_so_or_is_given_to_somebody() -> None:
+    nobodys = like(owner="")
+    assert told(compared([nobodys], [nobodys])) == [("=", "id-1", "id-1")]
+    assert told(compared([nobodys], [like(nobodys, tags=())])) == [("~", "id-1", "id-1")]
+    [entry] = compared([nobodys], [], dataclasses.replace(RULES, map_project={"": "lab"}))
+    assert (entry["symbol"], entry["carry"]["owner"]) == ("+", "lab")
 
 
 def test_an_operator_publishes() -> None:
@@ -158,6 +192,54 @@ def test_owners_are_mapped() -> None:
     ]
     [entry] = compared([ONE], [], rules)
     assert (entry["owner"], entry["carry"]["owner"]) == ("studio", "lab")
+
+
+@pytest.mark.parametrize("named", [None, ["studio"], ["studio", "lab"], ["lab"]])
+@pytest.mark.parametrize("has_some", [False, True])
+def test_who_is_given_images_keeps_what_they_have(named: list[str] | None, has_some: bool) -> None:
+    """Unless they have images here that stay theirs, by which theirs there are judged."""
+    rules = dataclasses.replace(
+        RULES, map_project={"studio": "lab"}, filters={"owner": named} if named else {}
+    )
+    theirs = like(image_ref="id-3", owner="lab", name="x", digest=OTHER)
+    givers = like(image_ref="id-4", name="y", digest="x:4")
+    here = [ONE, *([like(image_ref="id-5", owner="lab", name="z", digest="x:5")] if has_some else ())]
+    entries = compared(here, [theirs, givers], rules)
+    why = {each["there"]: each["why"] for each in entries if each["symbol"] == "-"}
+    judged = has_some and named != ["studio"]
+    assert why.pop("id-3") is None if judged else "stays theirs" in why.pop("id-3")
+    assert all(each and "left alone" in each for each in why.values())      # of who gives theirs away
+
+
+CHANGES: list[dict[str, Any]] = [
+    {"properties": {"os_distro": "fedora"}},
+    {"tags": ("other",)},
+    {"visibility": "public"},
+    {"hidden": True},
+    {"min_ram": 5},
+]
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_plan_is_about_what_is_there_now(change: dict[str, Any]) -> None:
+    """It says in which way that differs, and is another one when that has changed to a third."""
+    for there in (like(min_disk=7), like(ELSEWHERE, digest=OTHER), like(ELSEWHERE, name="x", digest=OTHER)):
+        before = compared([ONE], [there])
+        assert compared([ONE], [there]) == before
+        after = compared([ONE], [like(there, **change)])
+        assert [each.get("state") for each in before if each["there"]] != [
+            each.get("state") for each in after if each["there"]
+        ]
+
+
+def test_of_what_is_left_as_it_is_a_plan_says_no_state() -> None:
+    """Whatever becomes of it."""
+    theirs = like(image_ref="id-8", name="b", digest=OTHER, owner="lab")
+    for there in ([], [ONE], [like(status="saving", digest=None)], [theirs]):
+        assert {each["state"] for each in compared([ONE], there)} == {None}
+    noted = like(ELSEWHERE, name="x", digest=OTHER, properties={"note": "of mine"})
+    [_, left], [_, now] = (compared([ONE], [each]) for each in (noted, like(noted, properties={})))
+    assert left["state"] != now["state"]        # all that is deleted with it counts
 
 
 def test_what_is_only_there_and_is_to_stay() -> None:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """How often zones are read that do not answer, and what a plan has of them."""
 
+import itertools
 import threading
 import time
 import tracemalloc
@@ -12,7 +13,7 @@ import pytest
 
 from ciming import config, exceptions, zone_plans
 from ciming.db import api, models, work, zone_work
-from ciming.engine import watch, zone_sync
+from ciming.engine import comparing, watch, zone_sync
 from ciming.providers import base
 from tests.unit import rows
 from tests.unit.db.test_zone_work import an_image, entry, plan, sync
@@ -49,7 +50,7 @@ class Zone:
         if image_ref in self._zones.meanwhile:
             code = "forbidden" if self._zones.meanwhile[image_ref] else "not_found"
             raise exceptions.ProviderError("It has no members.", code=f"cloud.{code}")
-        return ["lab"]
+        return self._zones.shared_with
 
     def describe(self, image: str) -> base.Description | None:
         found = self.show(image)
@@ -64,6 +65,7 @@ class Zones:
         self.asked: Counter[str] = Counter()
         self.away = away
         self.meanwhile: dict[str, str | None] = {}      # visibility of images after they were listed
+        self.shared_with = ["lab"]
         self.images = {"zone-a": [ONE]} | {name.replace("_", "-"): each for name, each in images.items()}
 
     def provider(self, zone: str) -> Any:
@@ -148,6 +150,42 @@ def test_who_has_nothing_here_loses_nothing_there() -> None:
     assert (left["symbol"], left["there"]) == ("-", "id-2") and "left alone" in left["why"]
 
 
+@pytest.mark.parametrize(
+    ("seen", "shared_with", "pruned"),
+    [
+        ({"visibility": "community"}, [], False),
+        ({"visibility": "public"}, [], False),
+        ({"visibility": "shared"}, ["hall", "studio"], False),
+        ({"visibility": "private", "owner": ""}, [], False),        # all see those of nobody
+        ({"visibility": "private"}, [], True),
+        ({"visibility": "private", "owner": "hall"}, [], True),
+        ({"visibility": "shared"}, ["hall"], True),
+    ],
+)
+def test_only_who_sees_all_that_others_have_here_prunes_theirs(
+    seen: dict[str, Any], shared_with: list[str], pruned: bool
+) -> None:
+    """A Glance that takes the caller for no operator says nothing of what it leaves out."""
+    public = like(image_ref="id-3", name="x", owner="lab", visibility="public", digest=OTHER)
+    mine = like(image_ref="id-4", name="y", owner="studio", digest="x:4")
+    theirs = like(image_ref="id-5", name="z", owner="lab", digest="x:5")
+    here = like(image_ref="id-6", name="v", digest="x:6", **{"owner": "lab", **seen})
+    zones = Zones(zone_a=[ONE, public, here], zone_b=[ONE, public, here, mine, theirs])
+    zones.shared_with = shared_with
+    entries = planned(kit(zones, "zone-b", everything=True))["entries"]
+    why = {each["there"]: each["why"] for each in entries if each["symbol"] == "-"}
+    assert why["id-4"] is None and why.keys() == {"id-4", "id-5"}
+    assert (why["id-5"] is None) is pruned and (pruned or "may not see all" in why["id-5"])
+
+
+def test_a_share_that_ends_while_it_is_looked_at_tells_nothing() -> None:
+    shared = [like(image_ref=f"id-{n}", owner="lab", visibility="shared", digest=f"x:{n}") for n in (3, 4)]
+    zones = Zones(zone_a=shared, zone_b=[like(image_ref="id-5", name="z", owner="lab", digest="x:5")])
+    zones.meanwhile = {each.image_ref: None for each in shared}
+    left = planned(kit(zones, "zone-b", everything=True))["entries"][-1]
+    assert (left["symbol"], left["there"]) == ("-", "id-5") and "may not see all" in left["why"]
+
+
 def test_what_is_gone_or_not_shared_any_more_when_it_is_asked_for_its_members() -> None:
     zones = Zones(zone_a=[like(image_ref=ref, name=ref, visibility="shared") for ref in ("1", "2", "3")])
     zones.meanwhile = {"2": None, "3": "private"}
@@ -224,7 +262,10 @@ def test_rate(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def pruning(zones: Zones, *entries: zone_plans.Entry) -> Any:
-    """Tools for a sync that has brought all there was, and is to prune."""
+    """Tools for a sync that has brought all there was, and is to prune what is as it was planned."""
+    images = itertools.chain.from_iterable(zones.images.values())
+    states = {each.image_ref: comparing._state(each, comparing.ALL) for each in images}
+    entries = tuple({**each, "state": states.get(each["there"])} for each in entries)
     least: dict[str, Any] = {"filters": {}, "members": False, "map_project": {}, "max_delete": 10}
     held = rows.take(sync(prune=True, **least).id)
     zone_work.plan(held, plan(*entries, prune=True), models.now())
@@ -245,6 +286,19 @@ def test_what_was_pruned_before_a_crash_counts() -> None:
     report = api.get_job(made.job.id, None).report or {}
     assert (report["pruned"], report["not_pruned"][:8]) == (2, "1 images")
     assert [link.cloud_key for link in api.get_image(image.id, None).links] == ["zone-a"]
+
+
+@pytest.mark.usefixtures("database")
+def test_what_was_changed_since_the_plan_is_not_pruned() -> None:
+    """Somebody uses it: it was published, as it may be."""
+    extra = [like(image_ref=ref, name=ref, digest=f"x:{ref}") for ref in ("id-2", "id-3")]
+    zones = Zones(zone_b=extra)
+    made = pruning(zones, entry("-", "id-2"), entry("-", "id-3"))
+    zones.images["zone-b"] = [extra[0], like(extra[1], visibility="public")]
+    made.attempt("prune", made.prune)
+    assert [each.image_ref for each in zones.images["zone-b"]] == ["id-3"]
+    report = api.get_job(made.job.id, None).report or {}
+    assert (report["pruned"], report["not_pruned"][:8]) == (1, "1 images")
 
 
 @pytest.mark.usefixtures("database")
