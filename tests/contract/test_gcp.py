@@ -210,6 +210,19 @@ def test_what_is_needed(
     assert all(each.passed is not False for each in provider.probe())
 
 
+@pytest.mark.parametrize(("seconds", "said"), [(604800, "for 7 days more, and bills it"), (0, "deleted.")])
+def test_what_is_deleted_is_billed_for_a_while(
+    subject: on_gcp.GCP, key: str, seconds: int, said: str
+) -> None:
+    """Where the bucket has a soft delete policy, as Google's have by default."""
+    bucket = subject.standin.storage_client().bucket(f"soft-{key[:8]}")
+    bucket.soft_delete_policy.retention_duration_seconds = seconds
+    bucket.create(project=subject.standin.accounts["owner"]["project_id"])
+    (found,) = [each for each in subject.at("owner", bucket=bucket.name).probe() if each.check == "bucket"]
+    assert found.passed and said in found.message
+    assert ("soft delete" in found.message) == bool(seconds)
+
+
 @pytest.mark.parametrize("missing", ALL_NEEDED)
 def test_what_is_missing_is_named(
     subject: on_gcp.GCP, provider: door.GCP, staged: Staged, spec: Spec, key: str, missing: str

@@ -710,14 +710,18 @@ def test_range_that_does_not_end(google: account.Account, monkeypatch: pytest.Mo
 @pytest.mark.parametrize(
     ("said", "keeps"),
     [
-        ({}, False),
-        ({"retentionPolicy": {"retentionPeriod": "86400"}}, True),
-        ({"defaultEventBasedHold": True}, True),
-        ({"softDeletePolicy": {"retentionDurationSeconds": "604800"}}, False),
+        ({}, ""),
+        ({"retentionPolicy": {"retentionPeriod": "86400"}}, "retention"),
+        ({"defaultEventBasedHold": True}, "holds all"),
+        ({"versioning": {"enabled": True}}, "Object Versioning"),
+        ({"versioning": {"enabled": False}}, ""),
+        ({"softDeletePolicy": {"retentionDurationSeconds": "604800"}}, ""),
+        ({"softDeletePolicy": {"retentionDurationSeconds": "a week"}}, "buckets.get had no"),
+        ({"versioning": "on"}, "not Google's"),
     ],
 )
 def test_bucket_that_keeps_all(
-    google: account.Account, monkeypatch: pytest.MonkeyPatch, said: dict[str, Any], *, keeps: bool
+    google: account.Account, monkeypatch: pytest.MonkeyPatch, said: dict[str, Any], keeps: str
 ) -> None:
     """Pieces could not be removed from it."""
     found = {"name": "bucket", "location": "EU", **said}
@@ -732,8 +736,9 @@ def test_bucket_that_keeps_all(
 
     monkeypatch.setattr(requests.Session, "send", send)
     google._credentials.token = "ya29.c.a-token-of-ours"
-    with pytest.raises(exceptions.ProviderError, match="retention") if keeps else contextlib.nullcontext():
-        assert objects.check(objects.Bucket(google, "bucket")) == "EU"
+    with pytest.raises(exceptions.ProviderError, match=keeps) if keeps else contextlib.nullcontext():
+        seconds = 604800 if "softDeletePolicy" in said else 0
+        assert objects.check(objects.Bucket(google, "bucket")) == ("EU", seconds)
 
 
 @pytest.mark.parametrize(
