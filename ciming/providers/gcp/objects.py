@@ -15,7 +15,7 @@ import functools
 import io
 import itertools
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -170,19 +170,24 @@ def put(
     """
     parts = archive.pieces(Path(staged.path), staged.virtual_size, transfer.alive)
     there = {each.name: each for each in _listed(place, _folder(key))}
-    total = sum(len(part.blocks) for part in parts)
+    found, names = archive.Sum(), []
+
+    def records(results: Iterable[_Sent]) -> Iterator[tuple[int, bytes]]:
+        """Of all pieces, one after the other: none is kept."""
+        count = 0
+        for sent in results:
+            found.add_plain(sent.crc32, sent.length)
+            found.add_packed(sent.crc32c, sent.size)
+            names.append(sent.name)
+            yield from sent.records
+            count += len(sent.records)
+            transfer.progress(staged.size * count // (len(parts.blocks) + 1))
+
     with Path(staged.path).open("rb", buffering=0) as file:
         send = functools.partial(_send, place, _folder(key), there, file.fileno(), transfer.alive)
-        found, names, records = archive.Sum(), [], []
         running = pace.in_order(send, parts, transfer.alive, pace.Pace(AT_ONCE))
         with contextlib.closing(running) as results:
-            for sent in results:
-                found.add_plain(sent.crc32, sent.length)
-                found.add_packed(sent.crc32c, sent.size)
-                names.append(sent.name)
-                records += sent.records
-                transfer.progress(staged.size * len(records) // max(1, total + 1))
-    guest = disk_image.digest_of(records)
+            guest = disk_image.digest_of(records(results))
     last = archive.end(found)
     name = f"{_folder(key)}end-{_text(google_crc32c.value(last)).translate(_IN_NAMES)}"
     found.add_packed(*_bring(place, there, name, last, transfer.alive))
