@@ -13,11 +13,15 @@ from typing import Any
 
 import pytest
 import requests
+from cryptography.hazmat.primitives.asymmetric import rsa
 from oslo_config import cfg
 
 from ciming import connections, disk_image, exceptions
 from ciming.providers.aws import account, imports, snapshots
 from ciming.providers.aws.account import Account
+from ciming.providers.gcp import account as gcp
+from ciming.providers.gcp import objects
+from tests.unit.providers import test_gcp
 
 LONGEST = 1 << 20       # of an answer, here
 SENT = 48 << 20         # of which that much comes
@@ -250,3 +254,15 @@ def test_an_error_of_a_stream_that_comes_drop_by_drop(endless: Endless) -> None:
         session.mount("http://", connections.Adapter(outside=True))
         with pytest.raises(requests.ReadTimeout):
             session.get(endless.url, stream=True, timeout=1.0).content  # noqa: B018
+
+
+@pytest.mark.parametrize("status", [404, 500])
+def test_google_that_does_not_end(endless: Endless, status: int) -> None:
+    """Where a range of an archive was asked for."""
+    endless.status = status
+    place = {"project_id": "project-1", "cloud": "google", "endpoint_url": endless.url, "timeout": 20.0}
+    key = test_gcp.as_pem(rsa.generate_private_key(public_exponent=65537, key_size=2048))
+    google = gcp.Account(place, test_gcp.credential(key))
+    google._credentials.token = "ya29.c.a-token-of-ours"
+    with little_memory(), pytest.raises(exceptions.TransientProviderError, match="longer than"):
+        objects._range(objects.Bucket(google, "bucket"), "its.tar.gz", 1, 1 << 20, 0)
