@@ -9,7 +9,7 @@ import itertools
 import socket
 import threading
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import requests
@@ -25,11 +25,60 @@ LONGEST = 16 * 1024 * 1024      # bytes of an answer from outside that is no ima
 BLOCK = 64 * 1024
 
 
+class TooLong(requests.RequestException):
+    """An answer is longer than any that is meant well."""
+
+
+class Clock:
+    """Ends what calls of one's own thread go over when their time is up, and no other thread's.
+
+    `mixin` is what all connections have to be.
+    """
+
+    def __init__(self) -> None:
+        self._used = threading.local()      # what the call of each thread goes over
+        self.mixin = _noting_use(self._used)
+
+    @contextlib.contextmanager
+    def within(
+        self, seconds: float | None, errors: type[Exception], late: Callable[[str], Exception]
+    ) -> Iterator[None]:
+        """End what is done here when the time is over.
+
+        :param errors: what a call raises that was ended
+        :param late: makes of some words what is raised instead
+        """
+        if seconds is None:
+            yield
+            return
+        over = threading.Event()
+        used: weakref.WeakSet[socket.socket] = weakref.WeakSet()
+        self._used.sockets, self._used.late = used, over
+
+        def give_up() -> None:
+            over.set()
+            end(used)       # and not what others are told over another one
+
+        timer = threading.Timer(seconds, give_up)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        except errors:
+            if not over.is_set():
+                raise
+        finally:
+            timer.cancel()
+        if over.is_set():       # also where it looked like the end of the answer
+            raise late(f"no whole answer within {seconds:g} s")
+
+
 class Adapter(ks_session.TCPKeepAliveAdapter):
     """keystoneauth's, which knows its open sockets.
 
     :param outside: URLs come from outside, so each of them passes the address check. Nor are answers trusted
-        to end: each is to be here, whole, within the time that otherwise is the longest without a byte.
+        to end: each is to be here, whole, within the time that otherwise is the longest without a byte. Of
+        those that are read bit by bit that is so for errors and redirects.
     :param cacert: certificates in PEM to be trusted, and no others
     :param size: connections that are kept for the next call
     """
@@ -42,8 +91,8 @@ class Adapter(ks_session.TCPKeepAliveAdapter):
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         super().init_poolmanager(*args, **kwargs)
         self._sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()
-        self._used = threading.local()      # what the call of each thread goes over
-        mixins = [noting(self._sockets), _noting_use(self._used)]
+        self._clock = Clock()
+        mixins = [noting(self._sockets), self._clock.mixin]
         if self._outside:
             mixins.insert(0, Checked)
         trusting = [_trusting(self._cacert)] if self._cacert else []
@@ -70,41 +119,12 @@ class Adapter(ks_session.TCPKeepAliveAdapter):
             return super().send(request, *kept)
         egress.check_url(str(request.url))
         is_small = isinstance(request.body, str | bytes | None)      # the bytes of an image take their time
-        with self._within(timeout if is_small else None):
+        seconds = timeout if is_small else None
+        with self._clock.within(seconds, requests.RequestException, requests.ReadTimeout):
             answer = super().send(request, *kept)
-            if not stream:
+            if not stream or answer.status_code >= 300:     # which is read whole, however it was asked for
                 _read(answer)
         return answer
-
-    @contextlib.contextmanager
-    def _within(self, seconds: float | None) -> Iterator[None]:
-        """End what is done here when the time is over.
-
-        :raises ReadTimeout: it is
-        """
-        if seconds is None:
-            yield
-            return
-        late = threading.Event()
-        used: weakref.WeakSet[socket.socket] = weakref.WeakSet()
-        self._used.sockets, self._used.late = used, late
-
-        def give_up() -> None:
-            late.set()
-            end(used)       # and not what others are told over another one
-
-        timer = threading.Timer(seconds, give_up)
-        timer.daemon = True
-        timer.start()
-        try:
-            yield
-        except requests.RequestException:
-            if not late.is_set():
-                raise
-        finally:
-            timer.cancel()
-        if late.is_set():       # also where it looked like the end of the answer
-            raise requests.ReadTimeout(f"no whole answer within {seconds:g} s")
 
     def hang_up(self) -> None:
         """End all calls that run: they raise an error in their threads."""
@@ -123,13 +143,24 @@ def _read(answer: requests.Response) -> None:
 
     :raises RequestException: it is too long, or ends early
     """
-    whole = bytearray()
-    for block in answer.iter_content(BLOCK):
-        whole += block
-        if len(whole) > LONGEST:
-            answer.close()
-            raise requests.RequestException(f"an answer that is longer than {LONGEST} bytes")
-    answer._content = bytes(whole)
+    try:
+        answer._content = whole(answer.iter_content(BLOCK))
+    except TooLong:
+        answer.close()
+        raise
+
+
+def whole(blocks: Iterable[bytes], most: int | None = None) -> bytes:
+    """An answer, of so many bytes or of LONGEST.
+
+    :raises TooLong: it has more
+    """
+    most, found = most or LONGEST, bytearray()
+    for block in blocks:
+        found += block
+        if len(found) > most:
+            raise TooLong(f"an answer that is longer than {most} bytes")
+    return bytes(found)
 
 
 def pool(kind: Any, *mixins: type) -> Any:

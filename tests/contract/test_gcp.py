@@ -210,6 +210,19 @@ def test_what_is_needed(
     assert all(each.passed is not False for each in provider.probe())
 
 
+@pytest.mark.parametrize(("seconds", "said"), [(604800, "for 7 days more, and bills it"), (0, "deleted.")])
+def test_what_is_deleted_is_billed_for_a_while(
+    subject: on_gcp.GCP, key: str, seconds: int, said: str
+) -> None:
+    """Where the bucket has a soft delete policy, as Google's have by default."""
+    bucket = subject.standin.storage_client().bucket(f"soft-{key[:8]}")
+    bucket.soft_delete_policy.retention_duration_seconds = seconds
+    bucket.create(project=subject.standin.accounts["owner"]["project_id"])
+    (found,) = [each for each in subject.at("owner", bucket=bucket.name).probe() if each.check == "bucket"]
+    assert found.passed and said in found.message
+    assert ("soft delete" in found.message) == bool(seconds)
+
+
 @pytest.mark.parametrize("missing", ALL_NEEDED)
 def test_what_is_missing_is_named(
     subject: on_gcp.GCP, provider: door.GCP, staged: Staged, spec: Spec, key: str, missing: str
@@ -502,6 +515,39 @@ def test_operation_that_never_ends(
     assert counted["compute.images.insert"] == 1
     with pytest.raises(exceptions.TransientProviderError, match="is PENDING after 0 s"):
         provider.discard(stuck)
+
+
+@pytest.mark.parametrize(("kind", "times"), [("503", 25), ("throttle", 25), ("reset", 12)])
+def test_outage_while_an_image_is_made(
+    subject: on_gcp.GCP, provider: door.GCP, staged: Staged, spec: Spec, key: str, kind: str, times: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """It goes on meanwhile: nothing of that is an attempt."""
+    monkeypatch.setattr(images, "PAUSES", (0.01,))
+    blob = provider.upload(staged, spec, key, Transfer())
+    subject.standin.fault(kind, "compute.globalOperations.get", times=times)
+    counted = Counted(subject)
+    image_ref = provider.register(blob, spec, key)
+    assert counted["compute.images.insert"] == 1 and counted["compute.globalOperations.get"] > times
+    subject.standin.fault(kind, "compute.images.get", after=1, times=times)
+    provider.delete(image_ref)
+    assert not subject.refs(key)
+
+
+def test_outage_that_does_not_end(
+    subject: on_gcp.GCP, provider: door.GCP, staged: Staged, spec: Spec, key: str, monkeypatch: Any
+) -> None:
+    blob = provider.upload(staged, spec, key, Transfer())
+    for each in ("compute.globalOperations.get", "compute.images.get"):
+        subject.standin.fault("503", each, times=1000)
+    with pytest.raises(exceptions.Interrupted):
+        provider.register(blob, spec, key, Transfer(5).alive)
+    monkeypatch.setattr(images, "SILENCE", 0.5)
+    with pytest.raises(exceptions.TransientProviderError, match="503"):
+        provider.register(blob, spec, key)
+    subject.standin.clear_faults()
+    provider.discard(key)
+    assert not subject.refs(key)
 
 
 def test_operation_that_is_cancelled(

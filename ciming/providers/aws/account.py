@@ -11,13 +11,15 @@ https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html
 
 import copy
 import functools
+import http.client
+import io
 import os
 import socket
 import threading
 import time
 import weakref
 from collections.abc import Mapping
-from typing import Any
+from typing import IO, Any
 
 import boto3.session
 import botocore.config
@@ -25,11 +27,14 @@ import botocore.configprovider
 import botocore.session
 from botocore import awsrequest, parsers, xform_name
 from botocore import exceptions as boto_exceptions
+from urllib3 import exceptions as urllib3_exceptions
 
-from ciming import answers, connections, egress, exceptions
+from ciming import answers, connections, disk_image, egress, exceptions
 from ciming.providers import pace
 
 CONNECTIONS = 64        # of each service: as many as blocks may be on their way
+SLOWEST = 4096          # bytes a second, at which what one call brings is still waited for
+MOST_LINES = 100        # of a header
 EXPIRY_MARGIN = 300     # seconds before its end in which a role's session is not used any more
 THROTTLED = frozenset(
     (
@@ -78,6 +83,52 @@ class Refusal(exceptions.ProviderError):
         super().__init__(detail, code=code, cloud_request_id=cloud_request_id)
         self.name = name
         self.reason = reason
+
+
+class _Bounded:
+    """botocore's HTTP session, but no answer is trusted to end: each has a longest, in bytes and in time.
+
+    :param seconds: for all of a call, but for the bytes of an image
+    """
+
+    def __init__(self, session: Any, clock: connections.Clock, seconds: float) -> None:
+        self._session = session
+        self._clock = clock
+        self._seconds = seconds
+
+    def send(self, request: Any) -> Any:
+        """:raises BotoCoreError: there is no answer, or too much of one"""
+        is_block, request.stream_output = request.stream_output, True       # or it would read all there is
+        size = int(request.headers.get("Content-Length") or 0) + (disk_image.BLOCK if is_block else 0)
+        late = functools.partial(_late, request.url)
+        with self._clock.within(self._seconds + size / SLOWEST, boto_exceptions.HTTPClientError, late):
+            answer = self._session.send(request)
+            most = disk_image.BLOCK if is_block and answer.status_code < 300 else connections.LONGEST
+            try:
+                body = connections.whole(answer.raw.stream(connections.BLOCK), most)
+            except (urllib3_exceptions.HTTPError, OSError) as error:
+                answer.raw.close()
+                raise boto_exceptions.HTTPClientError(error=error) from None
+        answer._content, answer.raw = body, io.BytesIO(body)
+        return answer
+
+    def close(self) -> None:
+        self._session.close()
+
+
+def _late(url: str, _said: str) -> Exception:
+    error: Exception = boto_exceptions.ReadTimeoutError(endpoint_url=url)
+    return error
+
+
+class _Continuing:
+    """Connections of botocore's, but what comes with a 100 Continue is not trusted to end either."""
+
+    def _consume_headers(self, lines: IO[bytes]) -> None:
+        for _ in range(MOST_LINES):
+            if lines.readline(connections.BLOCK) in (b"\r\n", b"\n", b""):
+                return
+        raise http.client.HTTPException(f"more than {MOST_LINES} lines before an answer")
 
 
 class Account:
@@ -223,11 +274,14 @@ class Account:
                 service, region_name=self.region, endpoint_url=self._url, config=config, **keys
             )
         egress.check_url(made.meta.endpoint_url)
-        mixins = [connections.Checked, connections.noting(self._sockets)]
-        made._endpoint.http_session._manager.pool_classes_by_scheme = {     # there is no public way
+        clock = connections.Clock()
+        mixins = [_Continuing, connections.Checked, connections.noting(self._sockets), clock.mixin]
+        session = made._endpoint.http_session       # there is no public way
+        session._manager.pool_classes_by_scheme = {
             "http": connections.pool(awsrequest.AWSHTTPConnectionPool, *mixins),
             "https": connections.pool(awsrequest.AWSHTTPSConnectionPool, *mixins),
         }
+        made._endpoint.http_session = _Bounded(session, clock, self._timeout)
         return made
 
     # Errors
@@ -271,6 +325,11 @@ class Account:
             f"{self.name}: {service}:{action} was answered by something that is not AWS. Is the Cloud's "
             "endpoint_url right, and is there a proxy on the way?",
             code="cloud.bad_answer",
+        )
+
+    def without_end(self, action: str) -> exceptions.ProviderError:
+        return exceptions.TransientProviderError(
+            f"{self.name}: what {action} lists does not end.", code="cloud.bad_answer"
         )
 
     def _failure(self, service: str, action: str, error: Exception) -> exceptions.ProviderError:

@@ -245,12 +245,13 @@ def _uploads(place: Bucket, name: str) -> Iterator[str]:
 def _parts(place: Bucket, name: str, upload: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
     """What S3 has of an upload, by number."""
     marker: dict[str, int] = {}
-    while True:
+    for _page in range(MOST_PARTS):
         page = place.call("ListParts", absent=(NO_UPLOAD,), Key=name, UploadId=upload, **marker) or {}
         yield from ((part["PartNumber"], part) for part in page.get("Parts", ()))
         if not page.get("IsTruncated"):
             return
         marker = {"PartNumberMarker": page["NextPartNumberMarker"]}
+    raise place.account.without_end("ListParts")
 
 
 @points.mutation

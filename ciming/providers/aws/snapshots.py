@@ -24,7 +24,9 @@ LOG = log.getLogger(__name__)
 GIB = 1 << 30
 TIMEOUT = 24 * 60       # minutes without a block, after which AWS gives a snapshot up
 POLL_SECONDS = (0.2, 5.0)
-PAGE = 1000     # blocks in a list
+PAGE = 500      # things in a list of EC2: with all their tags no answer that is too long
+MOST_PAGES = 1000       # of a list; one that does not end is none
+MOST_BLOCK_PAGES = 100_000      # the largest volume has 13,422 that are full, and others are empty
 NUMBER = 8      # bytes
 ZEROS = bytes(disk_image.BLOCK)
 SEEN_SECONDS = 30       # after which EC2 has heard of what EBS made
@@ -64,12 +66,13 @@ def show(account: Account, snapshot_id: str) -> Mapping[str, Any] | None:
 def pages(account: Account, action: str, what: str, **parameters: Any) -> Iterator[Mapping[str, Any]]:
     """All that a list of EC2 has: a page may be empty, and yet not the last."""
     token: dict[str, str] = {}
-    while True:
+    for _page in range(MOST_PAGES):
         page = account.ask("ec2", action, **{"MaxResults": PAGE, **parameters, **token})
         yield from page[what]
         if not page.get("NextToken"):
             return
         token = {"NextToken": page["NextToken"]}
+    raise account.without_end(action)
 
 
 def tagged(tags: Mapping[str, str]) -> list[dict[str, Any]]:
@@ -345,10 +348,13 @@ def delete(account: Account, snapshot_id: str) -> None:
 
 
 def blocks(account: Account, snapshot_id: str, start: int = 0) -> Iterator[tuple[int, str]]:
-    """Indices and tokens of the blocks that a snapshot has, in order."""
+    """Indices and tokens of the blocks that a snapshot has, in order.
+
+    :raises TransientProviderError: the list is in another order, or does not end
+    """
     token: dict[str, str] = {}
     listed = start
-    while True:
+    for _page in range(MOST_BLOCK_PAGES):
         try:
             page = account.ask(
                 "ebs", "ListSnapshotBlocks", SnapshotId=snapshot_id, StartingBlockIndex=start, **token
@@ -359,11 +365,16 @@ def blocks(account: Account, snapshot_id: str, start: int = 0) -> Iterator[tuple
             listed, token = start, {}       # it lives for an hour, and blocks take their time
             continue
         for block in page["Blocks"]:
+            if block["BlockIndex"] < start:     # each again and again would be a list without end, too
+                raise exceptions.TransientProviderError(
+                    f"{account.name}: the blocks of {snapshot_id} are in no order.", code="cloud.bad_answer"
+                )
             yield block["BlockIndex"], block["BlockToken"]
             start = block["BlockIndex"] + 1
         if not page.get("NextToken"):
             return
         token = {"NextToken": page["NextToken"]}
+    raise account.without_end("ListSnapshotBlocks")
 
 
 def read(

@@ -15,6 +15,7 @@ import hashlib
 import os
 import struct
 import zlib
+from array import array
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -47,7 +48,7 @@ class Piece(NamedTuple):
 
     number: int
     head: bytes
-    blocks: range | Sequence[int]
+    blocks: Sequence[int]
 
 
 def disk_size(virtual_size: int) -> int:
@@ -55,20 +56,41 @@ def disk_size(virtual_size: int) -> int:
     return max(1, -(-virtual_size // GIB)) * GIB
 
 
-def pieces(path: Path, virtual_size: int, alive: Alive = lambda: None) -> list[Piece]:
+class Pieces:
     """All of an archive but its end: the map, and then where there is data in the disk.
+
+    Each is made when it is asked for: of a block there is only its index in memory, 8 bytes.
+    """
+
+    def __init__(self, blocks: "array[int]", size: int) -> None:
+        self.blocks = blocks
+        self._header = _header(runs(blocks, size), size)
+        self._heads = -(-len(self._header) // PIECE)
+
+    def __len__(self) -> int:
+        return self._heads + -(-len(self.blocks) // BLOCKS)
+
+    def __getitem__(self, number: int) -> Piece:
+        if number < self._heads:
+            return Piece(number, self._header[number * PIECE :][:PIECE], ())
+        at = (number - self._heads) * BLOCKS
+        return Piece(number, b"", self.blocks[at : at + BLOCKS])
+
+    def __iter__(self) -> Iterator[Piece]:
+        return map(self.__getitem__, range(len(self)))
+
+
+def pieces(path: Path, virtual_size: int, alive: Alive = lambda: None) -> Pieces:
+    """Where there is data in a disk, as pieces of its archive.
 
     :param alive: asked now and then while the disk is read, see Transfer
     """
-    found = []
+    found = array("Q")
     for index, _ in disk_image.blocks(path):
         found.append(index)
         if not len(found) % ASKED:
             alive()
-    header = _header(runs(found, disk_size(virtual_size)), disk_size(virtual_size))
-    parts = [Piece(0, header[at : at + PIECE], ()) for at in range(0, len(header), PIECE)]
-    parts += [Piece(0, b"", found[at : at + BLOCKS]) for at in range(0, len(found), BLOCKS)]
-    return [part._replace(number=number) for number, part in enumerate(parts)]
+    return Pieces(found, disk_size(virtual_size))
 
 
 def runs(indices: Iterable[int], size: int) -> list[Run]:

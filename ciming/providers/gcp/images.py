@@ -9,13 +9,15 @@ import re
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from google.cloud import compute_v1
+from oslo_log import log
 
 from ciming import exceptions, points
 from ciming.providers.gcp.account import Account, Refusal
 
+LOG = log.getLogger(__name__)
 NAME = r"[a-z](?:[-a-z0-9]{0,61}[a-z0-9])?"
 LONGEST_NAME = 63
 REF = re.compile(rf"(?:https://[a-z.]+/compute/v1/)?projects/([a-z0-9.:-]+)/global/images/({NAME})")
@@ -23,11 +25,13 @@ PAGE = 500
 MOST_PAGES = 1000       # of a list; one that does not end is none
 PATIENCE = 2 * 3600     # seconds for Google to make an image
 TO_DELETE = 900
+SILENCE = 600           # seconds without a good answer, after which what takes its time is not waited for
 USER = "roles/compute.imageUser"
 TRIES = 6       # at a policy that others change, too
 PAUSES = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)     # the last one goes on
 
 Alive = Callable[[], None]
+Found = TypeVar("Found")
 
 
 def name(wanted: str, image_id: str, suffix: str = "") -> str:
@@ -121,6 +125,25 @@ def pauses() -> Iterator[float]:
         yield PAUSES[-1]
 
 
+def _look(ask: Callable[[], Found], alive: Alive, until: float) -> Found:
+    """What Google says of something that takes its time; that goes on while nobody can be asked about it.
+
+    :param until: by the clock `time.monotonic`; it is not asked for longer
+    :raises TransientProviderError: there was no good answer for SILENCE seconds
+    """
+    until = min(until, time.monotonic() + SILENCE)
+    for pause in pauses():
+        try:
+            return ask()
+        except exceptions.TransientProviderError as error:
+            if time.monotonic() + pause > until:
+                raise
+            LOG.info("Looks again: %s", error)
+        alive()
+        time.sleep(pause)
+    raise AssertionError
+
+
 def wait(
     account: Account,
     operation: str,
@@ -132,14 +155,18 @@ def wait(
 
     :param failed: called when it has failed, before that is said
     :raises ProviderError: it failed
-    :raises TransientProviderError: it takes too long, or failed for a reason that passes
+    :raises TransientProviderError: it takes too long, failed for a reason that passes, or can not be seen
     """
-    until = time.monotonic() + (patience or PATIENCE)
-    for pause in pauses():
-        found = account.call(
+
+    def ask() -> Any:
+        return account.call(
             "compute.globalOperations.get",
             lambda: account.operations.get(project=account.project, operation=operation, **asked(account)),
         )
+
+    until = time.monotonic() + (patience or PATIENCE)
+    for pause in pauses():
+        found = _look(ask, alive, until)
         if found.status == compute_v1.Operation.Status.DONE:
             break
         if time.monotonic() > until:
@@ -169,11 +196,11 @@ PASSING = frozenset(("INTERNAL_ERROR", "BACKEND_ERROR", "RESOURCE_NOT_READY", "R
 def is_ready(account: Account, name: str, alive: Alive, patience: float | None = None) -> bool:
     """Wait for an image that is being made, by whomever. False: nothing became of it.
 
-    :raises TransientProviderError: it takes too long
+    :raises TransientProviderError: it takes too long, or can not be seen
     """
     until = time.monotonic() + (patience or PATIENCE)
     for pause in pauses():
-        found = show(account, account.project, name)
+        found = _look(lambda: show(account, account.project, name), alive, until)
         if found is None or found.get("status") in ("READY", "FAILED"):
             return bool(found and found["status"] == "READY")
         if time.monotonic() > until:

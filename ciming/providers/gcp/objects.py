@@ -15,7 +15,7 @@ import functools
 import io
 import itertools
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -76,8 +76,10 @@ def _number(text: str) -> int:
 NEEDED = ("storage.objects.create", "storage.objects.get", "storage.objects.list", "storage.objects.delete")
 
 
-def check(place: Bucket) -> str:
-    """Where the bucket is.
+def check(place: Bucket) -> tuple[str, int]:
+    """Where the bucket is, and for how many seconds there is still to be paid for what was removed from it.
+
+    https://cloud.google.com/storage/docs/object-versioning, https://cloud.google.com/storage/docs/soft-delete
 
     :raises ProviderError: it is not there, may not be used, or keeps what is in it
     """
@@ -102,13 +104,22 @@ def check(place: Bucket) -> str:
             f"{place.account.name}: in the bucket {place.name} there is no right to {', '.join(lacking)}.",
             code="cloud.forbidden",
         )
-    if found.retention_period or found.default_event_based_hold:
+    keeps, seconds = place.account.call("storage.buckets.get", lambda: _kept_by(found))
+    if keeps:
         raise exceptions.ProviderError(
-            f"{place.account.name}: the bucket {place.name} has a retention policy, or holds all objects, so "
-            "the pieces of an archive could not be removed. Name one without.",
+            f"{place.account.name}: the bucket {place.name} {keeps}, so the pieces of an archive would stay "
+            "in it. Name one without.",
             code="cloud.refused",
         )
-    return place.account.words(found.location)
+    return place.account.words(found.location), seconds
+
+
+def _kept_by(found: Any) -> tuple[str, int]:
+    """Why a bucket lets go of nothing, or ''; and for how many seconds it can be brought back."""
+    seconds = int(found.soft_delete_policy.retention_duration_seconds or 0)
+    if found.retention_period or found.default_event_based_hold:
+        return "has a retention policy, or holds all objects", seconds
+    return "keeps versions of its objects (Object Versioning)" if found.versioning_enabled else "", seconds
 
 
 # Into the bucket
@@ -159,19 +170,24 @@ def put(
     """
     parts = archive.pieces(Path(staged.path), staged.virtual_size, transfer.alive)
     there = {each.name: each for each in _listed(place, _folder(key))}
-    total = sum(len(part.blocks) for part in parts)
+    found, names = archive.Sum(), []
+
+    def records(results: Iterable[_Sent]) -> Iterator[tuple[int, bytes]]:
+        """Of all pieces, one after the other: none is kept."""
+        count = 0
+        for sent in results:
+            found.add_plain(sent.crc32, sent.length)
+            found.add_packed(sent.crc32c, sent.size)
+            names.append(sent.name)
+            yield from sent.records
+            count += len(sent.records)
+            transfer.progress(staged.size * count // (len(parts.blocks) + 1))
+
     with Path(staged.path).open("rb", buffering=0) as file:
         send = functools.partial(_send, place, _folder(key), there, file.fileno(), transfer.alive)
-        found, names, records = archive.Sum(), [], []
         running = pace.in_order(send, parts, transfer.alive, pace.Pace(AT_ONCE))
         with contextlib.closing(running) as results:
-            for sent in results:
-                found.add_plain(sent.crc32, sent.length)
-                found.add_packed(sent.crc32c, sent.size)
-                names.append(sent.name)
-                records += sent.records
-                transfer.progress(staged.size * len(records) // max(1, total + 1))
-    guest = disk_image.digest_of(records)
+            guest = disk_image.digest_of(records(results))
     last = archive.end(found)
     name = f"{_folder(key)}end-{_text(google_crc32c.value(last)).translate(_IN_NAMES)}"
     found.add_packed(*_bring(place, there, name, last, transfer.alive))

@@ -18,6 +18,7 @@ from ciming.providers import base
 from ciming.providers.gcp import archive, images, lifecycle, metadata, objects
 from ciming.providers.gcp.account import Account, Refusal
 
+DAY = 24 * 3600         # seconds
 SKEW_SECONDS = 60       # Google refuses keys' assertions that are 5 minutes off
 KEPT = "ciming-bucket"  # label: where the archive was kept; a bucket whose name is none goes without
 EXPORT = "https://cloud.google.com/compute/docs/images/export-image"
@@ -439,8 +440,12 @@ class GCP(base.Provider):
         return True, "Images can be listed."
 
     def _try_bucket(self) -> tuple[bool | None, str]:
-        location = objects.check(self._bucket)
-        return True, f"The bucket is in {location}, and objects may be made there, read and deleted."
+        location, seconds = objects.check(self._bucket)
+        said = f"The bucket is in {location}, and objects may be made there, read and deleted."
+        if seconds:
+            said += f" Google keeps what is deleted for {seconds / DAY:.3g} days more, and bills it: that is "
+            said += "its soft delete policy."
+        return True, said
 
     def _try_create(self) -> tuple[bool | None, str]:
         """Compute Engine has no dry run: of what is not there, no image can be made."""

@@ -4,7 +4,6 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from osc_lib import exceptions
-from osc_lib.cli import format_columns
 
 from cimingclient.osc import cached, columns, common, export, text, watch
 from cimingclient.sdk import availability as _availability
@@ -23,8 +22,8 @@ LONG_HEADERS = (
 FORMATTERS: dict[str, Any] = {
     "size": columns.Size,
     "virtual_size": columns.Size,
-    "digests": format_columns.DictColumn,
-    "tags": format_columns.ListColumn,
+    "digests": columns.Pairs,
+    "tags": columns.List,
 }
 
 
@@ -263,10 +262,9 @@ def _properties(parsed_args: argparse.Namespace) -> list[tuple[str, str]]:
 
 def _row(image: dict[str, Any], cell: dict[str, Any], long: bool) -> list[Any]:
     row = [image["id"], image["name"], cell["cloud"], cell["status"], cell["image_ref"], _reason(cell)]
-    if long:
-        said = cell["metadata"] or {}
-        row += [cell["provider"], cell["region"], cell["proof"], *(_formatted(said, name) for name in LONG)]
-    return row
+    row += [cell["provider"], cell["region"], cell["proof"]] if long else []
+    said = cell["metadata"] or {}
+    return [*map(columns.words, row), *(_formatted(said, name) for name in LONG if long)]
 
 
 def _reason(cell: dict[str, Any]) -> str | None:
@@ -282,10 +280,11 @@ def _difference(differs: dict[str, Any]) -> str:
 
 
 def _listed(found: _availability.CloudImage, long: bool) -> list[Any]:
-    row = [found.image_ref, found.name, found.status, found.image_id, columns.Candidates(found.candidates)]
-    return row + ([_formatted(found, name) for name in LONG[1:]] if long else [])
+    row = map(columns.words, (found.image_ref, found.name, found.status, found.image_id))
+    more = [_formatted(found, name) for name in LONG[1:]] if long else []
+    return [*row, columns.Candidates(found.candidates), *more]
 
 
 def _formatted(said: Any, name: str) -> Any:
     value = said.get(name)
-    return value if value is None or name not in FORMATTERS else FORMATTERS[name](value)
+    return value if value is None else FORMATTERS.get(name, columns.words)(value)

@@ -4,8 +4,35 @@
 from typing import Any
 
 from cliff import columns
+from osc_lib.cli import format_columns
 
 from cimingclient.osc import text
+
+
+class Words(columns.FormattableColumn[Any]):
+    """What somebody else wrote, such as the name of an image: in a table it moves no cursor."""
+
+    def human_readable(self) -> str:
+        return text.plain(self._value)
+
+
+def words(value: Any) -> Any:
+    """A value of JSON; what is a text may be somebody else's."""
+    return Words(value) if isinstance(value, str) else value
+
+
+class Pairs(format_columns.DictColumn):
+    """Names and values of somebody else's."""
+
+    def human_readable(self) -> str:
+        return text.plain(super().human_readable())
+
+
+class List(format_columns.ListColumn):
+    """Words of somebody else's."""
+
+    def human_readable(self) -> str:
+        return text.plain(super().human_readable())
 
 
 class Size(columns.FormattableColumn[int]):

@@ -236,7 +236,9 @@ def _write(name: str, plan: dict[str, Any]) -> None:
 
 def _entry(entry: dict[str, Any]) -> list[Any]:
     values = dict(entry, why=entry["why"] or ", ".join(entry["differs"]) or None)
-    return [columns.Size(values[key]) if key == "size" else values[key] for key in PLAN.values()]
+    shown = {key: columns.words(value) for key, value in values.items()}
+    shown["size"] = columns.Size(values["size"])
+    return [shown[key] for key in PLAN.values()]
 
 
 def _row(job: _job.Job) -> list[Any]:

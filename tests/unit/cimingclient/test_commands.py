@@ -103,6 +103,30 @@ def test_what_is_untracked_is_looked_for_in_whole_pages(stub: _stub.Stub, run: c
     assert stub.queries[-1]["limit"] == "1"
 
 
+BAD = "\x1b[2Jone\nand \x9bmore"
+
+
+@pytest.mark.parametrize("long", [(), ("--long",)])
+def test_words_of_clouds_move_no_cursor(
+    stub: _stub.Stub, run: conftest.Runner, long: tuple[str, ...]
+) -> None:
+    """Who parses them gets them as they are."""
+    said: Any = dict.fromkeys(("status", "disk_format", "visibility", "created_at"), BAD)
+    said |= {"tags": [BAD], "digests": {BAD: BAD}, "size": 5, "name": BAD}
+    there = {**said, "image_ref": BAD, "image_id": None, "candidates": []}
+    stub.live["GET /v1/clouds/zone-a/images"] = [{"images": [there]}] * 2
+    cell: Any = dict.fromkeys(("cloud", "status", "image_ref", "provider", "region", "proof"), BAD)
+    cell |= {"error": None, "differs": [], "metadata": said}
+    page = {"availability": [{"image": {"id": "i", "name": BAD}, "clouds": [cell]}]}
+    stub.live["GET /v1/availability"] = [page, page]
+    for command, *argv in ((availability.ListCloudImage, "zone-a"), (availability.ListAvailability,)):
+        shown = run(command, *argv, *long).stdout
+        assert "?[2Jone and ?more" in shown and not {"\x1b", "\x9b"} & {*shown}
+        listed = run(command, *argv, *long, "-f", "json").json
+        assert {each["Name"] for each in listed} == {BAD}
+        assert all(each.get("Tags", [BAD]) == [BAD] for each in listed)
+
+
 def test_clouds_that_were_not_seen_are_told_once(stub: _stub.Stub, run: conftest.Runner) -> None:
     error = {"code": "cloud.unavailable", "message": "It does\nnot answer"}
     page = {"images": [], "unseen": [{"cloud": "zone-b", "status": "unreachable", "error": error}]}

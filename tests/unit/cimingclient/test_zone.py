@@ -152,6 +152,16 @@ def test_a_plan_is_shown_kept_and_applied(
     assert stub.said[-1] == {"plan": stub.plan, "when_busy": "wait"}
 
 
+def test_words_of_others_move_no_cursor(stub: _stub.Stub, run: conftest.Runner) -> None:
+    """Names are those of all projects; who parses them gets them as they are."""
+    bad = "\x1b[2Jone\nand \x9bmore"
+    stub.plan = plan(entry("+", name=bad, owner=bad), entry("~", differs=[bad]), entry("!", why=bad))
+    shown = run(zone.SyncZone, *FROM_TO, "--dry-run").stdout
+    assert shown.count("?[2Jone and ?more") == 4 and not {"\x1b", "\x9b"} & {*shown}
+    listed = run(zone.SyncZone, *FROM_TO, "--dry-run", "-f", "json").json
+    assert (listed[0]["Name"], listed[1]["Why"], listed[2]["Why"]) == (bad, bad, bad)
+
+
 @pytest.mark.parametrize("text", ["", "[]", "{}", "{", "[" * 100_000, "\x00"])
 def test_a_file_without_a_plan(
     stub: _stub.Stub, run: conftest.Runner, tmp_path: pathlib.Path, text: str

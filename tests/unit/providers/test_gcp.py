@@ -36,7 +36,7 @@ from google.protobuf import json_format
 from hypothesis import strategies
 from oslo_config import cfg
 
-from ciming import disk_image, egress, exceptions
+from ciming import disk_image, egress, exceptions, staging
 from ciming.configs import gcp as config
 from ciming.providers import base, pace
 from ciming.providers.gcp import account, archive, images, metadata, objects
@@ -225,6 +225,49 @@ def test_pieces(tmp_path: pathlib.Path) -> None:
     changed = parts[1]._replace(blocks=[each + 1 for each in parts[1].blocks])
     moved = [(index + 1, digest) for index, digest in contents[1][1]]
     assert archive.name(changed, moved) != names[1]
+
+
+def test_pieces_of_a_large_disk_take_little_memory(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
+) -> None:
+    """It has 2 million blocks to the TiB: what is kept of each until the end counts."""
+    count = 40_000
+    monkeypatch.setattr(disk_image, "blocks", lambda _path: ((index, b"") for index in range(count)))
+    monkeypatch.setattr(objects, "_listed", lambda *_: [])
+    monkeypatch.setattr(objects, "_put", lambda *_: None)
+    monkeypatch.setattr(archive, "content", lambda _file, piece: (piece.head, some_records(piece)))
+    peaks: list[int] = []
+
+    def together(*_: Any) -> None:
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        raise exceptions.Interrupted("that will do")
+
+    monkeypatch.setattr(objects, "_put_together", together)
+    file = tmp_path / "disk"
+    file.touch()
+    size = count * BLOCK
+    staged = staging.StagedFile(str(file), "raw", size, size, {})
+    tracemalloc.start()
+    try:
+        with pytest.raises(exceptions.Interrupted):
+            objects.put(None, "key", staged, {}, Nobody())      # type: ignore[arg-type]
+    finally:
+        tracemalloc.stop()
+    assert peaks[0] < 120 * count
+
+
+def some_records(piece: archive.Piece) -> list[tuple[int, bytes]]:
+    return [(index, index.to_bytes(32)) for index in piece.blocks]
+
+
+class Nobody:
+    """Asks for nothing, and is told nothing."""
+
+    def alive(self) -> None:
+        """Goes on."""
+
+    def progress(self, count: int) -> None:
+        """Has come so far."""
 
 
 def test_end_of_a_disk_that_is_not_whole(tmp_path: pathlib.Path) -> None:
@@ -710,14 +753,18 @@ def test_range_that_does_not_end(google: account.Account, monkeypatch: pytest.Mo
 @pytest.mark.parametrize(
     ("said", "keeps"),
     [
-        ({}, False),
-        ({"retentionPolicy": {"retentionPeriod": "86400"}}, True),
-        ({"defaultEventBasedHold": True}, True),
-        ({"softDeletePolicy": {"retentionDurationSeconds": "604800"}}, False),
+        ({}, ""),
+        ({"retentionPolicy": {"retentionPeriod": "86400"}}, "retention"),
+        ({"defaultEventBasedHold": True}, "holds all"),
+        ({"versioning": {"enabled": True}}, "Object Versioning"),
+        ({"versioning": {"enabled": False}}, ""),
+        ({"softDeletePolicy": {"retentionDurationSeconds": "604800"}}, ""),
+        ({"softDeletePolicy": {"retentionDurationSeconds": "a week"}}, "buckets.get had no"),
+        ({"versioning": "on"}, "not Google's"),
     ],
 )
 def test_bucket_that_keeps_all(
-    google: account.Account, monkeypatch: pytest.MonkeyPatch, said: dict[str, Any], *, keeps: bool
+    google: account.Account, monkeypatch: pytest.MonkeyPatch, said: dict[str, Any], keeps: str
 ) -> None:
     """Pieces could not be removed from it."""
     found = {"name": "bucket", "location": "EU", **said}
@@ -732,8 +779,9 @@ def test_bucket_that_keeps_all(
 
     monkeypatch.setattr(requests.Session, "send", send)
     google._credentials.token = "ya29.c.a-token-of-ours"
-    with pytest.raises(exceptions.ProviderError, match="retention") if keeps else contextlib.nullcontext():
-        assert objects.check(objects.Bucket(google, "bucket")) == "EU"
+    with pytest.raises(exceptions.ProviderError, match=keeps) if keeps else contextlib.nullcontext():
+        seconds = 604800 if "softDeletePolicy" in said else 0
+        assert objects.check(objects.Bucket(google, "bucket")) == ("EU", seconds)
 
 
 @pytest.mark.parametrize(
