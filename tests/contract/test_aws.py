@@ -9,6 +9,7 @@ import os
 import pathlib
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -519,6 +520,67 @@ def test_what_passes(
     assert {each["id"] for each in subject.standin.snapshots()} - before == {subject._snapshot(image_ref)}
     persistently(lambda: provider.discard(key))
     assert {each["id"] for each in subject.standin.snapshots()} == before
+
+
+@pytest.mark.parametrize("seconds", [1.5, 3.0])
+def test_ebs_that_has_not_heard_of_it(
+    subject: on_aws.AWS, provider: door.AWS, staged: Staged, spec: Spec, key: str, seconds: float
+) -> None:
+    """Of what it began, or what EC2 calls complete: then it is neither gone nor begun again."""
+    subject.standin.settings(ebs_seconds=seconds, consistency_seconds=seconds / 2)
+    made = Counted(subject)
+    before = {each["id"] for each in subject.standin.snapshots()}
+    transfer = Transfer()
+    blob = persistently(lambda: provider.upload(staged, spec, key, transfer))
+    assert {each["id"] for each in subject.standin.snapshots()} - before == {blob}
+    image_ref = provider.register(blob, spec, key)
+    assert provider.verify(image_ref, staged) == "guest"
+    assert made["ebs:StartSnapshot"] == 1
+    assert subject.refs(key) == {image_ref}
+
+
+def test_check_before_ebs_has_heard_of_it(subject: on_aws.AWS, provider: door.AWS) -> None:
+    before = subject.standin.snapshots()
+    subject.standin.settings(ebs_seconds=2.0)
+    assert {each.check: each.message for each in provider.probe() if not each.passed} == {}
+    assert subject.standin.snapshots() == before
+
+
+def test_ebs_that_never_hears_of_it(
+    subject: on_aws.AWS, provider: door.AWS, staged: Staged, spec: Spec, key: str, monkeypatch: Any
+) -> None:
+    """As long as EC2 shows it, that is no reason to remove what is whole."""
+    image_ref = bring(provider, staged, spec, key)
+    subject.standin.settings(ebs_seconds=600)
+    monkeypatch.setattr(snapshots, "KNOWN_SECONDS", 1.0)
+    with pytest.raises(exceptions.TransientProviderError, match="does not exist"):
+        provider.verify(image_ref, staged)
+
+
+@pytest.mark.parametrize("kind", ["throttle", "500", "reset"])
+def test_list_of_blocks_that_fails(
+    subject: on_aws.AWS, provider: door.AWS, staged: Staged, spec: Spec, key: str, kind: str
+) -> None:
+    """One page is no reason to read all again."""
+    image_ref = bring(provider, staged, spec, key)
+    subject.standin.settings(page_blocks=1)
+    subject.standin.fault(kind, "ListSnapshotBlocks", times=3, after=1)
+    made = Counted(subject)
+    assert provider.verify(image_ref, staged) == "guest"
+    assert made["ebs:GetSnapshotBlock"] == staged.size // BLOCK + 1
+
+
+def test_what_was_deleted_is_begun_anew(
+    subject: on_aws.AWS, provider: door.AWS, staged: Staged, spec: Spec, key: str, monkeypatch: Any
+) -> None:
+    """At once, where it was begun so long ago that AWS must have heard of it."""
+    first = provider._start(staged, spec, key)
+    snapshots.delete(provider._account, first)
+    monkeypatch.setattr(snapshots, "KNOWN_SECONDS", 120.0)
+    monkeypatch.setattr(snapshots, "_age", lambda made: 121.0 if made["SnapshotId"] == first else 0.0)
+    began = time.monotonic()
+    assert provider._start(staged, spec, key) != first
+    assert time.monotonic() - began < 30
 
 
 @pytest.mark.parametrize(

@@ -477,7 +477,9 @@ class AWS(base.Provider):
         if snapshot["State"] != "completed":
             return f"{which} is {snapshot['State']}: only one that is complete can be read."
         try:
-            next(snapshots.blocks(self._account, snapshot["SnapshotId"]), None)
+            self._account.ask(
+                "ebs", "ListSnapshotBlocks", SnapshotId=snapshot["SnapshotId"], MaxResults=100
+            )
         except Refusal as error:
             key = f" It is encrypted with {snapshot['KmsKeyId']}." if snapshot.get("KmsKeyId") else ""
             return f"{which} can not be read.{key} {error.detail}"
