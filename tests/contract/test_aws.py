@@ -735,6 +735,56 @@ def test_cancelled_before_ec2_has_heard_of_it(
     assert not subject.refs(key)
 
 
+@pytest.mark.parametrize("kind", ["lost", "slow"])
+@pytest.mark.parametrize("action", ["StartSnapshot", "RegisterImage"])
+def test_cancelled_before_there_was_an_answer(
+    subject: on_aws.AWS,
+    provider: door.AWS,
+    staged: Staged,
+    spec: Spec,
+    key: str,
+    monkeypatch: pytest.MonkeyPatch,
+    action: str,
+    kind: str,
+) -> None:
+    """Who cancels hangs up. AWS makes it all the same, and shows it later."""
+    monkeypatch.setattr(snapshots, "SEEN_SECONDS", 6.0)
+    before = {each["id"] for each in subject.standin.snapshots()}
+    subject.standin.settings(consistency_seconds=2.0)
+    subject.standin.fault(kind, action, seconds=1.0 if kind == "slow" else 0.0)
+    blob = provider.upload(staged, spec, key, Transfer()) if action == "RegisterImage" else ""
+    hanging_up = threading.Timer(0.5, provider.hang_up)
+    hanging_up.start()
+    with pytest.raises(exceptions.TransientProviderError, match="no answer"):
+        if blob:
+            provider.register(blob, spec, key)
+        else:
+            provider.upload(staged, spec, key, Transfer())
+    hanging_up.join()
+    provider.discard(key)
+    time.sleep(1.0)
+    assert not subject.refs(key)
+    assert {each["id"] for each in subject.standin.snapshots()} == before
+
+
+def test_discard_of_a_snapshot_of_somebody_elses_image(
+    subject: on_aws.AWS, provider: door.AWS, staged: Staged, spec: Spec, key: str, monkeypatch: Any
+) -> None:
+    """It passes, if they remove it."""
+    monkeypatch.setattr(snapshots, "SEEN_SECONDS", 1.0)
+    blob = provider.upload(staged, spec, key, Transfer())
+    ec2 = subject.standin.client("ec2")
+    devices = [{"DeviceName": "/dev/sda1", "Ebs": {"SnapshotId": blob}}]
+    made = ec2.register_image(
+        Name="theirs", RootDeviceName="/dev/sda1", VirtualizationType="hvm", BlockDeviceMappings=devices
+    )["ImageId"]
+    with pytest.raises(exceptions.TransientProviderError, match="in use"):
+        provider.discard(key)
+    ec2.deregister_image(ImageId=made)
+    provider.discard(key)
+    assert not subject.refs(key)
+
+
 # What AWS spoils
 
 

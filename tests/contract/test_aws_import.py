@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import pathlib
 import signal
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -371,6 +372,39 @@ def test_cancelled_while_the_import_runs(
     (task,) = subject.tasks(key)
     assert task["SnapshotTaskDetail"]["Status"] in ("deleting", "deleted")
     assert not subject.refs(key)
+
+
+@pytest.mark.parametrize("action", ["CreateMultipartUpload", "ImportSnapshot"])
+def test_cancelled_before_there_was_an_answer(
+    subject: on_aws.Import,
+    provider: door.AWS,
+    staged: Staged,
+    spec: Spec,
+    key: str,
+    monkeypatch: pytest.MonkeyPatch,
+    action: str,
+) -> None:
+    """Who cancels hangs up. AWS makes it all the same, a moment later."""
+    monkeypatch.setattr(snapshots, "SEEN_SECONDS", 6.0)
+    before = {each["id"] for each in subject.standin.snapshots()}
+    subject.standin.settings(import_seconds=60)
+    subject.standin.fault("slow", action, seconds=3.0)
+    ended = threading.Event()
+
+    def hang_up() -> None:
+        while not ended.wait(1.0):
+            provider.hang_up()
+
+    hanging_up = threading.Thread(target=hang_up)
+    hanging_up.start()
+    with pytest.raises(exceptions.TransientProviderError, match=f"{action} had no answer"):
+        provider.upload(staged, spec, key, Transfer())
+    ended.set()
+    hanging_up.join()
+    provider.discard(key)
+    time.sleep(3.0)
+    assert not subject.refs(key)
+    assert {each["id"] for each in subject.standin.snapshots()} == before
 
 
 def test_discard_of_a_snapshot_without_tags(

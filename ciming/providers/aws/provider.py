@@ -362,6 +362,31 @@ class AWS(base.Provider):
         return found
 
     def discard(self, key: str, alive: base.Alive = lambda: None) -> None:
+        """Where a call had no answer, until EC2 must show what it has made; absent is fine."""
+        until = time.monotonic() + snapshots.SEEN_SECONDS
+        for pause in snapshots.pauses():
+            in_use = self._discard_seen(key, alive)
+            now = time.monotonic()
+            if in_use is None and now > self._account.unanswered + snapshots.SEEN_SECONDS:
+                return
+            if in_use is not None and now > until:
+                raise exceptions.TransientProviderError(
+                    in_use.detail, cloud_request_id=in_use.cloud_request_id
+                )
+            alive()
+            time.sleep(pause)
+
+    def _discard_seen(self, key: str, alive: base.Alive) -> Refusal | None:
+        """What AWS says if a snapshot is of an image: which it shows only later, or which is just going."""
+        try:
+            self._discard(key, alive)
+        except Refusal as error:
+            if error.name != images.IN_USE:
+                raise
+            return error
+        return None
+
+    def _discard(self, key: str, alive: base.Alive) -> None:
         for image in self._find_images(key):
             alive()
             images.deregister(self._account, image["ImageId"])

@@ -274,10 +274,13 @@ def try_to_read(account: Account, snapshot_id: str) -> None:
 
 
 def await_seen(look: Callable[[], object]) -> None:
-    """Until EC2 shows what was made: who fails or is cancelled before would leave it there."""
+    """Until EC2 shows what was made: who fails, or is cancelled by a hang-up, before would leave it there."""
     until = time.monotonic() + SEEN_SECONDS
     for pause in pauses():
-        if look() or time.monotonic() > until:
+        with contextlib.suppress(exceptions.TransientProviderError):
+            if look():
+                return
+        if time.monotonic() > until:
             return
         time.sleep(pause)
 
