@@ -583,6 +583,31 @@ def test_what_was_deleted_is_begun_anew(
     assert time.monotonic() - began < 30
 
 
+@pytest.mark.parametrize("kind", ["throttle", "503", "reset"])
+def test_looks_that_fail(
+    subject: on_aws.AWS, provider: door.AWS, staged: Staged, spec: Spec, key: str, kind: str
+) -> None:
+    """While AWS is at work, which may take hours: that is no attempt that failed."""
+    subject.standin.settings(completion_seconds=1.0, image_seconds=1.0)
+    subject.standin.fault(kind, "DescribeSnapshots", times=5, after=2)
+    blob = provider.upload(staged, spec, key, Transfer())
+    subject.standin.fault(kind, "DescribeImages", times=5, after=1)
+    assert provider.verify(provider.register(blob, spec, key), staged) == "guest"
+
+
+def test_looks_that_fail_for_good(
+    subject: on_aws.AWS, provider: door.AWS, staged: Staged, spec: Spec, key: str, monkeypatch: Any
+) -> None:
+    """Who does not want it any more is asked all the same."""
+    blob = provider.upload(staged, spec, key, Transfer())
+    subject.standin.fault("503", "DescribeSnapshots", times=10**6)
+    with pytest.raises(exceptions.Interrupted):
+        snapshots.wait(provider._account, blob, Transfer(3).alive)
+    monkeypatch.setattr(snapshots, "OUTAGE_SECONDS", 0.5)
+    with pytest.raises(exceptions.TransientProviderError, match="DescribeSnapshots"):
+        snapshots.wait(provider._account, blob, Transfer().alive)
+
+
 @pytest.mark.parametrize(
     "settings",
     [{"consistency_seconds": 1.0}, {"sparse_pages": True}, {"page_blocks": 1, "page_token_seconds": 0}],

@@ -226,6 +226,17 @@ def test_a_snapshot_that_is_not_seen_yet(
     assert subject.refs(key) == {blob}
 
 
+@pytest.mark.parametrize("kind", ["throttle", "503", "reset"])
+def test_looks_that_fail(
+    subject: on_aws.Import, provider: door.AWS, staged: Staged, spec: Spec, key: str, kind: str
+) -> None:
+    """While AWS imports, which may take hours: that is no attempt that failed."""
+    subject.standin.settings(import_seconds=1.0)
+    subject.standin.fault(kind, "DescribeImportSnapshotTasks", times=5, after=1)
+    subject.standin.fault(kind, "DescribeSnapshots", times=5, after=1)
+    provider.upload(staged, spec, key, Transfer())
+
+
 # Imports that fail
 
 

@@ -425,7 +425,7 @@ def _wait(account: Account, task_id: str, size: int, transfer: base.Transfer, ro
     """
     until, done = time.monotonic() + PATIENCE, 0
     for pause in snapshots.pauses():
-        task = _show_task(account, task_id)
+        task = snapshots.looked(functools.partial(_show_task, account, task_id), transfer.alive)
         found = _detail(task or {})
         if found.get("Status") == "completed":
             return str(found["SnapshotId"])
@@ -462,7 +462,8 @@ def _appears(account: Account, snapshot_id: str, alive: Alive) -> None:
     """Until EC2 has heard of a snapshot, as far as that takes no longer than usual."""
     until = time.monotonic() + PATIENCE
     for pause in snapshots.pauses():
-        if snapshots.show(account, snapshot_id) is not None or time.monotonic() > until:
+        found = snapshots.looked(functools.partial(snapshots.show, account, snapshot_id), alive)
+        if found is not None or time.monotonic() > until:
             return
         alive()
         time.sleep(pause)

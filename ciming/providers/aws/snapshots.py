@@ -31,6 +31,7 @@ NUMBER = 8      # bytes
 ZEROS = bytes(disk_image.BLOCK)
 SEEN_SECONDS = 30       # after which EC2 has heard of what EBS made
 KNOWN_SECONDS = 120     # after which all of EBS has heard of a snapshot that was begun, or became complete
+OUTAGE_SECONDS = 600    # without a good answer, after which who waits for something gives up
 TRYING_SECONDS = 10     # for which one that is only tried out may not be known
 SEALING_SECONDS = 60    # for which a snapshot that takes no completion may be about to be complete
 SPOILT = "INVALID_CUSTOMER_KEY"     # of EBS's reasons, the one that does not pass
@@ -96,22 +97,24 @@ def of_tags(described: Mapping[str, Any]) -> dict[str, str]:
 
 
 def wait(account: Account, snapshot_id: str, alive: Alive) -> Mapping[str, Any]:
-    """Until a snapshot is complete: what EC2 says of it then.
+    """Until a snapshot is complete: what EC2 says of it then. That may take hours, in which looks may fail.
 
     :raises ProviderError: it is gone
-    :raises TransientProviderError: AWS gave it up; it is deleted
+    :raises TransientProviderError: AWS gave it up; it is deleted. Or it does not answer any more
     """
-    until = time.monotonic() + SEEN_SECONDS
+    unseen: float | None = None
     for pause in pauses():
-        found = show(account, snapshot_id)
-        if found is None and time.monotonic() < until:
+        found = looked(functools.partial(show, account, snapshot_id), alive)
+        if found is None:
+            unseen = unseen or time.monotonic()
+            if time.monotonic() - unseen > SEEN_SECONDS:
+                raise exceptions.ProviderError(
+                    f"{account.name}: snapshot {snapshot_id} is gone.", code="image.not_active"
+                )
             alive()
             time.sleep(pause)
             continue
-        if found is None:
-            raise exceptions.ProviderError(
-                f"{account.name}: snapshot {snapshot_id} is gone.", code="image.not_active"
-            )
+        unseen = None
         if found["State"] == "completed":
             return found
         if found["State"] != "pending":
@@ -147,6 +150,11 @@ def persistently(call: Callable[[], Result], alive: Alive, seconds: float) -> Re
         alive()
         time.sleep(pause)
     raise AssertionError
+
+
+def looked(look: Callable[[], Result], alive: Alive) -> Result:
+    """What a look shows at something that takes its time: to fail is no reason to give that up."""
+    return persistently(look, alive, OUTAGE_SECONDS)
 
 
 def of_known(account: Account, snapshot_id: str, call: Callable[[], Result]) -> Result:
@@ -389,7 +397,7 @@ def _seal(account: Account, snapshot_id: str, count: int, checksum: str) -> None
 def _becomes_complete(account: Account, snapshot_id: str, alive: Alive) -> bool:
     until = time.monotonic() + SEALING_SECONDS
     for pause in pauses():
-        found = show(account, snapshot_id)
+        found = looked(functools.partial(show, account, snapshot_id), alive)
         if found is None or found["State"] != "pending" or time.monotonic() > until:
             return bool(found and found["State"] == "completed")
         alive()
