@@ -470,6 +470,32 @@ def test_encrypted(subject: on_aws.AWS, staged: Staged, spec: Spec, key: str) ->
         provider.discard(each)
 
 
+def test_shared_where_aws_encrypts_all(
+    subject: on_aws.AWS, provider: door.AWS, staged: Staged, spec: Spec, key: str
+) -> None:
+    """With a key of AWS's own, which others can not use: told before any byte, where that may be known."""
+    subject.standin.settings(encryption_by_default=True)
+    made = Counted(subject)
+    for _ in range(2):
+        with pytest.raises(exceptions.ProviderError, match=r"own key.*as the Cloud's kms_key") as refused:
+            provider.upload(staged, spec, key, Transfer())
+        assert refused.value.code == "cloud.refused"
+        assert not isinstance(refused.value, exceptions.TransientProviderError)
+    assert made["puts"] == 0
+    (check,) = (each for each in provider.probe() if not each.passed)
+    assert check.check == "create" and "share_with" in check.message
+    provider.discard(key)
+    assert not subject.refs(key)
+
+    bring(subject.at("owner"), staged, spec, key)
+    provider.discard(key)
+    bring(subject.at("owner", kms_key=subject.standin.make_key(), share_with=[SHARED]), staged, spec, key)
+    provider.discard(key)
+    subject.standin.allow("owner", *ALL_NEEDED)
+    with pytest.raises(exceptions.ProviderError, match="ModifySnapshotAttribute was refused"):
+        bring(provider, staged, spec, key)
+
+
 @pytest.mark.parametrize("action", ["StartSnapshot", "RegisterImage"])
 def test_quota(
     subject: on_aws.AWS, provider: door.AWS, staged: Staged, spec: Spec, key: str, action: str
@@ -574,12 +600,12 @@ def test_what_was_deleted_is_begun_anew(
     subject: on_aws.AWS, provider: door.AWS, staged: Staged, spec: Spec, key: str, monkeypatch: Any
 ) -> None:
     """At once, where it was begun so long ago that AWS must have heard of it."""
-    first = provider._start(staged, spec, key)
+    first = provider._start(staged, spec, key)["SnapshotId"]
     snapshots.delete(provider._account, first)
     monkeypatch.setattr(snapshots, "KNOWN_SECONDS", 120.0)
     monkeypatch.setattr(snapshots, "_age", lambda made: 121.0 if made["SnapshotId"] == first else 0.0)
     began = time.monotonic()
-    assert provider._start(staged, spec, key) != first
+    assert provider._start(staged, spec, key)["SnapshotId"] != first
     assert time.monotonic() - began < 30
 
 

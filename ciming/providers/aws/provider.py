@@ -220,11 +220,13 @@ class AWS(base.Provider):
         transfer: base.Transfer,
     ) -> str:
         """The snapshot, of blocks that are put into it; or that which was found, completed."""
-        snapshot_id = found["SnapshotId"] if found else self._start(staged, spec, key)
+        there = found or self._start(staged, spec, key)
+        snapshot_id = there["SnapshotId"]
         checkpoint = transfer.checkpoint or {}
         if checkpoint.get("snapshot") != snapshot_id:
             checkpoint = {"snapshot": snapshot_id}
             transfer.save_checkpoint(checkpoint)    # who has to clean up by hand needs it
+        self._check_shareable(there.get("KmsKeyArn") or there.get("KmsKeyId"))      # as EBS or EC2 calls it
         pending = found is None or found["State"] == "pending"
         if not checkpoint.get("whole"):
             if pending:
@@ -258,7 +260,27 @@ class AWS(base.Provider):
         imports.clear(bucket, imports.object_name(key), transfer.alive)
         return str(snapshot_id)
 
-    def _start(self, staged: staging.Staged, spec: base.ImageSpec, key: str) -> str:
+    def _check_shareable(self, key: str | None) -> None:
+        """Before any byte: an account may encrypt all snapshots by default, with a key that is AWS's own.
+
+        https://docs.aws.amazon.com/ebs/latest/userguide/encryption-by-default.html
+
+        :raises ProviderError: what is encrypted with the key can not be shared, as it is to be
+        """
+        if key is None or not self._place.get("share_with"):
+            return
+        try:
+            found = self._account.ask("kms", "DescribeKey", KeyId=key)["KeyMetadata"]
+        except exceptions.ProviderError:    # it need not be told: then who shares it sees it
+            return
+        if found.get("KeyManager") == "AWS":
+            raise exceptions.ProviderError(
+                f"{self._name} encrypts the snapshot with AWS's own key {key}: such a one can not be shared "
+                "with other accounts (share_with). Name a key of yours as the Cloud's kms_key.",
+                code="cloud.refused",
+            )
+
+    def _start(self, staged: staging.Staged, spec: base.ImageSpec, key: str) -> Mapping[str, Any]:
         return snapshots.start(
             self._account,
             key,
@@ -599,7 +621,9 @@ class AWS(base.Provider):
         return True, "Images and snapshots can be listed."
 
     def _try_snapshot(self) -> tuple[bool | None, str]:
-        snapshots.try_out(self._account, {"Name": "ciming check", **self._mark}, **self._encryption())
+        tags = {"Name": "ciming check", **self._mark}
+        made = snapshots.try_out(self._account, tags, **self._encryption())
+        self._check_shareable(made.get("KmsKeyArn"))
         return True, "A snapshot was begun, with a block in it, and deleted again."
 
     def _try_bucket(self) -> tuple[bool | None, str]:

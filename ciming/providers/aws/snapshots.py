@@ -201,8 +201,8 @@ def once_there_is_room(call: Callable[[], str], alive: Alive) -> str:
 
 
 @points.mutation
-def start(account: Account, key: str, virtual_size: int, **more: Any) -> str:
-    """A pending snapshot for a Target: its id. Asked twice, also at once, it is the same one.
+def start(account: Account, key: str, virtual_size: int, **more: Any) -> Mapping[str, Any]:
+    """A pending snapshot for a Target, as EBS says of it. Asked twice, also at once, it is the same one.
 
     A token of AWS's leads for ever to the snapshot that it made first, deleted or not; and with another name,
     say, after a retry, to none.
@@ -220,7 +220,7 @@ def start(account: Account, key: str, virtual_size: int, **more: Any) -> str:
         if _appears(account, snapshot_id, KNOWN_SECONDS - _age(made)):
             await_seen(functools.partial(show, account, snapshot_id))
             try_to_read(account, snapshot_id)
-            return snapshot_id
+            return made
     raise exceptions.TransientProviderError(f"{account.name}: a snapshot that was started is not there.")
 
 
@@ -249,13 +249,15 @@ def _appears(account: Account, snapshot_id: str, seconds: float) -> bool:
     raise AssertionError
 
 
-def try_out(account: Account, tags: Mapping[str, str], **more: Any) -> None:
+def try_out(account: Account, tags: Mapping[str, str], **more: Any) -> Mapping[str, Any]:
     """Do what an upload does, of which EBS has no dry run, but complete nothing. It does not stay.
 
+    :return: what EBS said of the snapshot
     :raises ProviderError: it can not be done
     """
     wanted = {"VolumeSize": 1, "Timeout": 10, "Tags": as_tags(tags), **more}
-    made = str(account.ask("ebs", "StartSnapshot", **wanted)["SnapshotId"])
+    said = account.ask("ebs", "StartSnapshot", **wanted)
+    made = str(said["SnapshotId"])
     block = bytes(disk_image.BLOCK)
     try:
         digest = hashlib.sha256(block).digest()
@@ -266,6 +268,7 @@ def try_out(account: Account, tags: Mapping[str, str], **more: Any) -> None:
             await_seen(lambda: show(account, made))
         finally:
             delete(account, made)
+    return said
 
 
 def try_to_read(account: Account, snapshot_id: str) -> None:
