@@ -895,6 +895,21 @@ def test_remarks(provider: door.AWS, staged: Staged, spec: Spec) -> None:
     assert "one of 3 GiB there: grown by zeros" in grown
 
 
+def test_remark_on_what_aws_bills(
+    provider: door.AWS, staged: Staged, spec: Spec, key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Unless it knows, as of an image that was copied from one of its own."""
+    spec = dataclasses.replace(spec, properties={**spec.properties, "os_type": "windows"})
+    image_ref = bring(provider, staged, spec, key)
+    whole = dataclasses.replace(staged, virtual_size=1 << 30)
+    (remark,) = provider.remarks(whole, spec)
+    assert "one of Linux/UNIX, not Windows" in remark
+    wait = images.wait
+    monkeypatch.setattr(images, "wait", lambda *args: {**wait(*args), "PlatformDetails": "Windows"})
+    provider.verify(image_ref, staged)
+    assert not provider.remarks(whole, spec)
+
+
 def sparse(many: Staged) -> pathlib.Path:
     """The same data at the beginning of a disk that is much larger."""
     file = pathlib.Path(many.path).with_name("sparse")

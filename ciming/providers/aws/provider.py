@@ -45,6 +45,7 @@ class AWS(base.Provider):
         self._mark = _mark(place)
         said = (text.partition("=") for text in place.get("tags", ()))
         self._tags = {key: value for key, _, value in said}
+        self._platform = metadata.PLAIN     # of the image that was proven last
 
     @property
     def formats(self) -> tuple[str, ...]:
@@ -337,7 +338,9 @@ class AWS(base.Provider):
     def verify(
         self, image_ref: str, staged: staging.Staged, alive: base.Alive = lambda: None
     ) -> base.Proof:
-        ids = list(images.snapshot_ids(images.wait(self._account, image_ref, alive)).values())
+        image = images.wait(self._account, image_ref, alive)
+        self._platform = str(image.get("PlatformDetails", metadata.PLAIN))
+        ids = list(images.snapshot_ids(image).values())
         if not ids:
             raise exceptions.ProviderError(
                 f"Image {image_ref} in {self._name} is made of no EBS snapshot.", code="image.not_active"
@@ -374,7 +377,7 @@ class AWS(base.Provider):
         return sorted({*held, *random.sample(anywhere, few)})
 
     def remarks(self, staged: staging.Staged, spec: base.ImageSpec) -> Sequence[str]:
-        found = list(metadata.lost(spec, self._snapshot_tags(spec, "")))
+        found = list(metadata.lost(spec, self._snapshot_tags(spec, ""), self._platform))
         size = snapshots.volume_size(staged.virtual_size)
         if size * snapshots.GIB != staged.virtual_size:
             grown = f"The disk of {staged.virtual_size} bytes is one of {size} GiB there: grown by zeros."
