@@ -504,6 +504,19 @@ def test_no_version_of_an_object_stays(
     assert not listed.get("Versions") and not listed.get("DeleteMarkers")
 
 
+def test_check_leaves_no_marker(subject: on_aws.Import) -> None:
+    """In a bucket that keeps versions, as far as it may remove that."""
+    subject.s3.create_bucket(Bucket="marked")
+    subject.s3.put_bucket_versioning(Bucket="marked", VersioningConfiguration={"Status": "Enabled"})
+    provider = subject.at("owner", bucket="marked")
+    assert all(each.passed for each in verdicts(provider).values())
+    assert not subject.s3.list_object_versions(Bucket="marked").get("DeleteMarkers")
+    subject.standin.allow("owner", *USED)
+    assert all(each.passed for each in verdicts(provider).values())
+    subject.standin.reset()
+    assert len(subject.s3.list_object_versions(Bucket="marked")["DeleteMarkers"]) == 1
+
+
 # The bucket
 
 

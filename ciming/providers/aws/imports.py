@@ -121,7 +121,10 @@ def try_out(place: Bucket) -> None:
     finally:
         _abort(place, name, upload)
     clear(place, name, lambda: None)
-    _delete(place, name)
+    marked = _delete(place, name)
+    if marked.get("DeleteMarker"):      # where the bucket keeps versions, it says that there is none
+        with contextlib.suppress(Refusal):
+            _delete(place, name, VersionId=marked["VersionId"])
 
 
 # Into the bucket
@@ -286,9 +289,9 @@ def _abort(place: Bucket, name: str, upload: str) -> None:
 
 
 @points.mutation
-def _delete(place: Bucket, name: str, **version: str) -> None:
-    """Absent is fine."""
-    place.call("DeleteObject", absent=NO_OBJECT, Key=name, **version)
+def _delete(place: Bucket, name: str, **version: str) -> Mapping[str, Any]:
+    """What S3 says of what it did. Absent is fine."""
+    return place.call("DeleteObject", absent=NO_OBJECT, Key=name, **version) or {}
 
 
 def clear(place: Bucket, name: str, alive: Alive) -> None:
