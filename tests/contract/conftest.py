@@ -10,6 +10,7 @@ import pytest
 
 from ciming import staging
 from ciming.providers import base
+from ciming.providers.aws import snapshots
 from tests.contract import on_aws, on_gcp, on_openstack, subjects
 from tests.sandbox import sandbox
 
@@ -30,6 +31,12 @@ ROWS = [*SUBJECTS, *(pytest.param(kind, marks=pytest.mark.with_all) for kind in 
 def subject(request: pytest.FixtureRequest, cloud: sandbox.Sandbox) -> Iterator[subjects.Subject]:
     with contextlib.ExitStack() as stack:
         yield request.param(cloud, stack)
+
+
+@pytest.fixture(autouse=True)
+def known_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is begun anew after it was deleted waits until the stand-in, too, must have heard of it."""
+    monkeypatch.setattr(snapshots, "KNOWN_SECONDS", 6.0)
 
 
 @pytest.fixture

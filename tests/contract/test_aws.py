@@ -9,6 +9,7 @@ import os
 import pathlib
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -469,6 +470,32 @@ def test_encrypted(subject: on_aws.AWS, staged: Staged, spec: Spec, key: str) ->
         provider.discard(each)
 
 
+def test_shared_where_aws_encrypts_all(
+    subject: on_aws.AWS, provider: door.AWS, staged: Staged, spec: Spec, key: str
+) -> None:
+    """With a key of AWS's own, which others can not use: told before any byte, where that may be known."""
+    subject.standin.settings(encryption_by_default=True)
+    made = Counted(subject)
+    for _ in range(2):
+        with pytest.raises(exceptions.ProviderError, match=r"own key.*as the Cloud's kms_key") as refused:
+            provider.upload(staged, spec, key, Transfer())
+        assert refused.value.code == "cloud.refused"
+        assert not isinstance(refused.value, exceptions.TransientProviderError)
+    assert made["puts"] == 0
+    (check,) = (each for each in provider.probe() if not each.passed)
+    assert check.check == "create" and "share_with" in check.message
+    provider.discard(key)
+    assert not subject.refs(key)
+
+    bring(subject.at("owner"), staged, spec, key)
+    provider.discard(key)
+    bring(subject.at("owner", kms_key=subject.standin.make_key(), share_with=[SHARED]), staged, spec, key)
+    provider.discard(key)
+    subject.standin.allow("owner", *ALL_NEEDED)
+    with pytest.raises(exceptions.ProviderError, match="ModifySnapshotAttribute was refused"):
+        bring(provider, staged, spec, key)
+
+
 @pytest.mark.parametrize("action", ["StartSnapshot", "RegisterImage"])
 def test_quota(
     subject: on_aws.AWS, provider: door.AWS, staged: Staged, spec: Spec, key: str, action: str
@@ -519,6 +546,92 @@ def test_what_passes(
     assert {each["id"] for each in subject.standin.snapshots()} - before == {subject._snapshot(image_ref)}
     persistently(lambda: provider.discard(key))
     assert {each["id"] for each in subject.standin.snapshots()} == before
+
+
+@pytest.mark.parametrize("seconds", [1.5, 3.0])
+def test_ebs_that_has_not_heard_of_it(
+    subject: on_aws.AWS, provider: door.AWS, staged: Staged, spec: Spec, key: str, seconds: float
+) -> None:
+    """Of what it began, or what EC2 calls complete: then it is neither gone nor begun again."""
+    subject.standin.settings(ebs_seconds=seconds, consistency_seconds=seconds / 2)
+    made = Counted(subject)
+    before = {each["id"] for each in subject.standin.snapshots()}
+    transfer = Transfer()
+    blob = persistently(lambda: provider.upload(staged, spec, key, transfer))
+    assert {each["id"] for each in subject.standin.snapshots()} - before == {blob}
+    image_ref = provider.register(blob, spec, key)
+    assert provider.verify(image_ref, staged) == "guest"
+    assert made["ebs:StartSnapshot"] == 1
+    assert subject.refs(key) == {image_ref}
+
+
+def test_check_before_ebs_has_heard_of_it(subject: on_aws.AWS, provider: door.AWS) -> None:
+    before = subject.standin.snapshots()
+    subject.standin.settings(ebs_seconds=2.0)
+    assert {each.check: each.message for each in provider.probe() if not each.passed} == {}
+    assert subject.standin.snapshots() == before
+
+
+def test_ebs_that_never_hears_of_it(
+    subject: on_aws.AWS, provider: door.AWS, staged: Staged, spec: Spec, key: str, monkeypatch: Any
+) -> None:
+    """As long as EC2 shows it, that is no reason to remove what is whole."""
+    image_ref = bring(provider, staged, spec, key)
+    subject.standin.settings(ebs_seconds=600)
+    monkeypatch.setattr(snapshots, "KNOWN_SECONDS", 1.0)
+    with pytest.raises(exceptions.TransientProviderError, match="does not exist"):
+        provider.verify(image_ref, staged)
+
+
+@pytest.mark.parametrize("kind", ["throttle", "500", "reset"])
+def test_list_of_blocks_that_fails(
+    subject: on_aws.AWS, provider: door.AWS, staged: Staged, spec: Spec, key: str, kind: str
+) -> None:
+    """One page is no reason to read all again."""
+    image_ref = bring(provider, staged, spec, key)
+    subject.standin.settings(page_blocks=1)
+    subject.standin.fault(kind, "ListSnapshotBlocks", times=3, after=1)
+    made = Counted(subject)
+    assert provider.verify(image_ref, staged) == "guest"
+    assert made["ebs:GetSnapshotBlock"] == staged.size // BLOCK + 1
+
+
+def test_what_was_deleted_is_begun_anew(
+    subject: on_aws.AWS, provider: door.AWS, staged: Staged, spec: Spec, key: str, monkeypatch: Any
+) -> None:
+    """At once, where it was begun so long ago that AWS must have heard of it."""
+    first = provider._start(staged, spec, key)["SnapshotId"]
+    snapshots.delete(provider._account, first)
+    monkeypatch.setattr(snapshots, "KNOWN_SECONDS", 120.0)
+    monkeypatch.setattr(snapshots, "_age", lambda made: 121.0 if made["SnapshotId"] == first else 0.0)
+    began = time.monotonic()
+    assert provider._start(staged, spec, key)["SnapshotId"] != first
+    assert time.monotonic() - began < 30
+
+
+@pytest.mark.parametrize("kind", ["throttle", "503", "reset"])
+def test_looks_that_fail(
+    subject: on_aws.AWS, provider: door.AWS, staged: Staged, spec: Spec, key: str, kind: str
+) -> None:
+    """While AWS is at work, which may take hours: that is no attempt that failed."""
+    subject.standin.settings(completion_seconds=1.0, image_seconds=1.0)
+    subject.standin.fault(kind, "DescribeSnapshots", times=5, after=2)
+    blob = provider.upload(staged, spec, key, Transfer())
+    subject.standin.fault(kind, "DescribeImages", times=5, after=1)
+    assert provider.verify(provider.register(blob, spec, key), staged) == "guest"
+
+
+def test_looks_that_fail_for_good(
+    subject: on_aws.AWS, provider: door.AWS, staged: Staged, spec: Spec, key: str, monkeypatch: Any
+) -> None:
+    """Who does not want it any more is asked all the same."""
+    blob = provider.upload(staged, spec, key, Transfer())
+    subject.standin.fault("503", "DescribeSnapshots", times=10**6)
+    with pytest.raises(exceptions.Interrupted):
+        snapshots.wait(provider._account, blob, Transfer(3).alive)
+    monkeypatch.setattr(snapshots, "OUTAGE_SECONDS", 0.5)
+    with pytest.raises(exceptions.TransientProviderError, match="DescribeSnapshots"):
+        snapshots.wait(provider._account, blob, Transfer().alive)
 
 
 @pytest.mark.parametrize(
@@ -673,6 +786,56 @@ def test_cancelled_before_ec2_has_heard_of_it(
     assert not subject.refs(key)
 
 
+@pytest.mark.parametrize("kind", ["lost", "slow"])
+@pytest.mark.parametrize("action", ["StartSnapshot", "RegisterImage"])
+def test_cancelled_before_there_was_an_answer(
+    subject: on_aws.AWS,
+    provider: door.AWS,
+    staged: Staged,
+    spec: Spec,
+    key: str,
+    monkeypatch: pytest.MonkeyPatch,
+    action: str,
+    kind: str,
+) -> None:
+    """Who cancels hangs up. AWS makes it all the same, and shows it later."""
+    monkeypatch.setattr(snapshots, "SEEN_SECONDS", 6.0)
+    before = {each["id"] for each in subject.standin.snapshots()}
+    subject.standin.settings(consistency_seconds=2.0)
+    subject.standin.fault(kind, action, seconds=1.0 if kind == "slow" else 0.0)
+    blob = provider.upload(staged, spec, key, Transfer()) if action == "RegisterImage" else ""
+    hanging_up = threading.Timer(0.5, provider.hang_up)
+    hanging_up.start()
+    with pytest.raises(exceptions.TransientProviderError, match="no answer"):
+        if blob:
+            provider.register(blob, spec, key)
+        else:
+            provider.upload(staged, spec, key, Transfer())
+    hanging_up.join()
+    provider.discard(key)
+    time.sleep(1.0)
+    assert not subject.refs(key)
+    assert {each["id"] for each in subject.standin.snapshots()} == before
+
+
+def test_discard_of_a_snapshot_of_somebody_elses_image(
+    subject: on_aws.AWS, provider: door.AWS, staged: Staged, spec: Spec, key: str, monkeypatch: Any
+) -> None:
+    """It passes, if they remove it."""
+    monkeypatch.setattr(snapshots, "SEEN_SECONDS", 1.0)
+    blob = provider.upload(staged, spec, key, Transfer())
+    ec2 = subject.standin.client("ec2")
+    devices = [{"DeviceName": "/dev/sda1", "Ebs": {"SnapshotId": blob}}]
+    made = ec2.register_image(
+        Name="theirs", RootDeviceName="/dev/sda1", VirtualizationType="hvm", BlockDeviceMappings=devices
+    )["ImageId"]
+    with pytest.raises(exceptions.TransientProviderError, match="in use"):
+        provider.discard(key)
+    ec2.deregister_image(ImageId=made)
+    provider.discard(key)
+    assert not subject.refs(key)
+
+
 # What AWS spoils
 
 
@@ -730,6 +893,21 @@ def test_remarks(provider: door.AWS, staged: Staged, spec: Spec) -> None:
     assert not provider.remarks(gib, spec)
     (grown,) = provider.remarks(dataclasses.replace(staged, virtual_size=(2 << 30) + 512), spec)
     assert "one of 3 GiB there: grown by zeros" in grown
+
+
+def test_remark_on_what_aws_bills(
+    provider: door.AWS, staged: Staged, spec: Spec, key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Unless it knows, as of an image that was copied from one of its own."""
+    spec = dataclasses.replace(spec, properties={**spec.properties, "os_type": "windows"})
+    image_ref = bring(provider, staged, spec, key)
+    whole = dataclasses.replace(staged, virtual_size=1 << 30)
+    (remark,) = provider.remarks(whole, spec)
+    assert "one of Linux/UNIX, not Windows" in remark
+    wait = images.wait
+    monkeypatch.setattr(images, "wait", lambda *args: {**wait(*args), "PlatformDetails": "Windows"})
+    provider.verify(image_ref, staged)
+    assert not provider.remarks(whole, spec)
 
 
 def sparse(many: Staged) -> pathlib.Path:

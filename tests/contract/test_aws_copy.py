@@ -170,6 +170,23 @@ def test_discard(subject: on_aws.AWS, provider: door.AWS, there: There, key: str
     assert not subject.refs(key)
 
 
+def test_cancelled_before_there_was_an_answer(
+    subject: on_aws.AWS, provider: door.AWS, there: There, key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """AWS copies all the same, and shows it later."""
+    monkeypatch.setattr(snapshots, "SEEN_SECONDS", 6.0)
+    time.sleep(SEEN_SECONDS)
+    before = {each["id"] for each in subject.standin.snapshots()}
+    subject.standin.settings(copy_seconds=60, consistency_seconds=2 * SEEN_SECONDS)
+    time.sleep(SEEN_SECONDS)
+    subject.standin.fault("lost", "CopyImage")
+    with pytest.raises(exceptions.TransientProviderError, match="no answer"):
+        copy(provider, there, key)
+    provider.discard(key)
+    assert not subject.refs(key)
+    assert {each["id"] for each in subject.standin.snapshots()} == before
+
+
 def test_credential_that_is_refused(
     subject: on_aws.AWS, provider: door.AWS, there: There, key: str
 ) -> None:

@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import pathlib
 import signal
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -225,6 +226,17 @@ def test_a_snapshot_that_is_not_seen_yet(
     assert subject.refs(key) == {blob}
 
 
+@pytest.mark.parametrize("kind", ["throttle", "503", "reset"])
+def test_looks_that_fail(
+    subject: on_aws.Import, provider: door.AWS, staged: Staged, spec: Spec, key: str, kind: str
+) -> None:
+    """While AWS imports, which may take hours: that is no attempt that failed."""
+    subject.standin.settings(import_seconds=1.0)
+    subject.standin.fault(kind, "DescribeImportSnapshotTasks", times=5, after=1)
+    subject.standin.fault(kind, "DescribeSnapshots", times=5, after=1)
+    provider.upload(staged, spec, key, Transfer())
+
+
 # Imports that fail
 
 
@@ -373,6 +385,39 @@ def test_cancelled_while_the_import_runs(
     assert not subject.refs(key)
 
 
+@pytest.mark.parametrize("action", ["CreateMultipartUpload", "ImportSnapshot"])
+def test_cancelled_before_there_was_an_answer(
+    subject: on_aws.Import,
+    provider: door.AWS,
+    staged: Staged,
+    spec: Spec,
+    key: str,
+    monkeypatch: pytest.MonkeyPatch,
+    action: str,
+) -> None:
+    """Who cancels hangs up. AWS makes it all the same, a moment later."""
+    monkeypatch.setattr(snapshots, "SEEN_SECONDS", 6.0)
+    before = {each["id"] for each in subject.standin.snapshots()}
+    subject.standin.settings(import_seconds=60)
+    subject.standin.fault("slow", action, seconds=3.0)
+    ended = threading.Event()
+
+    def hang_up() -> None:
+        while not ended.wait(1.0):
+            provider.hang_up()
+
+    hanging_up = threading.Thread(target=hang_up)
+    hanging_up.start()
+    with pytest.raises(exceptions.TransientProviderError, match=f"{action} had no answer"):
+        provider.upload(staged, spec, key, Transfer())
+    ended.set()
+    hanging_up.join()
+    provider.discard(key)
+    time.sleep(3.0)
+    assert not subject.refs(key)
+    assert {each["id"] for each in subject.standin.snapshots()} == before
+
+
 def test_discard_of_a_snapshot_without_tags(
     subject: on_aws.Import, provider: door.AWS, staged: Staged, spec: Spec, key: str
 ) -> None:
@@ -457,6 +502,19 @@ def test_no_version_of_an_object_stays(
     subject.at("owner", bucket="versions").upload(staged, spec, key, Transfer())
     listed = subject.s3.list_object_versions(Bucket="versions")
     assert not listed.get("Versions") and not listed.get("DeleteMarkers")
+
+
+def test_check_leaves_no_marker(subject: on_aws.Import) -> None:
+    """In a bucket that keeps versions, as far as it may remove that."""
+    subject.s3.create_bucket(Bucket="marked")
+    subject.s3.put_bucket_versioning(Bucket="marked", VersioningConfiguration={"Status": "Enabled"})
+    provider = subject.at("owner", bucket="marked")
+    assert all(each.passed for each in verdicts(provider).values())
+    assert not subject.s3.list_object_versions(Bucket="marked").get("DeleteMarkers")
+    subject.standin.allow("owner", *USED)
+    assert all(each.passed for each in verdicts(provider).values())
+    subject.standin.reset()
+    assert len(subject.s3.list_object_versions(Bucket="marked")["DeleteMarkers"]) == 1
 
 
 # The bucket

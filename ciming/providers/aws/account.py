@@ -71,6 +71,12 @@ _QUOTA = frozenset(
         "SnapshotLimitExceeded",
     )
 )
+MAKING = frozenset(
+    (
+        *("StartSnapshot", "RegisterImage", "CopyImage", "ImportSnapshot"),
+        *("CreateMultipartUpload", "CompleteMultipartUpload"),
+    )
+)
 _EBS_QUOTA = "ServiceQuotaExceededException"    # of pending snapshots, too: those come to their ends
 
 
@@ -156,6 +162,8 @@ class Account:
         self._clients: dict[str, Any] = {}
         self._sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()
         self._lock = threading.RLock()
+        self.unanswered = float("-inf")
+        """When a call that makes something last had no answer: it may be made later. Monotonic seconds."""
 
     def call(
         self,
@@ -187,6 +195,8 @@ class Account:
             raise self._failure(service, action, error) from None
         except parsers.ResponseParserError:
             raise self._unreadable(service, action) from None
+        if action in MAKING:
+            self.unanswered = float("-inf")
         return found
 
     def ask(self, service: str, action: str, **parameters: Any) -> Mapping[str, Any]:
@@ -321,6 +331,7 @@ class Account:
 
     def _unreadable(self, service: str, action: str) -> exceptions.ProviderError:
         """Of an answer that is none of AWS's. The error's own text has all of it, and maybe what we told."""
+        self._note_unanswered(action)
         return exceptions.TransientProviderError(
             f"{self.name}: {service}:{action} was answered by something that is not AWS. Is the Cloud's "
             "endpoint_url right, and is there a proxy on the way?",
@@ -347,9 +358,14 @@ class Account:
             return exceptions.ProviderError(
                 f"{self.name}: {service}:{action} can not be asked so. {said}", code="cloud.refused"
             )
+        self._note_unanswered(action)
         if isinstance(error, boto_exceptions.EndpointConnectionError):
             what += f" Is there a region {self.region}?"
         return exceptions.TransientProviderError(what, code="cloud.unreachable")
+
+    def _note_unanswered(self, action: str) -> None:
+        if action in MAKING:
+            self.unanswered = time.monotonic()
 
 
 def _is_of_the_key(answer: Mapping[str, Any]) -> bool:

@@ -2,6 +2,7 @@
 """AMIs: made of a snapshot, shared, described, and removed together with it."""
 
 import contextlib
+import functools
 import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -162,15 +163,15 @@ def _ours(account: Account, key: str) -> str | None:
 def wait(
     account: Account, image_id: str, alive: Alive, patience: float = PATIENCE
 ) -> Mapping[str, Any]:
-    """Until an image can be used: what EC2 says of it then.
+    """Until an image can be used: what EC2 says of it then. Looks may fail meanwhile.
 
     :param patience: seconds
     :raises ProviderError: it failed, or is gone
     """
-    seen = time.monotonic()
-    until = seen + patience
+    unseen: float | None = None
+    until = time.monotonic() + patience
     for pause in snapshots.pauses():
-        image = show(account, image_id)
+        image = snapshots.looked(functools.partial(show, account, image_id), alive)
         if image is not None and image["State"] == "available":
             return image
         if image is not None and image["State"] != "pending":
@@ -180,14 +181,15 @@ def wait(
                 code="image.not_active",
             )
         now = time.monotonic()
-        if image is None and now - seen > snapshots.SEEN_SECONDS:
-            raise exceptions.ProviderError(
-                f"{account.name}: image {image_id} is gone.", code="image.not_active"
-            )
         if image is None:       # who cancels now would not find it
+            unseen = unseen or now
+            if now - unseen > snapshots.SEEN_SECONDS:
+                raise exceptions.ProviderError(
+                    f"{account.name}: image {image_id} is gone.", code="image.not_active"
+                )
             time.sleep(pause)
             continue
-        seen = now
+        unseen = None
         if now > until:
             raise exceptions.TransientProviderError(
                 f"{account.name}: image {image_id} is not available yet."

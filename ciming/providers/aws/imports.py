@@ -121,7 +121,10 @@ def try_out(place: Bucket) -> None:
     finally:
         _abort(place, name, upload)
     clear(place, name, lambda: None)
-    _delete(place, name)
+    marked = _delete(place, name)
+    if marked.get("DeleteMarker"):      # where the bucket keeps versions, it says that there is none
+        with contextlib.suppress(Refusal):
+            _delete(place, name, VersionId=marked["VersionId"])
 
 
 # Into the bucket
@@ -287,9 +290,9 @@ def _abort(place: Bucket, name: str, upload: str) -> None:
 
 
 @points.mutation
-def _delete(place: Bucket, name: str, **version: str) -> None:
-    """Absent is fine."""
-    place.call("DeleteObject", absent=NO_OBJECT, Key=name, **version)
+def _delete(place: Bucket, name: str, **version: str) -> Mapping[str, Any]:
+    """What S3 says of what it did. Absent is fine."""
+    return place.call("DeleteObject", absent=NO_OBJECT, Key=name, **version) or {}
 
 
 def clear(place: Bucket, name: str, alive: Alive) -> None:
@@ -426,7 +429,7 @@ def _wait(account: Account, task_id: str, size: int, transfer: base.Transfer, ro
     """
     until, done = time.monotonic() + PATIENCE, 0
     for pause in snapshots.pauses():
-        task = _show_task(account, task_id)
+        task = snapshots.looked(functools.partial(_show_task, account, task_id), transfer.alive)
         found = _detail(task or {})
         if found.get("Status") == "completed":
             return str(found["SnapshotId"])
@@ -463,7 +466,8 @@ def _appears(account: Account, snapshot_id: str, alive: Alive) -> None:
     """Until EC2 has heard of a snapshot, as far as that takes no longer than usual."""
     until = time.monotonic() + PATIENCE
     for pause in snapshots.pauses():
-        if snapshots.show(account, snapshot_id) is not None or time.monotonic() > until:
+        found = snapshots.looked(functools.partial(snapshots.show, account, snapshot_id), alive)
+        if found is not None or time.monotonic() > until:
             return
         alive()
         time.sleep(pause)

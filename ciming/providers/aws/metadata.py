@@ -41,6 +41,16 @@ AS_TAGS = re.compile(r"os_(?!hash_|hidden$|glance_|secure_boot$|require_quiesce$
 """Properties that become tags, and such tags properties: what the guest is."""
 BOOT_MODES = {"x86_64": "uefi-preferred", "arm64": "uefi"}
 """By architecture, what an image boots by that does not say it; others: as AWS thinks."""
+PLAIN = "Linux/UNIX"
+"""AWS's platform of an image that is made of a snapshot: nothing tells it of another one's licence.
+https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/billing-info-fields.html"""
+LICENSED: Mapping[tuple[str, str], str] = {
+    ("os_type", "windows"): "Windows",
+    ("os_distro", "windows"): "Windows",
+    ("os_distro", "rhel"): "Red Hat Enterprise Linux",
+    ("os_distro", "sles"): "SUSE Linux",
+}
+"""Such platforms, by what a property of Glance says."""
 
 NAME = r"[^A-Za-z0-9()\[\] ./\-'@_]"
 LONGEST_NAME = 128
@@ -119,8 +129,11 @@ def name(wanted: str, suffix: str = "") -> str:
     return fitting.ljust(3, "-")
 
 
-def lost(spec: base.ImageSpec, more: Mapping[str, str]) -> Iterator[str]:
-    """What AWS can not be told, in words."""
+def lost(spec: base.ImageSpec, more: Mapping[str, str], platform: str = PLAIN) -> Iterator[str]:
+    """What AWS can not be told, in words.
+
+    :param platform: as AWS has it of the image
+    """
     by_name = {row.glance: row for row in PROPERTIES}
     for each, value in spec.properties.items():
         if each in by_name:
@@ -137,6 +150,13 @@ def lost(spec: base.ImageSpec, more: Mapping[str, str]) -> Iterator[str]:
             yield f"{each[:100]} could not become a tag in AWS."
     if name(spec.name) != spec.name:
         yield f"Its name in AWS is {name(spec.name)}: not every character may be in one."
+    said = {(each, value.lower()) for each, value in spec.properties.items()}
+    licensed = [what for pair, what in LICENSED.items() if pair in said]
+    if licensed and platform == PLAIN:
+        yield (
+            f"To AWS it is one of {PLAIN}, not {licensed[0]}: AWS neither bills a licence of that nor gives "
+            "one, with the updates that come with it, to its instances."
+        )
     if spec.min_ram:
         yield "AWS knows no least memory of an image (min_ram)."
     if spec.visibility not in (None, "private"):

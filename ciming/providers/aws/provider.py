@@ -45,6 +45,7 @@ class AWS(base.Provider):
         self._mark = _mark(place)
         said = (text.partition("=") for text in place.get("tags", ()))
         self._tags = {key: value for key, _, value in said}
+        self._platform = metadata.PLAIN     # of the image that was proven last
 
     @property
     def formats(self) -> tuple[str, ...]:
@@ -220,11 +221,13 @@ class AWS(base.Provider):
         transfer: base.Transfer,
     ) -> str:
         """The snapshot, of blocks that are put into it; or that which was found, completed."""
-        snapshot_id = found["SnapshotId"] if found else self._start(staged, spec, key)
+        there = found or self._start(staged, spec, key)
+        snapshot_id = there["SnapshotId"]
         checkpoint = transfer.checkpoint or {}
         if checkpoint.get("snapshot") != snapshot_id:
             checkpoint = {"snapshot": snapshot_id}
             transfer.save_checkpoint(checkpoint)    # who has to clean up by hand needs it
+        self._check_shareable(there.get("KmsKeyArn") or there.get("KmsKeyId"))      # as EBS or EC2 calls it
         pending = found is None or found["State"] == "pending"
         if not checkpoint.get("whole"):
             if pending:
@@ -258,7 +261,27 @@ class AWS(base.Provider):
         imports.clear(bucket, imports.object_name(key), transfer.alive)
         return str(snapshot_id)
 
-    def _start(self, staged: staging.Staged, spec: base.ImageSpec, key: str) -> str:
+    def _check_shareable(self, key: str | None) -> None:
+        """Before any byte: an account may encrypt all snapshots by default, with a key that is AWS's own.
+
+        https://docs.aws.amazon.com/ebs/latest/userguide/encryption-by-default.html
+
+        :raises ProviderError: what is encrypted with the key can not be shared, as it is to be
+        """
+        if key is None or not self._place.get("share_with"):
+            return
+        try:
+            found = self._account.ask("kms", "DescribeKey", KeyId=key)["KeyMetadata"]
+        except exceptions.ProviderError:    # it need not be told: then who shares it sees it
+            return
+        if found.get("KeyManager") == "AWS":
+            raise exceptions.ProviderError(
+                f"{self._name} encrypts the snapshot with AWS's own key {key}: such a one can not be shared "
+                "with other accounts (share_with). Name a key of yours as the Cloud's kms_key.",
+                code="cloud.refused",
+            )
+
+    def _start(self, staged: staging.Staged, spec: base.ImageSpec, key: str) -> Mapping[str, Any]:
         return snapshots.start(
             self._account,
             key,
@@ -315,7 +338,9 @@ class AWS(base.Provider):
     def verify(
         self, image_ref: str, staged: staging.Staged, alive: base.Alive = lambda: None
     ) -> base.Proof:
-        ids = list(images.snapshot_ids(images.wait(self._account, image_ref, alive)).values())
+        image = images.wait(self._account, image_ref, alive)
+        self._platform = str(image.get("PlatformDetails", metadata.PLAIN))
+        ids = list(images.snapshot_ids(image).values())
         if not ids:
             raise exceptions.ProviderError(
                 f"Image {image_ref} in {self._name} is made of no EBS snapshot.", code="image.not_active"
@@ -352,7 +377,7 @@ class AWS(base.Provider):
         return sorted({*held, *random.sample(anywhere, few)})
 
     def remarks(self, staged: staging.Staged, spec: base.ImageSpec) -> Sequence[str]:
-        found = list(metadata.lost(spec, self._snapshot_tags(spec, "")))
+        found = list(metadata.lost(spec, self._snapshot_tags(spec, ""), self._platform))
         size = snapshots.volume_size(staged.virtual_size)
         if size * snapshots.GIB != staged.virtual_size:
             grown = f"The disk of {staged.virtual_size} bytes is one of {size} GiB there: grown by zeros."
@@ -362,6 +387,31 @@ class AWS(base.Provider):
         return found
 
     def discard(self, key: str, alive: base.Alive = lambda: None) -> None:
+        """Where a call had no answer, until EC2 must show what it has made; absent is fine."""
+        until = time.monotonic() + snapshots.SEEN_SECONDS
+        for pause in snapshots.pauses():
+            in_use = self._discard_seen(key, alive)
+            now = time.monotonic()
+            if in_use is None and now > self._account.unanswered + snapshots.SEEN_SECONDS:
+                return
+            if in_use is not None and now > until:
+                raise exceptions.TransientProviderError(
+                    in_use.detail, cloud_request_id=in_use.cloud_request_id
+                )
+            alive()
+            time.sleep(pause)
+
+    def _discard_seen(self, key: str, alive: base.Alive) -> Refusal | None:
+        """What AWS says if a snapshot is of an image: which it shows only later, or which is just going."""
+        try:
+            self._discard(key, alive)
+        except Refusal as error:
+            if error.name != images.IN_USE:
+                raise
+            return error
+        return None
+
+    def _discard(self, key: str, alive: base.Alive) -> None:
         for image in self._find_images(key):
             alive()
             images.deregister(self._account, image["ImageId"])
@@ -477,7 +527,9 @@ class AWS(base.Provider):
         if snapshot["State"] != "completed":
             return f"{which} is {snapshot['State']}: only one that is complete can be read."
         try:
-            next(snapshots.blocks(self._account, snapshot["SnapshotId"]), None)
+            self._account.ask(
+                "ebs", "ListSnapshotBlocks", SnapshotId=snapshot["SnapshotId"], MaxResults=100
+            )
         except Refusal as error:
             key = f" It is encrypted with {snapshot['KmsKeyId']}." if snapshot.get("KmsKeyId") else ""
             return f"{which} can not be read.{key} {error.detail}"
@@ -572,7 +624,9 @@ class AWS(base.Provider):
         return True, "Images and snapshots can be listed."
 
     def _try_snapshot(self) -> tuple[bool | None, str]:
-        snapshots.try_out(self._account, {"Name": "ciming check", **self._mark}, **self._encryption())
+        tags = {"Name": "ciming check", **self._mark}
+        made = snapshots.try_out(self._account, tags, **self._encryption())
+        self._check_shareable(made.get("KmsKeyArn"))
         return True, "A snapshot was begun, with a block in it, and deleted again."
 
     def _try_bucket(self) -> tuple[bool | None, str]:

@@ -6,13 +6,14 @@ What these APIs demand: https://docs.aws.amazon.com/ebs/latest/userguide/ebs-acc
 
 import base64
 import contextlib
+import email.utils
 import functools
 import hashlib
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from oslo_log import log
 
@@ -21,6 +22,7 @@ from ciming.providers import base, pace
 from ciming.providers.aws.account import Account, Refusal
 
 LOG = log.getLogger(__name__)
+Result = TypeVar("Result")
 GIB = 1 << 30
 TIMEOUT = 24 * 60       # minutes without a block, after which AWS gives a snapshot up
 POLL_SECONDS = (0.2, 5.0)
@@ -30,6 +32,9 @@ MOST_BLOCK_PAGES = 100_000      # the largest volume has 13,422 that are full, a
 NUMBER = 8      # bytes
 ZEROS = bytes(disk_image.BLOCK)
 SEEN_SECONDS = 30       # after which EC2 has heard of what EBS made
+KNOWN_SECONDS = 120     # after which all of EBS has heard of a snapshot that was begun, or became complete
+OUTAGE_SECONDS = 600    # without a good answer, after which who waits for something gives up
+TRYING_SECONDS = 10     # for which one that is only tried out may not be known
 SEALING_SECONDS = 60    # for which a snapshot that takes no completion may be about to be complete
 SPOILT = "INVALID_CUSTOMER_KEY"     # of EBS's reasons, the one that does not pass
 ROOM_SECONDS = 12 * 3600    # for which fewer things may have to be under way before one more may begin
@@ -39,6 +44,7 @@ READS: Mapping[str, Mapping[str, Any]] = {
     "ListSnapshotBlocks": {"MaxResults": 100},
     "GetSnapshotBlock": {"BlockIndex": 0, "BlockToken": "AAAA"},
 }
+UNKNOWN = ("ResourceNotFoundException", ("", "SNAPSHOT_NOT_FOUND"))      # to EBS: a name, and its reasons
 ABSENT = ("InvalidSnapshot.NotFound", "InvalidSnapshotID.Malformed", "ResourceNotFoundException")
 
 Alive = Callable[[], None]
@@ -94,22 +100,24 @@ def of_tags(described: Mapping[str, Any]) -> dict[str, str]:
 
 
 def wait(account: Account, snapshot_id: str, alive: Alive) -> Mapping[str, Any]:
-    """Until a snapshot is complete: what EC2 says of it then.
+    """Until a snapshot is complete: what EC2 says of it then. That may take hours, in which looks may fail.
 
     :raises ProviderError: it is gone
-    :raises TransientProviderError: AWS gave it up; it is deleted
+    :raises TransientProviderError: AWS gave it up; it is deleted. Or it does not answer any more
     """
-    until = time.monotonic() + SEEN_SECONDS
+    unseen: float | None = None
     for pause in pauses():
-        found = show(account, snapshot_id)
-        if found is None and time.monotonic() < until:
+        found = looked(functools.partial(show, account, snapshot_id), alive)
+        if found is None:
+            unseen = unseen or time.monotonic()
+            if time.monotonic() - unseen > SEEN_SECONDS:
+                raise exceptions.ProviderError(
+                    f"{account.name}: snapshot {snapshot_id} is gone.", code="image.not_active"
+                )
             alive()
             time.sleep(pause)
             continue
-        if found is None:
-            raise exceptions.ProviderError(
-                f"{account.name}: snapshot {snapshot_id} is gone.", code="image.not_active"
-            )
+        unseen = None
         if found["State"] == "completed":
             return found
         if found["State"] != "pending":
@@ -130,6 +138,46 @@ def pauses() -> Iterator[float]:
     while True:
         yield pause
         pause = min(longest, pause * 1.5)
+
+
+def persistently(call: Callable[[], Result], alive: Alive, seconds: float) -> Result:
+    """What a call gives, asked again while its errors are passing ones: for so many seconds."""
+    until = time.monotonic() + seconds
+    for pause in pauses():
+        try:
+            return call()
+        except exceptions.TransientProviderError as error:
+            if time.monotonic() > until:
+                raise
+            LOG.info("Asks again: %s", error)
+        alive()
+        time.sleep(pause)
+    raise AssertionError
+
+
+def looked(look: Callable[[], Result], alive: Alive) -> Result:
+    """What a look shows at something that takes its time: to fail is no reason to give that up."""
+    return persistently(look, alive, OUTAGE_SECONDS)
+
+
+def of_known(account: Account, snapshot_id: str, call: Callable[[], Result]) -> Result:
+    """What a call of EBS gives.
+
+    :raises TransientProviderError: it does not know the snapshot yet, which EC2 shows
+    """
+    try:
+        return call()
+    except Refusal as error:
+        if not _is_unknown(error) or show(account, snapshot_id) is None:
+            raise
+        refused = error
+    raise exceptions.TransientProviderError(refused.detail, cloud_request_id=refused.cloud_request_id)
+
+
+def _is_unknown(error: Refusal) -> bool:
+    """Does EBS say that there is no such snapshot, and not that its key is not there, say?"""
+    name, reasons = UNKNOWN
+    return error.name == name and error.reason in reasons
 
 
 def once_there_is_room(call: Callable[[], str], alive: Alive) -> str:
@@ -156,8 +204,8 @@ def once_there_is_room(call: Callable[[], str], alive: Alive) -> str:
 
 
 @points.mutation
-def start(account: Account, key: str, virtual_size: int, **more: Any) -> str:
-    """A pending snapshot for a Target: its id. Asked twice, also at once, it is the same one.
+def start(account: Account, key: str, virtual_size: int, **more: Any) -> Mapping[str, Any]:
+    """A pending snapshot for a Target, as EBS says of it. Asked twice, also at once, it is the same one.
 
     A token of AWS's leads for ever to the snapshot that it made first, deleted or not; and with another name,
     say, after a retry, to none.
@@ -171,30 +219,59 @@ def start(account: Account, key: str, virtual_size: int, **more: Any) -> str:
             if error.name != "ConflictException":
                 raise
             continue
-        if is_there(account, made["SnapshotId"]):
-            snapshot_id = str(made["SnapshotId"])
+        snapshot_id = str(made["SnapshotId"])
+        if _appears(account, snapshot_id, KNOWN_SECONDS - _age(made)):
             await_seen(functools.partial(show, account, snapshot_id))
             try_to_read(account, snapshot_id)
-            return snapshot_id
+            return made
     raise exceptions.TransientProviderError(f"{account.name}: a snapshot that was started is not there.")
 
 
-def try_out(account: Account, tags: Mapping[str, str], **more: Any) -> None:
+def _age(made: Mapping[str, Any]) -> float:
+    """Seconds since a snapshot was begun, by AWS's clock: its token may be one that was used before."""
+    said = made["ResponseMetadata"]["HTTPHeaders"].get("date")
+    try:
+        now = email.utils.parsedate_to_datetime(str(said)).timestamp()
+    except (ValueError, OverflowError):
+        return 0.0
+    return max(0.0, now - float(made["StartTime"].timestamp()))
+
+
+def _appears(account: Account, snapshot_id: str, seconds: float) -> bool:
+    """Is a snapshot there, of which EBS and EC2 may hear so many seconds later? Else it was deleted.
+
+    Whether to go on is not asked: who is cancelled before it is seen would leave it there.
+    """
+    until = time.monotonic() + seconds
+    for pause in pauses():
+        if persistently(lambda: is_there(account, snapshot_id), lambda: None, SEEN_SECONDS):
+            return True
+        if time.monotonic() > until:
+            return False
+        time.sleep(pause)
+    raise AssertionError
+
+
+def try_out(account: Account, tags: Mapping[str, str], **more: Any) -> Mapping[str, Any]:
     """Do what an upload does, of which EBS has no dry run, but complete nothing. It does not stay.
 
+    :return: what EBS said of the snapshot
     :raises ProviderError: it can not be done
     """
     wanted = {"VolumeSize": 1, "Timeout": 10, "Tags": as_tags(tags), **more}
-    made = str(account.ask("ebs", "StartSnapshot", **wanted)["SnapshotId"])
+    said = account.ask("ebs", "StartSnapshot", **wanted)
+    made = str(said["SnapshotId"])
     block = bytes(disk_image.BLOCK)
     try:
-        _put(account, made, 0, block, hashlib.sha256(block).digest())
+        digest = hashlib.sha256(block).digest()
+        persistently(lambda: _put(account, made, 0, block, digest), lambda: None, TRYING_SECONDS)
         try_to_read(account, made)
     finally:
         try:
             await_seen(lambda: show(account, made))
         finally:
             delete(account, made)
+    return said
 
 
 def try_to_read(account: Account, snapshot_id: str) -> None:
@@ -211,23 +288,24 @@ def try_to_read(account: Account, snapshot_id: str) -> None:
 
 
 def await_seen(look: Callable[[], object]) -> None:
-    """Until EC2 shows what was made: who fails or is cancelled before would leave it there."""
+    """Until EC2 shows what was made: who fails, or is cancelled by a hang-up, before would leave it there."""
     until = time.monotonic() + SEEN_SECONDS
     for pause in pauses():
-        if look() or time.monotonic() > until:
+        with contextlib.suppress(exceptions.TransientProviderError):
+            if look():
+                return
+        if time.monotonic() > until:
             return
         time.sleep(pause)
 
 
 def is_there(account: Account, snapshot_id: str) -> bool:
-    """As far as EBS knows, which made it: EC2 may hear of it later."""
+    """As far as EBS or EC2 knows: either may hear of it later than the other."""
     try:
-        found = account.call(
-            "ebs", "ListSnapshotBlocks", absent=ABSENT, SnapshotId=snapshot_id, MaxResults=100
-        )
-    except Refusal:     # it can not be read yet
-        return True
-    return found is not None
+        account.ask("ebs", "ListSnapshotBlocks", SnapshotId=snapshot_id, MaxResults=100)
+    except Refusal as error:
+        return not _is_unknown(error) or show(account, snapshot_id) is not None    # or it can not be read yet
+    return True
 
 
 def write(account: Account, snapshot_id: str, staged: staging.Staged, transfer: base.Transfer) -> None:
@@ -301,8 +379,9 @@ def _put(account: Account, snapshot_id: str, index: int, data: bytes, digest: by
 
 def _complete(account: Account, snapshot_id: str, count: int, checksum: str, alive: Alive) -> None:
     """Complete a snapshot, or see that it becomes complete: that is asked for once, and answers get lost."""
+    seal = functools.partial(_seal, account, snapshot_id, count, checksum)
     try:
-        _seal(account, snapshot_id, count, checksum)
+        persistently(lambda: of_known(account, snapshot_id, seal), alive, KNOWN_SECONDS)
     except Refusal as error:
         if error.code != "cloud.refused" or not _becomes_complete(account, snapshot_id, alive):
             raise
@@ -324,7 +403,7 @@ def _seal(account: Account, snapshot_id: str, count: int, checksum: str) -> None
 def _becomes_complete(account: Account, snapshot_id: str, alive: Alive) -> bool:
     until = time.monotonic() + SEALING_SECONDS
     for pause in pauses():
-        found = show(account, snapshot_id)
+        found = looked(functools.partial(show, account, snapshot_id), alive)
         if found is None or found["State"] != "pending" or time.monotonic() > until:
             return bool(found and found["State"] == "completed")
         alive()
@@ -347,7 +426,9 @@ def delete(account: Account, snapshot_id: str) -> None:
 # Reading
 
 
-def blocks(account: Account, snapshot_id: str, start: int = 0) -> Iterator[tuple[int, str]]:
+def blocks(
+    account: Account, snapshot_id: str, start: int = 0, alive: Alive = lambda: None
+) -> Iterator[tuple[int, str]]:
     """Indices and tokens of the blocks that a snapshot has, in order.
 
     :raises TransientProviderError: the list is in another order, or does not end
@@ -355,10 +436,10 @@ def blocks(account: Account, snapshot_id: str, start: int = 0) -> Iterator[tuple
     token: dict[str, str] = {}
     listed = start
     for _page in range(MOST_BLOCK_PAGES):
+        where = {"SnapshotId": snapshot_id, "StartingBlockIndex": start, **token}
+        ask = functools.partial(account.ask, "ebs", "ListSnapshotBlocks", **where)
         try:
-            page = account.ask(
-                "ebs", "ListSnapshotBlocks", SnapshotId=snapshot_id, StartingBlockIndex=start, **token
-            )
+            page = persistently(functools.partial(of_known, account, snapshot_id, ask), alive, KNOWN_SECONDS)
         except Refusal as error:
             if start == listed or error.reason != "INVALID_PAGE_TOKEN":
                 raise
@@ -387,13 +468,9 @@ def read(
 
     def get(block: tuple[int, str]) -> tuple[int, bytes]:
         index, token = block
-        answer = account.ask(
-            *("ebs", "GetSnapshotBlock"),
-            body="BlockData",
-            SnapshotId=snapshot_id,
-            BlockIndex=index,
-            BlockToken=token,
-        )
+        where = {"SnapshotId": snapshot_id, "BlockIndex": index, "BlockToken": token}
+        ask = functools.partial(account.ask, "ebs", "GetSnapshotBlock", body="BlockData", **where)
+        answer = of_known(account, snapshot_id, ask)
         data: bytes = answer["BlockData"]
         checksum = base64.b64encode(hashlib.sha256(data).digest()).decode()
         if len(data) != disk_image.BLOCK or answer["Checksum"] != checksum:
@@ -411,7 +488,7 @@ def digest(account: Account, snapshot_id: str, alive: Alive, sample: Sequence[in
 
     :param sample: of these blocks only
     """
-    wanted = blocks(account, snapshot_id)
+    wanted = blocks(account, snapshot_id, alive=alive)
     if sample is not None:
         chosen = set(sample)
         wanted = (block for block in wanted if block[0] in chosen)

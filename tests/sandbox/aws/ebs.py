@@ -14,6 +14,9 @@
   happens then takes time: https://docs.aws.amazon.com/ebs/latest/APIReference/API_CompleteSnapshot.html
 - Blocks are listed in order, 100 to 10000 a page, or fewer, or none but a token:
   https://docs.aws.amazon.com/ebs/latest/APIReference/API_ListSnapshotBlocks.html
+- The direct APIs may not know yet a snapshot that they began a moment ago, nor, to be read, one that EC2
+  calls completed; AWS's own client tries again for two minutes:
+  https://github.com/awslabs/coldsnap/blob/develop/src/upload.rs
 - Only completed snapshots are read, and no public ones; a block's token lives 7 days, a page's an hour:
   https://docs.aws.amazon.com/ebs/latest/userguide/ebsapi-faq.html
 
@@ -151,7 +154,13 @@ def _mine(call: Call) -> Snapshot:
     snapshot = call.state.snapshots.get(call.params["SnapshotId"])
     if snapshot is None or snapshot.region != call.region or snapshot.owner != call.caller.account:
         raise _absent(call.params["SnapshotId"])
+    _demand_known(call, snapshot.started.timestamp())
     return snapshot
+
+
+def _demand_known(call: Call, since: float) -> None:
+    if time.time() < since + call.state.settings.ebs_seconds:
+        raise _absent(call.params["SnapshotId"])
 
 
 def _absent(snapshot_id: str) -> errors.Refused:
@@ -266,6 +275,7 @@ def _readable(call: Call) -> Snapshot:
     snapshot = call.state.snapshots.get(call.params["SnapshotId"])
     if snapshot is None or snapshot.region != call.region or not snapshot.may_use(call.caller.account):
         raise _absent(call.params["SnapshotId"])
+    _demand_known(call, snapshot.ready_at if snapshot.status == "completed" else snapshot.started.timestamp())
     if snapshot.public:
         raise _invalid("Public snapshots are not supported", "INVALID_SNAPSHOT_ID")
     if snapshot.status != "completed":

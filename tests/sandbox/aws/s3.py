@@ -9,6 +9,8 @@
   https://docs.aws.amazon.com/AmazonS3/latest/API/API_UploadPart.html
 - Checksums of parts are listed, and wanted again at the end, if the upload was begun with them (InvalidPart,
   InvalidRequest): https://docs.aws.amazon.com/AmazonS3/latest/API/API_CompletedPart.html
+- To delete what is not there leaves a marker in a bucket with versions:
+  https://docs.aws.amazon.com/AmazonS3/latest/userguide/DeleteMarker.html
 
 Signatures of single chunks are not done here, nor checksums that Python has no code for.
 """
@@ -62,7 +64,7 @@ def answer(state: State, request: wire.Request, signed: signing.Signed, request_
         time.sleep(fault.seconds)
         if refused := fault.refusal("s3", action):
             raise refused
-    access.check(state, signed.caller, "s3", PERMISSIONS.get(action, action), signed.region)
+    access.check(state, signed.caller, "s3", _permission(action, request), signed.region)
     body = _verified(request, action)
     with LOCK:
         _check_bucket(signed, places.get("Bucket"), action)
@@ -73,7 +75,10 @@ def answer(state: State, request: wire.Request, signed: signing.Signed, request_
             _check_parts(_parts(places["Bucket"], upload), body)
         if fault is not None and fault.kind == "corrupt" and request.method == "PUT":
             body = bytes([body[0] ^ 1]) + body[1:]
-        response = _moto(request, body, signed.caller.account)
+        if action == "DeleteObject" and _leaves_marker(request, places):
+            response = _marked(request, body, signed.caller.account, places)
+        else:
+            response = _moto(request, body, signed.caller.account)
         if action == "ListParts":
             response = _with_checksums(response, _parts(places["Bucket"], upload))
         if action == "HeadObject" and "x-amz-checksum-sha256" in response.headers:
@@ -83,6 +88,36 @@ def answer(state: State, request: wire.Request, signed: signing.Signed, request_
     if fault is not None and fault.kind == "corrupt" and request.method == "GET":
         response = response._replace(body=bytes([response.body[0] ^ 1]) + response.body[1:])
     return response._replace(headers=response.headers | {"x-amz-request-id": request_id})
+
+
+def _permission(action: str, request: wire.Request) -> str:
+    """Of a version it is another one: https://docs.aws.amazon.com/AmazonS3/latest/API/API_DeleteObject.html"""
+    if action == "DeleteObject" and "versionId" in dict(request.arguments):
+        return "DeleteObjectVersion"
+    return PERMISSIONS.get(action, action)
+
+
+def _leaves_marker(request: wire.Request, places: dict[str, str]) -> bool:
+    """Tell whether it deletes what is not there, in a bucket with versions."""
+    if "versionId" in dict(request.arguments) or places["Bucket"] not in _backends().bucket_accounts:
+        return False
+    bucket = _bucket(places["Bucket"])
+    return bool(bucket.is_versioned and places["Key"] not in bucket.keys)
+
+
+def _marked(
+    request: wire.Request, body: bytes, account: str, places: dict[str, str]
+) -> wire.Response:
+    """Make the marker that moto makes only of what is there.
+
+    https://docs.aws.amazon.com/AmazonS3/latest/userguide/DeleteMarker.html
+    """
+    keys, key = _bucket(places["Bucket"]).keys, places["Key"]
+    partition, owner = _backends().bucket_accounts[places["Bucket"]]
+    made = _backends()[owner][partition].put_object(places["Bucket"], key, b"")
+    response = _moto(request, body, account)
+    keys.setlist(key, [one for one in keys.getlist(key) if one is not made])
+    return response
 
 
 # What moto does not check

@@ -39,6 +39,8 @@ class Settings:
     """How long an image is still described, as deregistered, after DeregisterImage."""
     consistency_seconds: float = 0.0
     """How long nobody sees a new object: the API is eventually consistent."""
+    ebs_seconds: float = 0.0
+    """How long EBS says of a snapshot that was begun, or that became complete, that it does not exist."""
     puts_per_second: int = 0
     """Blocks that may be put in a second; 0: any number."""
     checksum_needed: bool = False

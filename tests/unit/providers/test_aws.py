@@ -141,6 +141,26 @@ def test_lost() -> None:
     assert not list(metadata.lost(spec(visibility="private"), MARKS))
 
 
+@pytest.mark.parametrize(
+    ("said", "what"),
+    [
+        ({"os_type": "windows"}, "not Windows"),
+        ({"os_type": "Windows", "os_distro": "windows"}, "not Windows"),
+        ({"os_distro": "rhel"}, "not Red Hat"),
+        ({"os_distro": "sles", "os_type": "linux"}, "not SUSE"),
+    ],
+    ids=str,
+)
+def test_whose_licence_aws_does_not_know(said: dict[str, str], what: str) -> None:
+    (remark,) = metadata.lost(spec(properties=said), MARKS)
+    assert what in remark and "To AWS it is one of Linux/UNIX" in remark
+    assert not list(metadata.lost(spec(properties=said), MARKS, "Windows"))
+
+
+def test_free_ones_need_no_licence() -> None:
+    assert not list(metadata.lost(spec(properties={"os_type": "linux", "os_distro": "debian"}), MARKS))
+
+
 def test_beside() -> None:
     """What a person says comes first."""
     image = {"Architecture": "arm64", "BootMode": "uefi"}

@@ -106,6 +106,27 @@ def test_no_more_than_100_pending(standin: aws.StandIn) -> None:
     ebs.start_snapshot(VolumeSize=1)
 
 
+def test_not_known_yet(standin: aws.StandIn, ebs: Any) -> None:
+    """What was begun, and what EC2 calls completed."""
+    standin.settings(ebs_seconds=1.0, completion_seconds=1.0)
+    made = ebs.start_snapshot(VolumeSize=1)["SnapshotId"]
+    with refused("ResourceNotFoundException"):
+        put(ebs, made, 0, block(1))
+    with refused("ResourceNotFoundException"):
+        ebs.list_snapshot_blocks(SnapshotId=made)
+    time.sleep(1.0)
+    put(ebs, made, 0, block(1))
+    ebs.complete_snapshot(SnapshotId=made, ChangedBlocksCount=1)
+    with refused("ValidationException"):
+        ebs.list_snapshot_blocks(SnapshotId=made)
+    standin.client("ec2").get_waiter("snapshot_completed").wait(
+        SnapshotIds=[made], WaiterConfig={"Delay": 1}
+    )
+    time.sleep(1.0)
+    assert ebs.list_snapshot_blocks(SnapshotId=made)["Blocks"]
+    standin.reset()
+
+
 # Put
 
 

@@ -49,6 +49,24 @@ def test_objects(s3: Any, bucket: str) -> None:
         s3.get_object(Bucket=bucket, Key="a b/ü+c.raw")
 
 
+def test_marker_of_what_is_not_there(standin: aws.StandIn, s3: Any) -> None:
+    """To remove it needs another permission."""
+    s3.create_bucket(Bucket="with-versions")
+    s3.put_bucket_versioning(Bucket="with-versions", VersioningConfiguration={"Status": "Enabled"})
+    where = {"Bucket": "with-versions", "Key": "a b"}
+    made = s3.delete_object(**where)
+    assert made["DeleteMarker"]
+    listed = s3.list_object_versions(Bucket="with-versions")
+    assert [one["VersionId"] for one in listed["DeleteMarkers"]] == [made["VersionId"]]
+    assert "Versions" not in listed
+    standin.allow("owner", "s3:DeleteObject")
+    with refused("AccessDenied"):
+        s3.delete_object(**where, VersionId=made["VersionId"])
+    standin.reset()
+    s3.delete_object(**where, VersionId=made["VersionId"])
+    assert "DeleteMarkers" not in s3.list_object_versions(Bucket="with-versions")
+
+
 def test_if_none_match(s3: Any, bucket: str) -> None:
     s3.put_object(Bucket=bucket, Key="once", Body=b"1", IfNoneMatch="*")
     with refused("PreconditionFailed"):
