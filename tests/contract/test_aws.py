@@ -536,9 +536,17 @@ def test_name_that_is_taken(
 
 @pytest.mark.parametrize(("action", "kind"), PASSING)
 def test_what_passes(
-    subject: on_aws.AWS, provider: door.AWS, staged: Staged, spec: Spec, key: str, action: str, kind: str
+    subject: on_aws.AWS,
+    provider: door.AWS,
+    staged: Staged,
+    spec: Spec,
+    key: str,
+    monkeypatch: pytest.MonkeyPatch,
+    action: str,
+    kind: str,
 ) -> None:
     """Done again, and still once."""
+    monkeypatch.setattr(snapshots, "SEEN_SECONDS", 6.0)
     subject.standin.fault(kind, action)
     before = {each["id"] for each in subject.standin.snapshots()}
     image_ref = bring(provider, staged, spec, key)
@@ -615,9 +623,9 @@ def test_looks_that_fail(
 ) -> None:
     """While AWS is at work, which may take hours: that is no attempt that failed."""
     subject.standin.settings(completion_seconds=1.0, image_seconds=1.0)
-    subject.standin.fault(kind, "DescribeSnapshots", times=5, after=2)
+    subject.standin.fault(kind, "DescribeSnapshots", times=5, after=3)
     blob = provider.upload(staged, spec, key, Transfer())
-    subject.standin.fault(kind, "DescribeImages", times=5, after=1)
+    subject.standin.fault(kind, "DescribeImages", times=5, after=2)
     assert provider.verify(provider.register(blob, spec, key), staged) == "guest"
 
 
@@ -627,11 +635,19 @@ def test_looks_that_fail_for_good(
     """Who does not want it any more is asked all the same."""
     blob = provider.upload(staged, spec, key, Transfer())
     subject.standin.fault("503", "DescribeSnapshots", times=10**6)
-    with pytest.raises(exceptions.Interrupted):
-        snapshots.wait(provider._account, blob, Transfer(3).alive)
-    monkeypatch.setattr(snapshots, "OUTAGE_SECONDS", 0.5)
     with pytest.raises(exceptions.TransientProviderError, match="DescribeSnapshots"):
-        snapshots.wait(provider._account, blob, Transfer().alive)
+        snapshots.wait(provider._account, blob, Transfer(1).alive)      # it may not have begun well, either
+    subject.standin.clear_faults()
+    subject.standin.settings(image_seconds=60)
+    subject.standin.fault("503", "DescribeImages", times=10**6, after=2)
+    with pytest.raises(exceptions.Interrupted):
+        provider.register(blob, spec, key, Transfer(5).alive)
+    monkeypatch.setattr(snapshots, "OUTAGE_SECONDS", 0.5)
+    subject.standin.clear_faults()
+    subject.standin.fault("503", "DescribeImages", times=10**6, after=2)
+    with pytest.raises(exceptions.TransientProviderError, match="DescribeImages"):
+        provider.register(blob, spec, key)
+    subject.standin.reset()
 
 
 @pytest.mark.parametrize(

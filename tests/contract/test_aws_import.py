@@ -232,8 +232,7 @@ def test_looks_that_fail(
 ) -> None:
     """While AWS imports, which may take hours: that is no attempt that failed."""
     subject.standin.settings(import_seconds=1.0)
-    subject.standin.fault(kind, "DescribeImportSnapshotTasks", times=5, after=1)
-    subject.standin.fault(kind, "DescribeSnapshots", times=5, after=1)
+    subject.standin.fault(kind, "DescribeImportSnapshotTasks", times=5, after=2)
     provider.upload(staged, spec, key, Transfer())
 
 

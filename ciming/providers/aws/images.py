@@ -170,8 +170,7 @@ def wait(
     """
     unseen: float | None = None
     until = time.monotonic() + patience
-    for pause in snapshots.pauses():
-        image = snapshots.looked(functools.partial(show, account, image_id), alive)
+    for image, pause in snapshots.looks(functools.partial(show, account, image_id), alive):
         if image is not None and image["State"] == "available":
             return image
         if image is not None and image["State"] != "pending":

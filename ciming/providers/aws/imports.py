@@ -428,8 +428,7 @@ def _wait(account: Account, task_id: str, size: int, transfer: base.Transfer, ro
     :raises ProviderError: AWS gave it up
     """
     until, done = time.monotonic() + PATIENCE, 0
-    for pause in snapshots.pauses():
-        task = snapshots.looked(functools.partial(_show_task, account, task_id), transfer.alive)
+    for task, pause in snapshots.looks(functools.partial(_show_task, account, task_id), transfer.alive):
         found = _detail(task or {})
         if found.get("Status") == "completed":
             return str(found["SnapshotId"])
@@ -465,8 +464,7 @@ def _failure(
 def _appears(account: Account, snapshot_id: str, alive: Alive) -> None:
     """Until EC2 has heard of a snapshot, as far as that takes no longer than usual."""
     until = time.monotonic() + PATIENCE
-    for pause in snapshots.pauses():
-        found = snapshots.looked(functools.partial(snapshots.show, account, snapshot_id), alive)
+    for found, pause in snapshots.looks(functools.partial(snapshots.show, account, snapshot_id), alive):
         if found is not None or time.monotonic() > until:
             return
         alive()

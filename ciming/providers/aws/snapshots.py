@@ -106,8 +106,7 @@ def wait(account: Account, snapshot_id: str, alive: Alive) -> Mapping[str, Any]:
     :raises TransientProviderError: AWS gave it up; it is deleted. Or it does not answer any more
     """
     unseen: float | None = None
-    for pause in pauses():
-        found = looked(functools.partial(show, account, snapshot_id), alive)
+    for found, pause in looks(functools.partial(show, account, snapshot_id), alive):
         if found is None:
             unseen = unseen or time.monotonic()
             if time.monotonic() - unseen > SEEN_SECONDS:
@@ -155,9 +154,15 @@ def persistently(call: Callable[[], Result], alive: Alive, seconds: float) -> Re
     raise AssertionError
 
 
-def looked(look: Callable[[], Result], alive: Alive) -> Result:
-    """What a look shows at something that takes its time: to fail is no reason to give that up."""
-    return persistently(look, alive, OUTAGE_SECONDS)
+def looks(look: Callable[[], Result], alive: Alive) -> Iterator[tuple[Result, float]]:
+    """What looks show at something that takes its time, each with the seconds until the next one.
+
+    When there was a good answer, to fail is no reason to give that up.
+    """
+    patience = 0.0
+    for pause in pauses():
+        yield persistently(look, alive, patience), pause
+        patience = OUTAGE_SECONDS
 
 
 def of_known(account: Account, snapshot_id: str, call: Callable[[], Result]) -> Result:
@@ -402,8 +407,7 @@ def _seal(account: Account, snapshot_id: str, count: int, checksum: str) -> None
 
 def _becomes_complete(account: Account, snapshot_id: str, alive: Alive) -> bool:
     until = time.monotonic() + SEALING_SECONDS
-    for pause in pauses():
-        found = looked(functools.partial(show, account, snapshot_id), alive)
+    for found, pause in looks(functools.partial(show, account, snapshot_id), alive):
         if found is None or found["State"] != "pending" or time.monotonic() > until:
             return bool(found and found["State"] == "completed")
         alive()
