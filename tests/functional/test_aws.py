@@ -219,9 +219,10 @@ def test_copy_beside_a_zone_that_needs_the_bytes(
     """The file that came is in no Cloud: the zone gets the disk as AWS has it, under one identity."""
     before = member.image(there)
     assert before["disk_format"] == "qcow2"
+    copies = standin.counters()["calls"].get("ec2:CopyImage", 0)
     job = synced(member, there, "virginia", "zone-b")
     assert job["status"] == "success", job
-    assert standin.counters()["calls"]["ec2:CopyImage"] == 1
+    assert standin.counters()["calls"]["ec2:CopyImage"] == copies + 1
     zone = next(target for target in job["targets"] if target["cloud"] == "zone-b")
     assert zone["bytes_done"] == zone["bytes_total"] == GIB
     grown = GIB - before["virtual_size"]
