@@ -64,8 +64,9 @@ class StageTools(tools.Tools):
         :raises CimingError: it can not be read, or there is no room for it
         """
         found = locating.find(self.job, self.provider_of)
-        assert self._provider is not None       # of the last that was asked, which has it
-        found |= tools.whose(locating.place_of(found), self._provider)
+        if not found.get("converted"):      # else it is a Link, which tells that already
+            assert self._provider is not None       # of the last that was asked, which has it
+            found |= tools.whose(locating.place_of(found), self._provider)
         work.found(self._claim, found, self._room)
         self.job = work.load(self._claim)
 

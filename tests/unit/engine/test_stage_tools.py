@@ -15,22 +15,29 @@ PLACE = locating.Place("cloud-id", "other", "openstack", "RegionOne")
 
 
 @pytest.mark.parametrize(
-    ("place", "noted"),
-    [(PLACE, {"whose": "project p"}), (PLACE._replace(cloud_key="zone-a", region="zone-a"), {})],
+    ("place", "more", "noted"),
+    [
+        (PLACE, {}, {"whose": "project p"}),
+        (PLACE, {"converted": True}, {}),
+        (PLACE._replace(cloud_key="zone-a", region="zone-a"), {}, {}),
+    ],
 )
 def test_whose_credential_has_found_it(
-    monkeypatch: pytest.MonkeyPatch, place: locating.Place, noted: dict[str, str]
+    monkeypatch: pytest.MonkeyPatch, place: locating.Place, more: dict[str, bool], noted: dict[str, str]
 ) -> None:
-    """Of a zone there is nothing to note: each caller has their own."""
+    """Of a zone there is nothing to note, as each caller has their own.
+
+    Nor of what was converted: others were asked after it, and it is a Link already.
+    """
     told: list[dict[str, Any]] = []
     kit: Any = stage_tools.StageTools.__new__(stage_tools.StageTools)
     kit.job, kit._claim, kit._room = None, None, None
     kit._provider = types.SimpleNamespace(whose=lambda: "project p")
-    monkeypatch.setattr(locating, "find", lambda *_: {**place._asdict(), "image_ref": "ref"})
+    monkeypatch.setattr(locating, "find", lambda *_: {**place._asdict(), "image_ref": "ref", **more})
     monkeypatch.setattr(work, "found", lambda _claim, found, _room: told.append(found))
     monkeypatch.setattr(work, "load", lambda _claim: None)
     kit.locate()
-    assert told == [{**place._asdict(), "image_ref": "ref", **noted}]
+    assert told == [{**place._asdict(), "image_ref": "ref", **more, **noted}]
 
 
 @pytest.mark.parametrize(
